@@ -1,0 +1,308 @@
+"""Reading an experiment file: YAML to a validated ``Experiment`` and its search space.
+
+Owns the messages for bad files. Nothing here starts anything or looks at data: a file that loads is
+well formed, and every bound of every dimension makes a valid recipe.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pdo_search.config.schema import Experiment, Recipe, StudentConfig
+from pdo_search.config.space import Dimension, Space, fill, find_dimensions
+from pdo_search.errors import InputError
+
+__all__ = ["Loaded", "load_experiment", "parse_experiment"]
+
+MAX_CHOICE_CORNERS = 64
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An experiment, where it came from, and its dimensions.
+
+    Attributes:
+        experiment: the validated file, with dimensions still in ``trial`` and ``student``.
+        space: those dimensions.
+        given: the tree as read, overrides applied; what ``sweep.json`` keeps.
+        file: the file's path.
+        base_dir: the folder that relative paths and ``module:function`` refer to.
+    """
+
+    experiment: Experiment
+    space: Space
+    given: dict[str, Any]
+    file: Path
+    base_dir: Path
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice instead of keeping the last one."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {key!r} is not text", problem_mark=key_node.start_mark
+            )
+        if key in seen:
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark
+            )
+        seen.add(key)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Load and validate an experiment file.
+
+    Args:
+        path: the YAML file.
+        overrides: ``a.b=value`` assignments, values read as YAML; applied before validation.
+
+    Raises:
+        InputError: names file, path, value and remedy.
+    """
+    file = Path(path)
+    tree = _read(file)
+    for override in overrides:
+        _assign(tree, override)
+    return parse_experiment(tree, file=file, base_dir=file.resolve().parent)
+
+
+def parse_experiment(tree: dict[str, Any], *, file: Path, base_dir: Path) -> Loaded:
+    """Validate a tree that was read already (as on resume, from ``sweep.json``).
+
+    Raises:
+        InputError: names file, path, value and remedy.
+    """
+    try:
+        experiment = _validate(Experiment, tree)
+        dimensions = [
+            *find_dimensions(experiment.trial),
+            *find_dimensions(experiment.student, "student."),
+        ]
+        for corner in _corners(dimensions):
+            _validate(Recipe, fill(experiment.trial, corner), "trial", dimensions)
+            _validate(
+                StudentConfig, fill(experiment.student, corner, "student."), "student", dimensions
+            )
+        space = Space(tuple(dimensions))
+        _check_points(experiment, space)
+    except InputError as error:
+        raise error.at(file=file) from None
+    return Loaded(experiment, space, tree, file, base_dir)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(
+            file.name,
+            [p.name for p in file.parent.glob("*.y*ml")] if file.parent.is_dir() else [],
+            n=1,
+        )
+        hint = f"did you mean {file.parent / near[0]}?" if near else "give the path of a YAML file"
+        raise InputError("no such experiment file", file=file, remedy=hint) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read as text: {error}", file=file) from None
+    try:
+        tree = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise InputError(
+            f"is not valid YAML: {_one_line(error)}",
+            file=file,
+            remedy="experiment files are plain data: no tags, no duplicate keys",
+        ) from None
+    except RecursionError:
+        raise InputError("is nested too deeply", file=file) from None
+    if not isinstance(tree, dict):
+        raise InputError(
+            "must be a mapping with the keys name, task, teacher, student, …", file=file, value=tree
+        )
+    return tree
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return " ".join(str(error).split())
+
+
+def _assign(tree: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise InputError(
+            "an override is written a.b=value", path="--set", value=override,
+            remedy="for example --set trial.epochs=6",
+        )  # fmt: skip
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise InputError(
+            f"is not a YAML value: {_one_line(error)}", path=f"--set {path}", value=text
+        ) from None
+    node = tree
+    for key in keys[:-1]:
+        child = node.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise InputError(f"{key!r} is not a section", path=f"--set {path}", value=child)
+        node = child
+    node[keys[-1]] = value
+
+
+def _corners(dimensions: Sequence[Dimension]) -> Iterable[dict[str, Any]]:
+    """Points at which the recipe is validated: all low, all high, then each end on its own."""
+    low = {d.path: d.ends()[0] for d in dimensions}
+    yield low
+    for dimension in dimensions:
+        for value in itertools.islice(dimension.ends(), 1, MAX_CHOICE_CORNERS):
+            yield {**low, dimension.path: value}
+    yield {d.path: d.ends()[-1] for d in dimensions}
+
+
+def _validate(
+    model: type[M], tree: Mapping[str, Any], prefix: str = "", dimensions: Sequence[Dimension] = ()
+) -> M:
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _translate(model, tree, first, prefix, dimensions) from None
+
+
+def _translate(
+    model: type[BaseModel],
+    tree: Mapping[str, Any],
+    error: Any,
+    prefix: str,
+    dimensions: Sequence[Dimension],
+) -> InputError:
+    """One pydantic error as a message with a full path and the nearest valid name."""
+    location = [str(part) for part in error["loc"]]
+    path = ".".join(part for part in (prefix, *location) if part)
+    kind, value = error["type"], error["input"]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        known = sorted(_fields_at(model, location[:-1]))
+        near = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return InputError("unknown key", path=path, value=value, remedy=hint)
+    if kind == "missing":
+        field = _field(model, location)
+        about = f": {field}" if field else ""
+        return InputError("is missing", path=path, remedy=f"add {location[-1]!r}{about}")
+    searched = next((d for d in dimensions if path in (d.path, f"trial.{d.path}")), None)
+    if searched is not None:
+        return InputError(
+            f"the dimension reaches {value!r}: {message}",
+            path=path,
+            value=_as_written(searched),
+            remedy="narrow the dimension",
+        )
+    if kind == "value_error":
+        section = isinstance(value, Mapping)
+        remedy = "change one of the values shown" if section else _remedy(model, location)
+        return InputError(message, path=path or None, value=_compact(value), remedy=remedy)
+    return InputError(message, path=path, value=value, remedy=_remedy(model, location))
+
+
+def _as_written(dimension: Dimension) -> dict[str, Any]:
+    if dimension.kind == "choice":
+        return {"choice": list(dimension.choices)}
+    return {dimension.kind: [dimension.low, dimension.high]}
+
+
+def _compact(value: object) -> object:
+    """A section's own scalars, so that the message shows what was given and stays short."""
+    if isinstance(value, Mapping):
+        return {k: v for k, v in value.items() if not isinstance(v, Mapping | list)}
+    return value
+
+
+def _remedy(model: type[BaseModel], location: Sequence[str]) -> str | None:
+    text = _field(model, location)
+    return f"{location[-1]}: {text}" if text else None
+
+
+def _model_at(model: type[BaseModel], location: Sequence[str]) -> type[BaseModel] | None:
+    """The nested model that a path of field names leads to."""
+    current: type[BaseModel] | None = model
+    for key in location:
+        if current is None or key not in current.model_fields:
+            return None
+        annotation = current.model_fields[key].annotation
+        options = getattr(annotation, "__args__", ()) or (annotation,)
+        current = next(
+            (o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None
+        )
+    return current
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    found = _model_at(model, location)
+    return list(found.model_fields) if found else []
+
+
+def _field(model: type[BaseModel], location: Sequence[str]) -> str | None:
+    """The documentation of the field at a path."""
+    if not location:
+        return None
+    owner = _model_at(model, location[:-1])
+    if owner is None or location[-1] not in owner.model_fields:
+        return None
+    text = owner.model_fields[location[-1]].description
+    return " ".join(text.split()).rstrip(".") if text else None
+
+
+def _check_points(experiment: Experiment, space: Space) -> None:
+    for number, point in enumerate(experiment.search.points):
+        path = f"search.points.{number}"
+        for key, value in point.items():
+            if key not in space.paths:
+                near = difflib.get_close_matches(key, space.paths, n=1)
+                known = (
+                    f"did you mean {near[0]!r}?"
+                    if near
+                    else f"dimensions: {', '.join(space.paths) or 'none'}"
+                )
+                raise InputError(
+                    "is not a dimension of this experiment",
+                    path=f"{path}.{key}",
+                    value=value,
+                    remedy=known,
+                )
+            if not space[key].contains(value):
+                raise InputError(
+                    "lies outside its dimension", path=f"{path}.{key}", value=value,
+                    remedy=f"the dimension is {json.dumps(_as_written(space[key]))}",
+                )  # fmt: skip
+        missing = [path_ for path_ in space.paths if path_ not in point]
+        if missing and experiment.search.sampler == "grid":
+            raise InputError(
+                f"a grid point gives every dimension; {missing[0]!r} is missing",
+                path=path,
+                value=point,
+            )

@@ -1,0 +1,538 @@
+"""The experiment file as frozen models: every field with its unit, range and default's reason.
+
+Owns names, types and rules between fields. Knows nothing of YAML, of search libraries or of torch:
+a search dimension is taken out of the tree (``space``) before these models see a value.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+__all__ = [
+    "AdaptConfig",
+    "AugmentConfig",
+    "CompositeConfig",
+    "CurriculumConfig",
+    "DataConfig",
+    "Experiment",
+    "LimitsConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "OutputConfig",
+    "Recipe",
+    "ResourcesConfig",
+    "SchedulerConfig",
+    "SearchConfig",
+    "SimplifyConfig",
+    "SplitsConfig",
+    "StudentConfig",
+    "TaskConfig",
+    "TeacherConfig",
+    "TrainConfig",
+    "TrialConfig",
+]
+
+
+class Frozen(BaseModel):
+    """Immutable, no unknown keys, no NaN; the docstring under a field is its documentation."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def _seconds(value: object) -> object:
+    """``90``, ``"90s"``, ``"20m"``, ``"1.5h"`` as seconds; anything else is left to fail."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value)
+        if not match:
+            raise ValueError("a duration is a number with s, m, h or d, such as 20m")
+        return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    return value
+
+
+def _name(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", value):
+        raise ValueError("a name is 1 to 64 letters, digits, '_', '.' or '-'; it names a directory")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+Name = Annotated[str, BeforeValidator(_name)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class DataConfig(Frozen):
+    """Where examples come from."""
+
+    source: str
+    """``digits``, ``fashion_mnist``, ``cifar10``, ``cifar100``, ``image_folder``, or
+    ``module:function`` that returns the data."""
+    path: str | None = None
+    """Folder of files; used when present instead of a download. Relative to the experiment file."""
+    download: bool = True
+    """Whether a torchvision source may be fetched from the network when no folder holds it."""
+    size: int | None = Field(default=None, ge=4, le=1024)
+    """Edge of the square picture in pixels; None keeps the source's own (64 for image_folder)."""
+    limit: int | None = Field(default=None, ge=10)
+    """Use only this many examples, stratified and seeded: for quick looks."""
+    labelled: bool = True
+    """False hides the labels, for a transfer source that has none."""
+    args: dict[str, Any] = {}
+    """Keyword arguments of the ``module:function`` factory."""
+
+
+class SplitsConfig(Frozen):
+    """Shares of the four disjoint, stratified splits; what is left is the train split."""
+
+    transfer: float = Field(default=0.15, ge=0, lt=1)
+    """Examples on which the teacher's outputs supervise the student beyond the train split.
+    0 only where ``transfer_data`` gives the split another source."""
+    validation: float = Field(default=0.15, gt=0, lt=1)
+    """Selects and stops; never trains."""
+    test: float = Field(default=0.2, gt=0, lt=1)
+    """Touched by ``confirm`` only. Ignored where the source has a test split of its own."""
+
+    @model_validator(mode="after")
+    def _leaves_train(self) -> SplitsConfig:
+        if self.transfer + self.validation + self.test >= 1:
+            raise ValueError("transfer + validation + test must leave a share for train (sum < 1)")
+        return self
+
+
+class AugmentConfig(Frozen):
+    """Recorded augmentation: view v of example i is a pure function of (seed, i, v), so that the
+    teacher and the student see the same picture (Beyer et al. 2022, section 3)."""
+
+    crop: int = Field(default=0, ge=0, le=32)
+    """Random crop after zero padding by this many pixels."""
+    flip: bool = False
+    """Random horizontal flip."""
+
+
+class TaskConfig(Frozen):
+    """What is learnt, from which data."""
+
+    kind: Literal["image_classification"] = "image_classification"
+    """The domain."""
+    data: DataConfig
+    """The labelled source."""
+    transfer_data: DataConfig | None = None
+    """Another, possibly unlabelled source for the transfer split (cross-domain distillation)."""
+    splits: SplitsConfig = SplitsConfig()
+    """Shares of the splits."""
+    augment: AugmentConfig = AugmentConfig()
+    """Augmentation of train and transfer pictures."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the splits; apart from the search's seed, so that sweeps share them."""
+
+    @model_validator(mode="after")
+    def _has_transfer(self) -> TaskConfig:
+        if self.transfer_data is None and self.splits.transfer == 0:
+            raise ValueError("splits.transfer is 0 and there is no transfer_data: give one of them")
+        return self
+
+
+class OptimizerConfig(Frozen):
+    """How weights are updated."""
+
+    kind: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum, or AdamW."""
+    lr: float = Field(default=0.05, gt=0, le=10)
+    """Peak learning rate."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of SGD; first beta of AdamW."""
+    weight_decay: float = Field(default=5e-4, ge=0, le=1)
+    """L2 penalty (SGD) or decoupled decay (AdamW)."""
+    batch_size: int = Field(default=128, ge=2)
+    """Examples per update, over all workers."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate over the whole budget: cosine to zero, or constant."""
+    warmup: Fraction = 0.05
+    """Share of the budget with a linear warm-up."""
+    label_smoothing: Fraction = 0.0
+    """Label smoothing of the hard-label losses."""
+    clip_norm: float | None = Field(default=5.0, gt=0)
+    """Largest gradient norm; None for no clipping."""
+
+
+class TrainConfig(OptimizerConfig):
+    """Training of the teacher by the experiment itself, on the train split with labels."""
+
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the train split."""
+
+
+class ModelConfig(Frozen):
+    """A model by name or factory."""
+
+    arch: str
+    """``small_resnet``, ``small_convnet``, a torchvision classifier (``resnet50``, ``vgg16``,
+    ``mobilenet_v2``, ``shufflenet_v2_x1_0``…), or ``module:function`` returning an nn.Module."""
+    width: int | None = Field(default=None, ge=1)
+    """Channels of the first stage of the small models."""
+    depth: int | None = Field(default=None, ge=1)
+    """Blocks per stage of the small models."""
+    dropout: Fraction = 0.0
+    """Dropout before the head, where the model has it."""
+    weights: str | None = None
+    """A checkpoint (.pt, .pth, .safetensors) relative to the experiment file, or the name of
+    torchvision weights such as ``IMAGENET1K_V2``."""
+    args: dict[str, Any] = {}
+    """Further keyword arguments of the model's constructor or factory."""
+
+
+class TeacherConfig(ModelConfig):
+    """The big model: pre-trained weights, or trained by the experiment."""
+
+    train: TrainConfig | None = None
+    """Train it (after loading ``weights``, if any). Once per content, kept in the store."""
+
+    @model_validator(mode="after")
+    def _has_knowledge(self) -> TeacherConfig:
+        if self.weights is None and self.train is None:
+            raise ValueError("a teacher needs `weights` or `train`: an untrained one teaches noise")
+        return self
+
+
+class StudentConfig(ModelConfig):
+    """The small model. ``arch: teacher`` is the teacher itself, shrunk by ``shrink``."""
+
+    shrink: float | None = Field(default=None, gt=0, lt=1)
+    """With ``arch: teacher``: share of channels removed before distillation starts."""
+
+    @model_validator(mode="after")
+    def _shrink_with_teacher(self) -> StudentConfig:
+        if (self.arch == "teacher") != (self.shrink is not None):
+            raise ValueError("`shrink` and `arch: teacher` belong together")
+        return self
+
+
+class LossConfig(Frozen):
+    """L = kl · L_KL(teacher ‖ student; τ) + avg · L_hard(transfer) + init · L_hard(train)."""
+
+    kl: Weight = 0.7
+    """Weight of the divergence from the teacher's outputs."""
+    avg: Weight = 0.3
+    """Weight of the hard-label loss on the transfer split (0 in effect where it has no labels)."""
+    init: Weight = 0.5
+    """Weight of the hard-label loss on the train split."""
+    kl_form: Literal["categorical", "bernoulli"] = "categorical"
+    """Softmax at τ scaled by τ² (Hinton et al. 2015), or a sum over classes of Bernoulli terms."""
+    standardize: bool = False
+    """Standardise logits before the softmax (Sun et al. 2024), so that τ is less delicate."""
+
+    @model_validator(mode="after")
+    def _weighs_something(self) -> LossConfig:
+        if self.kl + self.avg + self.init <= 0:
+            raise ValueError("the weights kl, avg and init sum to nothing: nothing would be learnt")
+        return self
+
+
+class CurriculumConfig(Frozen):
+    """Which examples are admitted when."""
+
+    difficulty: Literal["teacher_confidence", "teacher_loss", "student_loss"] = "teacher_confidence"
+    """The score: 1 - p_max of the teacher, the teacher's loss on the label, or the student's loss
+    after init. Unlabelled examples are scored against the teacher's own top class."""
+    order: Literal["easy_first", "hard_first", "random"] = "easy_first"
+    """``random`` is the control: same pacing, shuffled scores (Wu et al. 2021)."""
+    start: float = Field(default=1.0, gt=0, le=1)
+    """Share of examples admitted at first; 1 switches the curriculum off."""
+    pacing: Literal["linear", "root", "step", "exponential"] = "root"
+    """How the share grows to 1 over the stages' epochs."""
+    adaptive: bool = False
+    """End a stage when validation accuracy stops improving; its epochs go to the later stages."""
+    patience: int = Field(default=2, ge=1)
+    """Epochs without improvement that end an adaptive stage."""
+    min_delta: float = Field(default=0.001, ge=0, lt=1)
+    """Smallest gain in validation accuracy that counts as improvement."""
+
+
+class AdaptConfig(Frozen):
+    """What changes after a stage, from recorded metrics alone."""
+
+    enabled: bool = True
+    """False keeps learning rate and regularisation as configured."""
+    plateau_delta: float = Field(default=0.002, ge=0, lt=1)
+    """A stage that gained less validation accuracy than this is a plateau."""
+    lr_factor: float = Field(default=0.7, gt=0, le=1)
+    """Learning rate is multiplied by this on a plateau."""
+    lr_min_scale: float = Field(default=0.1, gt=0, le=1)
+    """The product of these factors never falls below this."""
+    gap_high: float = Field(default=0.05, gt=0, lt=1)
+    """Train minus validation accuracy above this: regularise more."""
+    gap_low: float = Field(default=0.01, ge=0, lt=1)
+    """Below this: regularise less, not below what is configured."""
+    weight_decay_factor: float = Field(default=2.0, ge=1)
+    """Step of weight decay, up or down."""
+    weight_decay_max: float = Field(default=1e-2, gt=0)
+    """Upper bound of weight decay."""
+    smoothing_step: float = Field(default=0.02, ge=0, lt=1)
+    """Step of label smoothing."""
+    smoothing_max: float = Field(default=0.1, ge=0, lt=1)
+    """Upper bound of label smoothing."""
+    dropout_step: float = Field(default=0.05, ge=0, lt=1)
+    """Step of dropout, where the model has it."""
+    dropout_max: float = Field(default=0.3, ge=0, lt=1)
+    """Upper bound of dropout."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AdaptConfig:
+        if self.gap_low >= self.gap_high:
+            raise ValueError("gap_low must be below gap_high")
+        return self
+
+
+class SimplifyConfig(Frozen):
+    """How a teacher becomes the next, simpler one. Rungs are shared by all trials that agree."""
+
+    drop_blocks: int = Field(default=0, ge=0, le=16)
+    """Whole residual blocks removed per rung, least important first."""
+    round_to: int = Field(default=4, ge=1)
+    """Channel counts are kept a multiple of this."""
+    recovery_epochs: float = Field(default=1.0, ge=0)
+    """Passes over the train split of self-distillation from the previous teacher."""
+    recovery_lr: float = Field(default=0.02, gt=0)
+    """Peak learning rate of the recovery (SGD, cosine)."""
+    max_drop: float = Field(default=0.03, ge=0, le=1)
+    """A rung that loses more validation accuracy than this against its parent is refused."""
+    backoffs: int = Field(default=2, ge=0, le=5)
+    """How often a refused ratio is halved and tried again, before the parent is kept."""
+    timeout: Seconds = 600.0
+    """Longest time for the pruning of one rung; some architectures hang in dependency tracing."""
+
+
+class CompositeConfig(Frozen):
+    """The model made of the light teacher and the student."""
+
+    modes: tuple[Literal["student", "teacher", "ensemble", "cascade"], ...] = (
+        "student",
+        "teacher",
+        "ensemble",
+        "cascade",
+    )
+    """Modes that are fitted and compared."""
+    finetune_epochs: int = Field(default=1, ge=0)
+    """Passes over the train split that fine-tune the student inside the composite."""
+    max_flops: float | None = Field(default=None, gt=0)
+    """Cost budget: mean FLOPs per example of the chosen mode, as a share of the full teacher's."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> CompositeConfig:
+        if not self.modes or len(set(self.modes)) != len(self.modes):
+            raise ValueError("modes needs at least one mode, each once")
+        return self
+
+
+class Recipe(Frozen):
+    """One trial's distillation: the file's ``trial`` section at one point of the search space."""
+
+    epochs: int = Field(default=12, ge=1)
+    """Student passes over the train split in all, whatever the number of stages."""
+    init_epochs: int = Field(default=1, ge=0)
+    """Epochs of the budget spent on labels alone before the first stage."""
+    finetune_epochs: int = Field(default=0, ge=0)
+    """Epochs of the budget spent on labels alone after the last stage."""
+    num_stages: int = Field(default=2, ge=1, le=32)
+    """Stages that the rest of the budget is divided into."""
+    temperature: float = Field(default=4.0, gt=0, le=100)
+    """Temperature of the first stage."""
+    temperature_end: float | None = Field(default=None, gt=0, le=100)
+    """Temperature of the last stage; None keeps it constant."""
+    annealing: Literal["linear", "exponential"] = "linear"
+    """How the temperature goes from first to last stage."""
+    prune_ratio: float = Field(default=0.2, ge=0, lt=0.95)
+    """Share of the teacher's channels removed per rung of the ladder."""
+    teacher_order: Literal["descending", "ascending"] = "descending"
+    """Full teacher first and simpler each stage, or the lightest first."""
+    num_views: int = Field(default=2, ge=1, le=64)
+    """Recorded augmentation views per example; 1 means the plain picture only where the task
+    augments nothing."""
+    loss: LossConfig = LossConfig()
+    """The three weighted terms."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """The student's updates."""
+    curriculum: CurriculumConfig = CurriculumConfig()
+    """Order and pacing of examples."""
+    adapt: AdaptConfig = AdaptConfig()
+    """Adaptation after each stage."""
+    simplify: SimplifyConfig = SimplifyConfig()
+    """Teacher simplification after each stage."""
+    composite: CompositeConfig | None = CompositeConfig()
+    """The combined model; null to leave it out."""
+    target: float | None = Field(default=None, gt=0, le=1)
+    """Stop when validation accuracy reaches this."""
+    target_of_teacher: float | None = Field(default=None, gt=0)
+    """Stop when validation accuracy reaches this share of the full teacher's."""
+
+    @property
+    def stage_epochs(self) -> int:
+        """Epochs left for the stages, in all."""
+        return self.epochs - self.init_epochs - self.finetune_epochs
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Recipe:
+        if self.stage_epochs < self.num_stages:
+            raise ValueError(
+                f"more stages than epochs: epochs {self.epochs} - init_epochs {self.init_epochs}"
+                f" - finetune_epochs {self.finetune_epochs} leaves {self.stage_epochs} for"
+                f" {self.num_stages} stages; each needs at least one"
+            )
+        return self
+
+
+class SearchConfig(Frozen):
+    """What the sampler does."""
+
+    num_trials: int = Field(default=16, ge=1)
+    """Configurations in all; early-stopped ones count."""
+    metric: Literal[
+        "val_accuracy", "val_precision", "val_recall", "val_f1", "val_loss", "val_ece"
+    ] = "val_accuracy"
+    """What is optimised, on the validation split."""
+    mode: Literal["max", "min"] = "max"
+    """Direction; val_loss and val_ece go down."""
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """Tree-structured Parzen estimator, uniform, or exactly the given ``points``."""
+    multivariate: bool = False
+    """TPE over joint instead of independent dimensions."""
+    startup_trials: int = Field(default=8, ge=1)
+    """Random trials before TPE models anything."""
+    points: tuple[dict[str, Any], ...] = ()
+    """Points tried first (all there is, for grid): dimension path to value."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the sampler and of every trial's initialisation and data order."""
+    retries: int = Field(default=1, ge=0)
+    """How often a trial whose process died is started again from its checkpoint."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SearchConfig:
+        if (self.metric in ("val_loss", "val_ece")) != (self.mode == "min"):
+            raise ValueError(f"mode {self.mode!r} is the wrong direction for {self.metric!r}")
+        if self.sampler == "grid" and not self.points:
+            raise ValueError("sampler grid needs `points`")
+        return self
+
+
+class SchedulerConfig(Frozen):
+    """Early stopping between trials."""
+
+    kind: Literal["asha", "none"] = "asha"
+    """Asynchronous successive halving (Li et al. 2020, algorithm 2, stopping variant), or none."""
+    clock: Literal["epoch", "stage"] = "epoch"
+    """What a rung's milestone counts: epochs, or finished stages."""
+    grace: int = Field(default=2, ge=1)
+    """Milestone of the lowest rung: no trial is stopped before it."""
+    reduction: int = Field(default=3, ge=2)
+    """One of this many goes on at each rung; milestones grow by the same factor."""
+    brackets: int = Field(default=1, ge=1, le=8)
+    """Brackets with ever later first rungs, among which trials are shared out by seed."""
+
+
+class LimitsConfig(Frozen):
+    """What a student may cost and a sweep may take. A trial over a limit is infeasible."""
+
+    params: int | None = Field(default=None, ge=1)
+    """Most parameters of the student."""
+    flops: float | None = Field(default=None, gt=0)
+    """Most FLOPs per example (two per multiply-accumulate)."""
+    latency_ms: float | None = Field(default=None, gt=0)
+    """Most milliseconds for one example on the trial's device."""
+    wall: Seconds | None = None
+    """No new trial starts after this; running ones end and are kept."""
+    trial_timeout: Seconds | None = None
+    """A trial that takes longer fails."""
+
+
+class ResourcesConfig(Frozen):
+    """What a trial gets."""
+
+    cpus: float = Field(default=1, gt=0)
+    """CPUs per worker; whole numbers give as many threads."""
+    gpus: float = Field(default=0, ge=0)
+    """GPUs per worker; below 1 several trials share one."""
+    workers: int = Field(default=1, ge=1)
+    """Processes per trial that train together (DDP)."""
+    backend: Literal["auto", "inprocess", "train"] = "auto"
+    """In the trial's own warm process, or by Ray Train; auto takes Ray Train for workers > 1."""
+    max_concurrent: int | Literal["auto"] = "auto"
+    """Trials at once; auto fills the machine or cluster."""
+
+    @property
+    def uses_train(self) -> bool:
+        """Whether a trial runs its workers by Ray Train."""
+        return self.backend == "train" or self.workers > 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ResourcesConfig:
+        if self.backend == "inprocess" and self.workers > 1:
+            raise ValueError("backend inprocess has one worker; leave backend out for more")
+        if isinstance(self.max_concurrent, int) and self.max_concurrent < 1:
+            raise ValueError("max_concurrent must be at least 1, or auto")
+        return self
+
+
+class OutputConfig(Frozen):
+    """Where results go."""
+
+    root: str = "results"
+    """Directory or object-store URI; the sweep is ``<root>/<name>``. Relative to where you run."""
+    store: str | None = None
+    """Artifacts shared by sweeps (teachers, ladders, banks); None is ``<root>/.store``."""
+
+
+class TrialConfig(Frozen):
+    """Everything that determines one trial: an experiment at one point of its space."""
+
+    task: TaskConfig
+    """What is learnt."""
+    teacher: TeacherConfig
+    """From whom."""
+    student: StudentConfig
+    """By whom."""
+    recipe: Recipe
+    """How."""
+    limits: LimitsConfig = LimitsConfig()
+    """Within what."""
+    resources: ResourcesConfig = ResourcesConfig()
+    """On what."""
+    seed: int = 0
+    """Seed of initialisation and data order."""
+
+
+class Experiment(Frozen):
+    """An experiment file. ``trial`` and ``student`` stay trees here: their leaves may be search
+    dimensions, which ``space`` takes out and ``resolve`` fills in."""
+
+    name: Name
+    """Name of the sweep and of its directory."""
+    task: TaskConfig
+    """What is learnt."""
+    teacher: TeacherConfig
+    """The big model."""
+    student: dict[str, Any]
+    """The small model (``StudentConfig``); leaves may be dimensions."""
+    trial: dict[str, Any] = {}
+    """The distillation (``Recipe``); leaves may be dimensions."""
+    search: SearchConfig = SearchConfig()
+    """Sampler and budget."""
+    scheduler: SchedulerConfig = SchedulerConfig()
+    """Early stopping."""
+    limits: LimitsConfig = LimitsConfig()
+    """Limits of cost and time."""
+    resources: ResourcesConfig = ResourcesConfig()
+    """What a trial gets."""
+    output: OutputConfig = OutputConfig()
+    """Where results go."""
+
+
+def is_uri(path: str) -> bool:
+    """Whether a path names an object store (``s3://…``) and not the local disk."""
+    return "://" in path and not PurePath(path).is_absolute()

@@ -1,0 +1,191 @@
+"""The end of a trial: student saved, composite of light teacher and student fitted, tuned, saved.
+
+The fits are pure functions in ``composite``; this module gives them logits and keeps what they make.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pdo_search.config.schema import CompositeConfig, TrialConfig
+from pdo_search.distill.composite import (
+    Fit,
+    choose,
+    composite_log_probs,
+    fit_modes,
+    save_composite,
+)
+from pdo_search.distill.cost import Cost
+from pdo_search.distill.evaluate import outputs_of
+from pdo_search.distill.losses import hard_label_loss
+from pdo_search.distill.optim import lr_factor, make_optimizer, set_hyperparameters
+from pdo_search.distill.seeds import seed_for
+from pdo_search.distill.teaching import Teaching
+from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.modelfile import ModelSpec, save_model
+
+__all__ = ["combine"]
+
+FITTING_SPLITS = (Split.TRANSFER, Split.VALIDATION)
+FINETUNE_LR_SHARE = 0.1
+COMBINING = ("ensemble", "cascade")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a composite is made of."""
+
+    config: TrialConfig
+    task: Task
+    teaching: Teaching
+    student_cost: Cost
+    device: torch.device
+
+    @property
+    def composite(self) -> CompositeConfig:
+        """The composite's configuration."""
+        assert self.config.recipe.composite is not None
+        return self.config.recipe.composite
+
+    @property
+    def light(self) -> int:
+        """The ladder's last rung: the light teacher."""
+        return self.config.recipe.num_stages
+
+
+def combine(
+    config: TrialConfig,
+    task: Task,
+    teaching: Teaching,
+    student: nn.Module,
+    spec: ModelSpec,
+    cost: Cost,
+    directory: Path,
+) -> dict[str, list[Row]]:
+    """Save the student; fit, fine-tune, choose and save the composite.
+
+    Weight, threshold and calibration are fitted on the transfer split; the mode is chosen on
+    validation, under the cost budget. Fine-tuning trains a copy of the student inside the better of
+    the combining modes and is kept where it helps; the student that is saved alone stays as distilled.
+
+    Args:
+        config: the trial.
+        task: its task.
+        teaching: its pool and teacher outputs.
+        student: the trained student.
+        spec: how to build it again.
+        cost: its cost.
+        directory: receives ``student/`` and, if configured, ``composite/``.
+
+    Returns:
+        Rows of ``composites``, and the columns of the trial's row that are known now.
+    """
+    directory.mkdir(parents=True)
+    save_model(directory / "student", student, spec)
+    if config.recipe.composite is None:
+        return {"trials": [{"model": "student"}]}
+    parts = Parts(config, task, teaching, cost, next(student.parameters()).device)
+    rows = _fit(parts, student)
+    tuned, tuned_rows = _finetuned(parts, student, rows)
+    improved = {
+        row["mode"]
+        for row in tuned_rows
+        if row["val_accuracy"] > _row(rows, row["mode"])["val_accuracy"]
+    }
+    merged = [
+        {**_row(tuned_rows if row["mode"] in improved else rows, row["mode"])}
+        | {"finetuned": row["mode"] in improved}
+        for row in rows
+    ]
+    merged = choose(merged, parts.composite.max_flops, teaching.ladder.rung(0).cost.flops)
+    chosen = next(row for row in merged if row["chosen"])
+    save_composite(
+        directory / "composite",
+        _fit_of(chosen),
+        tuned if chosen["finetuned"] else student,
+        spec,
+        teaching.ladder.rung(parts.light).path,
+    )
+    summary = {
+        "model": "student",
+        "composite": "composite",
+        "composite_mode": chosen["mode"],
+        "composite_accuracy": chosen["val_accuracy"],
+        "composite_flops": chosen["flops"],
+    }
+    return {"composites": merged, "trials": [summary]}
+
+
+def _row(rows: list[Row], mode: str) -> Row:
+    return next(row for row in rows if row["mode"] == mode)
+
+
+def _fit_of(row: Row) -> Fit:
+    return Fit(row["mode"], row["weight"], row["threshold"], row["calibration"])
+
+
+def _fit(parts: Parts, student: nn.Module) -> list[Row]:
+    """One row per mode, fitted on transfer and measured on validation."""
+    task, ladder = parts.task, parts.teaching.ladder
+    head = task.heads[0].name
+    examples = {split: task.examples(split) for split in FITTING_SPLITS}
+    return fit_modes(
+        {s: outputs_of(task, student, e, parts.device)[head].cpu() for s, e in examples.items()},
+        {s: parts.teaching.split_logits(parts.light, s) for s in examples},
+        {s: e.targets for s, e in examples.items()},
+        student_cost=parts.student_cost,
+        teacher_cost=ladder.rung(parts.light).cost,
+        full_flops=ladder.rung(0).cost.flops,
+        config=parts.composite,
+    )
+
+
+def _finetuned(parts: Parts, student: nn.Module, rows: list[Row]) -> tuple[nn.Module, list[Row]]:
+    """A copy of the student tuned inside the better combining mode, and that mode's new row."""
+    combining = [row for row in rows if row["mode"] in COMBINING]
+    if not combining or parts.composite.finetune_epochs == 0:
+        return student, []
+    best = max(combining, key=lambda row: row["val_accuracy"])
+    tuned = copy.deepcopy(student)
+    _finetune(parts, tuned, best)
+    return tuned, [row for row in _fit(parts, tuned) if row["mode"] == best["mode"]]
+
+
+def _finetune(parts: Parts, student: nn.Module, row: Row) -> None:
+    """Train the student inside a composite on the plain train split, at a low learning rate."""
+    task, config = parts.task, parts.config
+    head = task.heads[0].name
+    examples = task.examples(Split.TRAIN).to(parts.device)
+    taught = parts.teaching.split_logits(parts.light, Split.TRAIN).to(parts.device)
+    settings = config.recipe.optimizer
+    optimizer = make_optimizer(student, settings)
+    batch = min(settings.batch_size, len(examples))
+    steps = len(examples) // batch
+    total = steps * parts.composite.finetune_epochs
+    generator = torch.Generator().manual_seed(seed_for(config.seed, "composite"))
+    torch.manual_seed(seed_for(config.seed, "composite", "dropout"))
+    student.train()
+    for update in range(total):
+        if update % steps == 0:
+            order = torch.randperm(len(examples), generator=generator).to(parts.device)
+        picked = order[(update % steps) * batch : (update % steps + 1) * batch]
+        logits = task.forward(student, task.prepare(examples.inputs[picked]))[head]
+        log_probs = composite_log_probs(_fit_of(row), logits, taught[picked])
+        loss = hard_label_loss(log_probs, examples.targets[picked]).mean()
+        set_hyperparameters(
+            optimizer,
+            lr=settings.lr * FINETUNE_LR_SHARE * lr_factor(settings, update / total),
+            weight_decay=settings.weight_decay,
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    student.eval()

@@ -1,0 +1,60 @@
+"""Outputs of a model on a split, and the metrics of a student on validation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pdo_search.tasks.base import Examples, Outputs, Task
+from pdo_search.tasks.metrics import classification_metrics
+
+__all__ = ["EVALUATION_BATCH", "evaluate", "outputs_of"]
+
+EVALUATION_BATCH = 512
+
+
+def outputs_of(task: Task, model: nn.Module, examples: Examples, device: torch.device) -> Outputs:
+    """Outputs of a model on plain (not augmented) examples, in evaluation mode.
+
+    Args:
+        task: knows how examples become inputs and inputs become outputs.
+        model: left in the mode it was in.
+        examples: N examples, on any device.
+        device: where the model is.
+
+    Returns:
+        Per head, (N, size) float32 on ``device``.
+    """
+    was_training = model.training
+    model.eval()
+    batches: list[Outputs] = []
+    with torch.inference_mode():
+        for first in range(0, len(examples), EVALUATION_BATCH):
+            rows = torch.arange(first, min(first + EVALUATION_BATCH, len(examples)))
+            inputs = task.prepare(examples.inputs[rows].to(device))
+            batches.append({k: v.float() for k, v in task.forward(model, inputs).items()})
+    model.train(was_training)
+    return {head: torch.cat([b[head] for b in batches]) for head in batches[0]}
+
+
+def evaluate(
+    task: Task, model: nn.Module, examples: Examples, teacher_NC: Tensor, device: torch.device
+) -> dict[str, float]:
+    """The ``val_*`` metrics of a student.
+
+    Args:
+        task: the task; its first head is evaluated.
+        model: the student.
+        examples: N validation examples with labels.
+        teacher_NC: the full teacher's logits on them (N, C), for agreement and KL gap.
+        device: where the model is.
+
+    Returns:
+        ``val_accuracy``, ``val_precision``, ``val_recall``, ``val_f1``, ``val_loss``, ``val_ece``,
+        ``val_agreement`` (share with the same top class) and ``val_kl`` (nats, τ = 1).
+    """
+    logits = outputs_of(task, model, examples, device)[task.heads[0].name]
+    metrics = classification_metrics(
+        logits, examples.targets.to(device), teacher_logits=teacher_NC.to(device)
+    )
+    return {f"val_{name}": value for name, value in metrics.items()}

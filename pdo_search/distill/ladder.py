@@ -1,0 +1,310 @@
+"""The ladder: the full teacher and ever simpler ones, each recovered, checked and recorded.
+
+Every rung lies in the store under a key of all that determines it, so that trials that agree on the
+recipe share rungs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pdo_search.config.schema import OptimizerConfig, Recipe, SimplifyConfig
+from pdo_search.distill.cost import Cost, measure_cost
+from pdo_search.distill.evaluate import outputs_of
+from pdo_search.distill.fit import fit
+from pdo_search.distill.losses import categorical_kl, hard_label_loss
+from pdo_search.distill.prune import drop_blocks, prune_channels
+from pdo_search.distill.seeds import seed_for
+from pdo_search.store import Store
+from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.metrics import classification_metrics
+from pdo_search.tasks.modelfile import load_model_file, save_model
+
+__all__ = ["Attempt", "Ladder", "Rung", "RungStatus", "next_ratio"]
+
+VERSION = 1
+RUNG_FILE = "rung.json"
+RECOVERY_TEMPERATURE = 2.0
+CALIBRATION_EXAMPLES = 256
+RATIO_DECIMALS = 3
+
+
+class RungStatus(StrEnum):
+    """How a rung came about."""
+
+    FULL = "full"
+    """The teacher as it was given or trained."""
+    PRUNED = "pruned"
+    """Simplified from its parent."""
+    KEPT_PARENT = "kept_parent"
+    """Nothing was to be removed, or every ratio lost too much: the parent stands in."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One ratio that was tried for a rung.
+
+    Attributes:
+        ratio: share of channels removed.
+        accuracy_before: validation accuracy before recovery.
+        val_accuracy: after recovery.
+        accepted: whether the fall was small enough.
+    """
+
+    ratio: float
+    accuracy_before: float
+    val_accuracy: float
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One teacher of the ladder.
+
+    Attributes:
+        index: 0 is the full teacher.
+        key: digest of its artifact; a kept parent has the parent's.
+        path: directory of its model.
+        parent_key: digest of the rung it was made from.
+        status: how it came about.
+        ratio_asked: as the recipe has it.
+        ratio_applied: after backing off; 0 where the parent was kept.
+        blocks_dropped: names of the blocks removed from its parent.
+        attempts: every ratio tried.
+        cost: measured when it was built.
+        accuracy_before: validation accuracy before recovery; None for the full teacher.
+        val_accuracy: validation accuracy.
+        build_s: seconds to build it, whoever did.
+        cached: whether it was there already.
+    """
+
+    index: int
+    key: str
+    path: Path
+    parent_key: str | None
+    status: RungStatus
+    ratio_asked: float
+    ratio_applied: float
+    blocks_dropped: tuple[str, ...]
+    attempts: tuple[Attempt, ...]
+    cost: Cost
+    accuracy_before: float | None
+    val_accuracy: float
+    build_s: float
+    cached: bool
+
+    def row(self) -> dict[str, Any]:
+        """The rung's row of the ``teachers`` table."""
+        return {
+            "rung": self.index,
+            "key": self.key,
+            "parent_key": self.parent_key,
+            "status": self.status.value,
+            "ratio_asked": self.ratio_asked,
+            "ratio_applied": self.ratio_applied,
+            "backoffs": sum(not attempt.accepted for attempt in self.attempts),
+            "blocks_dropped": len(self.blocks_dropped),
+            "params": self.cost.params,
+            "flops": self.cost.flops,
+            "latency_ms": self.cost.latency_ms,
+            "accuracy_before": self.accuracy_before,
+            "val_accuracy": self.val_accuracy,
+            "build_s": self.build_s,
+            "cached": self.cached,
+        }
+
+
+def next_ratio(attempts: Sequence[Attempt], asked: float, backoffs: int) -> float | None:
+    """The ratio to try next, or None when the search for one has ended.
+
+    A refused ratio is halved, at most ``backoffs`` times.
+    """
+    if any(attempt.accepted for attempt in attempts) or len(attempts) > backoffs:
+        return None
+    return round(asked / 2 ** len(attempts), RATIO_DECIMALS)
+
+
+def accuracy_of(task: Task, model: nn.Module, device: torch.device) -> float:
+    """Validation accuracy of a teacher."""
+    examples = task.examples(Split.VALIDATION)
+    logits = outputs_of(task, model, examples, device)[task.heads[0].name]
+    return classification_metrics(logits, examples.targets.to(device))["accuracy"]
+
+
+class Ladder:
+    """The rungs of one recipe, built when they are first asked for.
+
+    Args:
+        task: the task.
+        full: rung 0.
+        recipe: ``prune_ratio`` and ``simplify``.
+        store: where rungs lie.
+        seed: of recovery.
+        device: where to recover and to run.
+        base_dir: folder that factories refer to.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        full: Rung,
+        recipe: Recipe,
+        store: Store,
+        *,
+        seed: int,
+        device: torch.device,
+        base_dir: Path | None = None,
+    ) -> None:
+        self.task = task
+        self.ratio = round(recipe.prune_ratio, RATIO_DECIMALS)
+        self.simplify: SimplifyConfig = recipe.simplify
+        self.store = store
+        self.seed = seed
+        self.device = device
+        self.base_dir = base_dir
+        self._rungs = [full]
+        self._models: dict[str, nn.Module] = {}
+
+    def rung(self, index: int) -> Rung:
+        """The rung, and before it all above it, built if nobody has.
+
+        Raises:
+            Infeasible: the architecture cannot be simplified.
+        """
+        while len(self._rungs) <= index:
+            self._rungs.append(self._next(self._rungs[-1]))
+        return self._rungs[index]
+
+    def built(self) -> tuple[Rung, ...]:
+        """The rungs asked for so far."""
+        return tuple(self._rungs)
+
+    def model(self, index: int) -> nn.Module:
+        """The rung's model on the device, in evaluation mode; shared, not to be changed."""
+        rung = self.rung(index)
+        if rung.key not in self._models:
+            self._models[rung.key] = self._loaded(rung)
+        return self._models[rung.key]
+
+    def _loaded(self, rung: Rung) -> nn.Module:
+        model, _ = load_model_file(rung.path, self.base_dir)
+        return model.to(self.device, memory_format=torch.channels_last).eval()
+
+    def _next(self, parent: Rung) -> Rung:
+        if self.ratio == 0 and self.simplify.drop_blocks == 0:
+            return _kept(parent, (), 0.0, build_s=0.0, cached=True)
+        key = {
+            "version": VERSION,
+            "parent": parent.key,
+            "task": self.task.fingerprint,
+            "ratio": self.ratio,
+            "simplify": self.simplify.model_dump(exclude={"timeout"}),
+            "seed": self.seed,
+            "device": self.device.type,
+        }
+        found = self.store.get_or_build("rung", key, lambda folder: self._build(folder, parent))
+        record = json.loads((found.path / RUNG_FILE).read_text(encoding="utf-8"))
+        build_s = json.loads((found.path / "manifest.json").read_text(encoding="utf-8"))["build_s"]
+        attempts = tuple(Attempt(**a) for a in record["attempts"])
+        if record["status"] == RungStatus.KEPT_PARENT.value:
+            return _kept(parent, attempts, self.ratio, build_s=build_s, cached=not found.built)
+        accepted = attempts[-1]
+        return Rung(
+            index=parent.index + 1,
+            key=found.digest,
+            path=found.path,
+            parent_key=parent.key,
+            status=RungStatus.PRUNED,
+            ratio_asked=self.ratio,
+            ratio_applied=accepted.ratio,
+            blocks_dropped=tuple(record["blocks_dropped"]),
+            attempts=attempts,
+            cost=Cost(**record["cost"]),
+            accuracy_before=accepted.accuracy_before,
+            val_accuracy=accepted.val_accuracy,
+            build_s=build_s,
+            cached=not found.built,
+        )
+
+    def _build(self, folder: Path, parent: Rung) -> None:
+        """Prune, recover and check until a ratio is accepted or none is left."""
+        attempts: list[Attempt] = []
+        dropped: tuple[str, ...] = ()
+        while (ratio := next_ratio(attempts, self.ratio, self.simplify.backoffs)) is not None:
+            model, spec = load_model_file(parent.path, self.base_dir)
+            example = torch.zeros(1, *self.task.input_shape)
+            prune_channels(
+                model, example, ratio, self.simplify.round_to, timeout_s=self.simplify.timeout
+            )
+            dropped = drop_blocks(model, self._calibration(), self.simplify.drop_blocks)
+            model = model.to(self.device, memory_format=torch.channels_last)
+            before = accuracy_of(self.task, model, self.device)
+            self._recover(model, parent)
+            after = accuracy_of(self.task, model, self.device)
+            accepted = parent.val_accuracy - after <= self.simplify.max_drop
+            attempts.append(Attempt(ratio, before, after, accepted))
+        record: dict[str, Any] = {"attempts": [asdict(a) for a in attempts]}
+        if attempts[-1].accepted:
+            spec = replace(spec, dropped_blocks=(*spec.dropped_blocks, *dropped))
+            save_model(folder, model, spec)
+            cost = measure_cost(model, self.task.input_shape, self.device)
+            record |= {
+                "status": RungStatus.PRUNED.value,
+                "blocks_dropped": dropped,
+                "cost": asdict(cost),
+            }
+        else:
+            record["status"] = RungStatus.KEPT_PARENT.value
+        (folder / RUNG_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+    def _calibration(self) -> Tensor:
+        """A batch of train pictures on the CPU."""
+        return self.task.prepare(self.task.examples(Split.TRAIN).inputs[:CALIBRATION_EXAMPLES])
+
+    def _recover(self, model: nn.Module, parent: Rung) -> None:
+        """Short self-distillation from the parent on the train split."""
+        teacher = self._loaded(parent)
+        head = self.task.heads[0].name
+
+        def loss_of(logits: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+            with torch.no_grad():
+                taught = self.task.forward(teacher, inputs)[head]
+            kl = categorical_kl(logits, taught, RECOVERY_TEMPERATURE)
+            return (kl + hard_label_loss(logits, targets)).mean()
+
+        fit(
+            self.task,
+            model,
+            self.task.examples(Split.TRAIN).to(self.device),
+            loss_of,
+            OptimizerConfig(lr=self.simplify.recovery_lr),
+            epochs=self.simplify.recovery_epochs,
+            seed=seed_for(self.seed, "recovery", parent.index),
+        )
+
+
+def _kept(
+    parent: Rung, attempts: tuple[Attempt, ...], asked: float, *, build_s: float, cached: bool
+) -> Rung:
+    """The parent, standing in for a rung that was not to be had."""
+    return replace(
+        parent,
+        index=parent.index + 1,
+        parent_key=parent.key,
+        status=RungStatus.KEPT_PARENT,
+        ratio_asked=asked,
+        ratio_applied=0.0,
+        blocks_dropped=(),
+        attempts=attempts,
+        accuracy_before=None,
+        build_s=build_s,
+        cached=cached,
+    )

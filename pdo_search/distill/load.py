@@ -1,0 +1,40 @@
+"""Loading what a sweep leaves behind, for inference, in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from pdo_search.distill.composite import FILE, load_composite
+from pdo_search.errors import InputError
+from pdo_search.tasks.modelfile import load_inference
+
+__all__ = ["load_model"]
+
+
+def load_model(path: str | Path, base_dir: str | Path | None = None) -> nn.Module:
+    """A saved student, teacher or composite that takes raw pictures, in evaluation mode.
+
+    Args:
+        path: a directory that a sweep saved, such as ``results/digits/models/t0003/student``.
+        base_dir: folder of ``module:function`` factories, where the model was made by one.
+
+    Returns:
+        A module from pictures (N, C, H, W), in the values that the data source has, to (N, classes):
+        logits of a single model, log-probabilities of a composite.
+
+    Raises:
+        InputError: the directory holds no model, or a damaged one.
+    """
+    directory = Path(path)
+    folder = Path(base_dir) if base_dir is not None else None
+    if not directory.is_dir():
+        raise InputError(
+            "no such model directory",
+            file=directory,
+            remedy="the `model` and `composite` columns of a sweep's trials name them",
+        )
+    if (directory / FILE).is_file():
+        return load_composite(directory, folder)
+    return load_inference(directory, folder)

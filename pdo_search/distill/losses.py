@@ -1,0 +1,87 @@
+"""Losses of distillation: pure functions of logits, one signature per family.
+
+Legend: N examples, C classes. Every function returns one value per example, so that the caller can
+mask and weigh before reducing. Knows nothing of stages, weights or optimizers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["DIVERGENCES", "bernoulli_kl", "categorical_kl", "hard_label_loss", "masked_mean"]
+
+
+def standardized(logits_NC: Tensor) -> Tensor:
+    """Logits with zero mean and unit variance per example (Sun et al. 2024, equation 8)."""
+    centred = logits_NC - logits_NC.mean(dim=1, keepdim=True)
+    return centred / (centred.std(dim=1, keepdim=True, unbiased=False) + 1e-7)
+
+
+def categorical_kl(student_NC: Tensor, teacher_NC: Tensor, temperature: float) -> Tensor:
+    """KL(softmax(teacher/τ) ‖ softmax(student/τ)) · τ² (Hinton et al. 2015, section 2).
+
+    Args:
+        student_NC: student logits (N, C).
+        teacher_NC: teacher logits (N, C); no gradient is taken through them.
+        temperature: τ > 0, dividing both logits.
+
+    Returns:
+        (N,), nats times τ².
+    """
+    log_s = F.log_softmax(student_NC / temperature, dim=1)
+    log_t = F.log_softmax(teacher_NC / temperature, dim=1)
+    return (log_t.exp() * (log_t - log_s)).sum(dim=1) * temperature**2
+
+
+def bernoulli_kl(student_NC: Tensor, teacher_NC: Tensor, temperature: float) -> Tensor:
+    """Sum over classes of the KL between Bernoulli variables, times τ².
+
+    Each class's softmax probability at τ is read as the probability of a yes/no question:
+    ``Σ_j T_j log(T_j/S_j) + (1-T_j) log((1-T_j)/(1-S_j))``. Against the categorical form it also
+    rewards agreement on which classes are absent.
+
+    Args:
+        student_NC: student logits (N, C).
+        teacher_NC: teacher logits (N, C); no gradient is taken through them.
+        temperature: τ > 0, dividing both logits.
+
+    Returns:
+        (N,), nats times τ².
+    """
+    tiny = torch.finfo(torch.float32).eps
+    s = F.softmax(student_NC / temperature, dim=1).clamp(tiny, 1 - tiny)
+    t = F.softmax(teacher_NC / temperature, dim=1).clamp(tiny, 1 - tiny)
+    terms = t * (t.log() - s.log()) + (1 - t) * (torch.log1p(-t) - torch.log1p(-s))
+    return terms.sum(dim=1) * temperature**2
+
+
+DIVERGENCES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "categorical": categorical_kl,
+    "bernoulli": bernoulli_kl,
+}
+
+
+def hard_label_loss(logits_NC: Tensor, targets_N: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy on labels, nats.
+
+    Args:
+        logits_NC: (N, C).
+        targets_N: (N,) class indices; -1 marks an example without a label, whose loss is 0.
+        label_smoothing: share of the target mass spread over all classes (Szegedy et al. 2016).
+
+    Returns:
+        (N,).
+    """
+    return F.cross_entropy(
+        logits_NC, targets_N, reduction="none", ignore_index=-1, label_smoothing=label_smoothing
+    )
+
+
+def masked_mean(values_N: Tensor, mask_N: Tensor) -> Tensor:
+    """Mean of the values under a boolean mask; 0 where the mask admits none."""
+    mask = mask_N.to(values_N.dtype)
+    return (values_N * mask).sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,130 @@
+"""The plan of a trial: which stage lasts how long, taught by which rung, at what temperature.
+
+Pure functions of the recipe and of recorded metrics. An epoch of any stage costs the student the
+same: as many examples as the train split has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from pdo_search.config.schema import CurriculumConfig, Recipe
+
+__all__ = [
+    "Phase",
+    "Stage",
+    "StageEnd",
+    "plan_stages",
+    "reassign",
+    "stage_end",
+    "stage_temperature",
+]
+
+
+class Phase(StrEnum):
+    """What a stage trains on."""
+
+    INIT = "init"
+    """Labels of the train split, before any teacher."""
+    STAGE = "stage"
+    """A teacher's outputs on train and transfer splits, with the hard-label terms."""
+    FINETUNE = "finetune"
+    """Labels of the train split, after the last teacher."""
+
+
+class StageEnd(StrEnum):
+    """Why a stage ended."""
+
+    PLAN = "plan"
+    """Its epochs were used."""
+    ADAPTIVE = "adaptive"
+    """Validation accuracy stopped improving."""
+    TARGET = "target"
+    """The student reached its target."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a trial.
+
+    Attributes:
+        index: 0 for init, 1 to N for stages, N + 1 for fine-tuning.
+        phase: what it trains on.
+        epochs: planned length.
+        rung: rung of the ladder that teaches; None outside of stages.
+        temperature: of the divergence; None outside of stages.
+    """
+
+    index: int
+    phase: Phase
+    epochs: int
+    rung: int | None = None
+    temperature: float | None = None
+
+
+def plan_stages(recipe: Recipe) -> tuple[Stage, ...]:
+    """The stages of a recipe, in order. ``num_stages`` divides the budget, never multiplies it."""
+    stages: list[Stage] = []
+    if recipe.init_epochs:
+        stages.append(Stage(0, Phase.INIT, recipe.init_epochs))
+    for k, epochs in enumerate(divided(recipe.stage_epochs, recipe.num_stages), start=1):
+        rung = k - 1 if recipe.teacher_order == "descending" else recipe.num_stages - k
+        stages.append(Stage(k, Phase.STAGE, epochs, rung, stage_temperature(recipe, k)))
+    if recipe.finetune_epochs:
+        stages.append(Stage(recipe.num_stages + 1, Phase.FINETUNE, recipe.finetune_epochs))
+    return tuple(stages)
+
+
+def divided(total: int, parts: int) -> list[int]:
+    """``total`` in ``parts`` whole shares that differ by at most one, longer ones first."""
+    return [total // parts + (k < total % parts) for k in range(parts)]
+
+
+def stage_temperature(recipe: Recipe, k: int) -> float:
+    """Temperature of stage k (from 1): constant, or annealed over the stages."""
+    first, last = recipe.temperature, recipe.temperature_end
+    if last is None or recipe.num_stages == 1:
+        return first
+    share = (k - 1) / (recipe.num_stages - 1)
+    if recipe.annealing == "exponential":
+        return float(first * (last / first) ** share)
+    return first + (last - first) * share
+
+
+def stage_end(
+    stage: Stage, accuracies: Sequence[float], curriculum: CurriculumConfig, *, is_last: bool
+) -> StageEnd | None:
+    """Whether a stage ends now.
+
+    Args:
+        stage: the stage.
+        accuracies: validation accuracy after each of its epochs so far.
+        curriculum: patience and smallest gain of an adaptive stage.
+        is_last: whether no later stage of the plan could use the epochs left over.
+    """
+    if len(accuracies) >= stage.epochs:
+        return StageEnd.PLAN
+    if not curriculum.adaptive or stage.phase is not Phase.STAGE or is_last:
+        return None
+    best, since_best = float("-inf"), 0
+    for accuracy in accuracies:
+        improved = accuracy > best + curriculum.min_delta
+        since_best = 0 if improved else since_best + 1
+        best = max(best, accuracy)
+    return StageEnd.ADAPTIVE if since_best >= curriculum.patience else None
+
+
+def reassign(plan: Sequence[Stage], position: int, used: int) -> tuple[Stage, ...]:
+    """The plan after the stage at ``position`` ended with ``used`` epochs.
+
+    What it left over goes to the later distillation stages: the trial's total stays the same.
+    """
+    left = plan[position].epochs - used
+    later = [i for i in range(position + 1, len(plan)) if plan[i].phase is Phase.STAGE]
+    shares = dict(zip(later, divided(left, len(later)), strict=True)) if later else {}
+    return tuple(
+        replace(stage, epochs=used if i == position else stage.epochs + shares.get(i, 0))
+        for i, stage in enumerate(plan)
+    )

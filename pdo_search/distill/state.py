@@ -1,0 +1,105 @@
+"""The state of a trial: one named object, and that same object is the checkpoint.
+
+Owns what is kept and how it is sealed. Where the bytes go is ``trial.checkpoints``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pdo_search.distill.adapt import Tuning
+from pdo_search.distill.stage import Phase, Stage
+from pdo_search.errors import StoreError
+
+__all__ = ["TrialState", "pack", "unpack"]
+
+FORMAT = 1
+_DIGEST = hashlib.sha256().digest_size
+
+
+@dataclass
+class TrialState:
+    """Everything that the rest of a trial depends on, at the end of an epoch.
+
+    Attributes:
+        plan: the stages, with the lengths they have by now.
+        tuning: what adaptation may change.
+        epoch: finished epochs.
+        position: index in the plan of the current stage.
+        accuracies: validation accuracy after each epoch of the current stage.
+        entered_at: validation accuracy when the current stage began; None before any evaluation.
+        train_accuracy: of the last epoch.
+        scores: difficulty of the pool's examples, where it depends on the student.
+        model: state dict of the student.
+        optimizer: state dict of the optimizer.
+        seconds: seconds by phase since the current stage began.
+        totals: seconds by phase over the trial.
+        reports: everything reported so far, ``metrics`` and ``rows`` of each epoch: a trial that
+            goes on reports it again, so that what the driver lost is filled in.
+        done: whether the trial has ended.
+    """
+
+    plan: tuple[Stage, ...]
+    tuning: Tuning
+    epoch: int = 0
+    position: int = 0
+    accuracies: list[float] = field(default_factory=list)
+    entered_at: float | None = None
+    train_accuracy: float = 0.0
+    scores: Tensor | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    totals: dict[str, float] = field(default_factory=dict)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    done: bool = False
+
+    @property
+    def stage(self) -> Stage:
+        """The current stage."""
+        return self.plan[self.position]
+
+
+def pack(state: TrialState, config_key: str) -> bytes:
+    """The state as bytes, sealed with a SHA-256 digest.
+
+    Args:
+        state: the state.
+        config_key: digest of the configuration that the state belongs to.
+    """
+    payload = {
+        **{name: getattr(state, name) for name in state.__dataclass_fields__},
+        "plan": [{**asdict(stage), "phase": stage.phase.value} for stage in state.plan],
+        "tuning": asdict(state.tuning),
+        "format": FORMAT,
+        "config_key": config_key,
+    }
+    buffer = io.BytesIO()
+    torch.save(payload, buffer)
+    body = buffer.getvalue()
+    return hashlib.sha256(body).digest() + body
+
+
+def unpack(sealed: bytes, config_key: str) -> TrialState:
+    """The state that was packed; no code in the bytes is ever run.
+
+    Raises:
+        StoreError: the bytes are damaged, of another format, or of another configuration.
+    """
+    digest, body = sealed[:_DIGEST], sealed[_DIGEST:]
+    if hashlib.sha256(body).digest() != digest:
+        raise StoreError("the checkpoint is damaged: its digest does not match")
+    payload: Mapping[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    if payload["format"] != FORMAT or payload["config_key"] != config_key:
+        raise StoreError("the checkpoint belongs to another configuration or version")
+    values = {name: payload[name] for name in TrialState.__dataclass_fields__}
+    values["plan"] = tuple(Stage(**{**s, "phase": Phase(s["phase"])}) for s in payload["plan"])
+    values["tuning"] = Tuning(**payload["tuning"])
+    return TrialState(**values)

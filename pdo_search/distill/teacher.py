@@ -1,0 +1,129 @@
+"""The full teacher: loaded, trained if the experiment says so, and kept in the store.
+
+Trained once per content: the key holds data, configuration, seed and the bytes of given weights, so
+that every trial and every later sweep finds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pdo_search.config.schema import TeacherConfig
+from pdo_search.distill.cost import Cost, measure_cost
+from pdo_search.distill.fit import fit
+from pdo_search.distill.ladder import RUNG_FILE, VERSION, Rung, RungStatus, accuracy_of
+from pdo_search.distill.losses import hard_label_loss
+from pdo_search.distill.seeds import seed_for
+from pdo_search.store import Store
+from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.factory import is_factory, load_factory, source_digest
+from pdo_search.tasks.modelfile import ModelSpec, save_model
+from pdo_search.tasks.models import build_model, weights_file
+
+__all__ = ["trained_teacher"]
+
+
+def trained_teacher(
+    task: Task,
+    config: TeacherConfig,
+    *,
+    store: Store,
+    seed: int,
+    device: torch.device,
+    base_dir: Path | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> Rung:
+    """Rung 0 of every ladder.
+
+    Args:
+        task: the task.
+        config: architecture, weights, training.
+        store: where it lies.
+        seed: of initial weights and order.
+        device: where to train.
+        base_dir: folder that relative paths and factories refer to.
+        on_epoch: called after each epoch, when it is trained now.
+
+    Raises:
+        InputError: architecture or weights cannot be used.
+    """
+
+    def build(folder: Path) -> None:
+        model = build_model(
+            config,
+            task.input_shape,
+            task.heads[0].size,
+            seed=seed_for(seed, "teacher"),
+            base_dir=base_dir,
+            path="teacher",
+        ).to(device, memory_format=torch.channels_last)
+        if config.train is not None:
+            smoothing = config.train.label_smoothing
+
+            def loss_of(logits: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+                return hard_label_loss(logits, targets, smoothing).mean()
+
+            fit(
+                task,
+                model,
+                task.examples(Split.TRAIN).to(device),
+                loss_of,
+                config.train,
+                epochs=config.train.epochs,
+                seed=seed_for(seed, "teacher"),
+                on_epoch=on_epoch,
+            )
+        save_model(folder, model, ModelSpec.of(task, config))
+        record = {
+            "val_accuracy": accuracy_of(task, model, device),
+            "cost": asdict(measure_cost(model, task.input_shape, device)),
+        }
+        (folder / RUNG_FILE).write_text(json.dumps(record), encoding="utf-8")
+
+    found = store.get_or_build("teacher", _key(task, config, seed, device, base_dir), build)
+    record = json.loads((found.path / RUNG_FILE).read_text(encoding="utf-8"))
+    build_s = json.loads((found.path / "manifest.json").read_text(encoding="utf-8"))["build_s"]
+    return Rung(
+        index=0,
+        key=found.digest,
+        path=found.path,
+        parent_key=None,
+        status=RungStatus.FULL,
+        ratio_asked=0.0,
+        ratio_applied=0.0,
+        blocks_dropped=(),
+        attempts=(),
+        cost=Cost(**record["cost"]),
+        accuracy_before=None,
+        val_accuracy=record["val_accuracy"],
+        build_s=build_s,
+        cached=not found.built,
+    )
+
+
+def _key(
+    task: Task, config: TeacherConfig, seed: int, device: torch.device, base_dir: Path | None
+) -> dict[str, Any]:
+    """All that determines a teacher."""
+    key: dict[str, Any] = {
+        "version": VERSION,
+        "task": task.fingerprint,
+        "config": config.model_dump(),
+        "seed": seed,
+        "device": device.type,
+    }
+    if config.weights is not None:
+        file = weights_file(config, base_dir)
+        if file.is_file():
+            key["weights"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    if is_factory(config.arch):
+        key["source"] = source_digest(load_factory(config.arch, "teacher.arch", base_dir))
+    return key

@@ -1,0 +1,82 @@
+"""The exceptions of the package. Those a user can cause say what to do next."""
+
+from __future__ import annotations
+
+__all__ = ["Infeasible", "InputError", "PdoError", "StoreError"]
+
+
+class PdoError(Exception):
+    """Base of every error this package raises on purpose. Exit code 1."""
+
+    exit_code = 1
+
+
+class InputError(PdoError):
+    """Something the user gave is wrong; nothing has been started. Exit code 2.
+
+    Args:
+        problem: what is wrong, one sentence without a full stop.
+        file: the file that holds the bad value, if any.
+        path: where in the file, such as ``trial.temperature``.
+        value: the value got; omitted from the message when not given.
+        remedy: what to do about it, one sentence.
+    """
+
+    exit_code = 2
+    _UNSET = object()
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: object = None,
+        path: str | None = None,
+        value: object = _UNSET,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.file = None if file is None else str(file)
+        self.path = path
+        self.value = value
+        self.remedy = remedy
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        where = ": ".join(part for part in (self.file, self.path) if part)
+        text = f"{where}: {self.problem}" if where else self.problem
+        if self.value is not InputError._UNSET:
+            text += f" (got {self.value!r})"
+        if self.remedy:
+            text += f"\n  -> {self.remedy}"
+        return text
+
+    def at(self, *, file: object = None, path: str | None = None) -> InputError:
+        """The same error, with the file or path filled in where it had none."""
+        return InputError(
+            self.problem,
+            file=self.file if self.file is not None else file,
+            path=self.path if self.path is not None else path,
+            value=self.value,
+            remedy=self.remedy,
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        kwargs = {"file": self.file, "path": self.path, "remedy": self.remedy}
+        if self.value is not InputError._UNSET:
+            kwargs["value"] = repr(self.value)
+        return (_rebuild_input_error, (self.problem, kwargs))
+
+
+def _rebuild_input_error(problem: str, kwargs: dict[str, object]) -> InputError:
+    return InputError(problem, **kwargs)  # type: ignore[arg-type]
+
+
+class Infeasible(PdoError):
+    """A configuration that cannot be run or breaks a limit: not a failure of the code.
+
+    The sampler learns of it as a constraint, and the trial's status is ``infeasible``.
+    """
+
+
+class StoreError(PdoError):
+    """An artifact could not be written, read or trusted."""

@@ -1,0 +1,120 @@
+"""What a task is: heads, examples, splits. Knows no data source and no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pdo_search.config.schema import TaskConfig
+
+__all__ = ["Examples", "Head", "HeadKind", "Outputs", "Split", "Task"]
+
+Outputs = dict[str, Tensor]
+"""Head name to logits (N, size)."""
+
+
+class HeadKind(StrEnum):
+    """What a head's outputs mean."""
+
+    CATEGORICAL = "categorical"
+    """One of ``size`` classes: softmax."""
+    BERNOULLI = "bernoulli"
+    """Any of ``size`` labels: sigmoid."""
+    REGRESSION = "regression"
+    """``size`` numbers."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """One named output of a model.
+
+    Attributes:
+        name: key in ``Outputs``.
+        kind: how its logits are read.
+        size: number of outputs.
+    """
+
+    name: str
+    kind: HeadKind
+    size: int
+
+
+class Split(StrEnum):
+    """The four disjoint parts of the data."""
+
+    TRAIN = "train"
+    """Trains teacher and student, with labels."""
+    TRANSFER = "transfer"
+    """Teacher outputs supervise the student beyond train; may be unlabelled."""
+    VALIDATION = "validation"
+    """Selects and stops; never trains."""
+    TEST = "test"
+    """Touched by the final confirmation alone."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N examples.
+
+    Attributes:
+        inputs: (N, C, H, W) uint8 or float32, as the source has them.
+        targets: (N,) int64 class indices, -1 for no label.
+        ids: (N,) int64, unique over all splits of a task.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every example has a label."""
+        return bool((self.targets >= 0).all())
+
+    def select(self, index: Tensor) -> Examples:
+        """The examples at an index (M,)."""
+        return Examples(self.inputs[index], self.targets[index], self.ids[index])
+
+    def to(self, device: torch.device) -> Examples:
+        """The same examples on a device."""
+        return Examples(self.inputs.to(device), self.targets.to(device), self.ids.to(device))
+
+
+class Task(Protocol):
+    """Data, heads, and how examples become a model's inputs."""
+
+    config: TaskConfig
+    heads: tuple[Head, ...]
+    input_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    fingerprint: str
+
+    def examples(self, split: Split) -> Examples:
+        """Examples of train, transfer or validation.
+
+        Raises:
+            PdoError: for the test split, which a search must not read.
+        """
+
+    def test_examples(self) -> Examples:
+        """Examples of the test split, for the final confirmation alone."""
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Raw inputs (N, C, H, W) as normalised float32, channels last."""
+
+    def view(self, inputs: Tensor, ids: Tensor, view: int) -> Tensor:
+        """Prepared and augmented inputs: a pure function of (task seed, id, view)."""
+
+    def forward(self, model: nn.Module, prepared: Tensor) -> Outputs:
+        """A model's outputs by head."""
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel of the raw train inputs."""

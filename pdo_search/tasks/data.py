@@ -1,0 +1,378 @@
+"""Sources of labelled pictures: from the disk, from an installed package, or downloaded.
+
+Every source returns plain arrays; splitting, normalising and augmenting come later. No source ever
+unpickles a file without restricting what may be built.
+"""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import io
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdo_search.config.schema import DataConfig
+from pdo_search.errors import InputError
+from pdo_search.tasks.factory import is_factory, load_factory
+from pdo_search.tasks.splits import stratified_subset
+
+__all__ = ["SOURCES", "Pictures", "load_pictures"]
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+CACHE = Path.home() / ".cache" / "pdo_search" / "datasets"
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+DEFAULT_FOLDER_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A source's pictures.
+
+    Attributes:
+        inputs: (N, C, H, W) uint8 or float32.
+        labels: (N,) int64, -1 for no label.
+        class_names: names by label.
+        test_inputs: the source's own test split, or None.
+        test_labels: its labels.
+    """
+
+    inputs: NDArray[Any]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    test_inputs: NDArray[Any] | None = None
+    test_labels: NDArray[np.int64] | None = None
+
+
+def load_pictures(config: DataConfig, *, path: str, base_dir: Path | None, seed: int) -> Pictures:
+    """Load a source.
+
+    Args:
+        config: which source.
+        path: where it stands in the experiment, such as ``task.data``.
+        base_dir: folder that relative paths refer to.
+        seed: of the subset, where ``limit`` is set.
+
+    Raises:
+        InputError: the source is unknown, missing, damaged, or not what it should be.
+    """
+    if is_factory(config.source):
+        pictures = _from_factory(config, path, base_dir)
+    elif config.source in SOURCES:
+        pictures = SOURCES[config.source](config, path, base_dir)
+    else:
+        near = difflib.get_close_matches(config.source, SOURCES, n=1)
+        raise InputError(
+            "unknown data source",
+            path=f"{path}.source",
+            value=config.source,
+            remedy=f"did you mean {near[0]!r}?"
+            if near
+            else f"known: {', '.join(SOURCES)}, or module:function",
+        )
+    if config.size is not None and pictures.inputs.shape[-1] != config.size:
+        pictures = _resized(pictures, config.size)
+    if config.limit is not None and config.limit < len(pictures.labels):
+        kept = stratified_subset(pictures.labels, config.limit, seed)
+        pictures = replace(pictures, inputs=pictures.inputs[kept], labels=pictures.labels[kept])
+    if not config.labelled:
+        pictures = replace(pictures, labels=np.full(len(pictures.labels), -1))
+    return pictures
+
+
+def _folder(config: DataConfig, path: str, base_dir: Path | None) -> Path | None:
+    if config.path is None:
+        return None
+    folder = (base_dir or Path.cwd()) / config.path
+    if not folder.exists():
+        raise InputError(
+            "no such folder", path=f"{path}.path", value=str(folder), remedy="correct the path"
+        )
+    return folder
+
+
+def _digits(config: DataConfig, path: str, base_dir: Path | None) -> Pictures:
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    inputs = np.rint(data.images * (255 / 16)).astype(np.uint8)[:, None]
+    return Pictures(inputs, data.target.astype(np.int64), tuple(str(d) for d in range(10)))
+
+
+FASHION_CLASSES = (
+    "t-shirt", "trouser", "pullover", "dress", "coat",
+    "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+FASHION_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+def _fashion_mnist(config: DataConfig, path: str, base_dir: Path | None) -> Pictures:
+    given = _folder(config, path, base_dir)
+    places = [given] if given else [DEBIAN_FASHION_MNIST, CACHE]
+    places += [place / "FashionMNIST" / "raw" for place in places]
+    folder = next((p for p in places if _idx_file(p, FASHION_FILES[0])), None)
+    if folder is None:
+        if given:
+            raise InputError(
+                f"holds no {FASHION_FILES[0]}[.gz]", path=f"{path}.path", value=str(given)
+            )
+        _download("FashionMNIST", config, path, "install Debian's dataset-fashion-mnist, or")
+        folder = CACHE / "FashionMNIST" / "raw"
+    images, labels, test_images, test_labels = (_read_idx(folder, name) for name in FASHION_FILES)
+    return Pictures(
+        images[:, None], labels.astype(np.int64), FASHION_CLASSES,
+        test_images[:, None], test_labels.astype(np.int64),
+    )  # fmt: skip
+
+
+def _idx_file(folder: Path, name: str) -> Path | None:
+    return next((p for p in (folder / f"{name}.gz", folder / name) if p.is_file()), None)
+
+
+def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
+    """An idx file: magic, big-endian sizes, bytes (yann.lecun.com/exdb/mnist)."""
+    file = _idx_file(folder, name)
+    if file is None:
+        raise InputError("the file is missing", file=folder / name, remedy="complete the folder")
+    try:
+        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        dimensions = raw[3]
+        shape = np.frombuffer(raw, ">u4", dimensions, 4)
+        return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    except (OSError, EOFError, ValueError, IndexError) as error:
+        raise InputError(
+            f"is not a whole idx file: {error}", file=file, remedy="fetch the file again"
+        ) from None
+
+
+def _cifar(config: DataConfig, path: str, base_dir: Path | None) -> Pictures:
+    name, kind = ("cifar-10-batches-py", "CIFAR10")
+    train, test, key = [f"data_batch_{i}" for i in range(1, 6)], "test_batch", b"labels"
+    meta, names_key = "batches.meta", b"label_names"
+    if config.source == "cifar100":
+        name, kind, train, test, key = (
+            "cifar-100-python",
+            "CIFAR100",
+            ["train"],
+            "test",
+            b"fine_labels",
+        )
+        meta, names_key = "meta", b"fine_label_names"
+    given = _folder(config, path, base_dir)
+    root = given or CACHE
+    folder = next((p for p in (root, root / name) if (p / test).is_file()), None)
+    if folder is None:
+        if given:
+            raise InputError(
+                f"holds no {name}/{test}", path=f"{path}.path", value=str(given),
+                remedy=f"unpack the python version of {config.source} there",
+            )  # fmt: skip
+        _download(kind, config, path, "")
+        folder = CACHE / name
+    parts = [_read_cifar(folder / file, key) for file in train]
+    test_inputs, test_labels = _read_cifar(folder / test, key)
+    names = _safe_pickle(folder / meta)[names_key]
+    return Pictures(
+        np.concatenate([p[0] for p in parts]),
+        np.concatenate([p[1] for p in parts]),
+        tuple(n.decode() for n in names),
+        test_inputs,
+        test_labels,
+    )
+
+
+def _read_cifar(file: Path, key: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    batch = _safe_pickle(file)
+    try:
+        return np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32), np.asarray(
+            batch[key], np.int64
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"is not a CIFAR batch: {error}", file=file) from None
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler that builds NumPy arrays and plain containers and nothing else."""
+
+    ALLOWED = frozenset(
+        {
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+            ("_codecs", "encode"),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module, name)
+
+
+def _safe_pickle(file: Path) -> Mapping[bytes, Any]:
+    try:
+        content = _ArraysOnly(io.BytesIO(file.read_bytes()), encoding="bytes").load()
+    except FileNotFoundError:
+        raise InputError("the file is missing", file=file, remedy="complete the folder") from None
+    except Exception as error:
+        raise InputError(
+            f"is not a CIFAR batch: {error}", file=file, remedy="fetch the file again"
+        ) from None
+    if not isinstance(content, dict):
+        raise InputError("is not a CIFAR batch: no dictionary", file=file)
+    return content
+
+
+def _download(kind: str, config: DataConfig, path: str, instead: str) -> None:
+    """Fetch a torchvision data set into the cache."""
+    from torchvision import datasets
+
+    remedy = f"{instead} give its folder as {path}.path".strip()
+    if not config.download:
+        raise InputError("not on this machine, and download is off", path=path, remedy=remedy)
+    try:
+        getattr(datasets, kind)(str(CACHE), download=True)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{config.source} is not on this machine and cannot be downloaded: {error}",
+            path=f"{path}.source",
+            value=config.source,
+            remedy=remedy,
+        ) from None
+
+
+def _image_folder(config: DataConfig, path: str, base_dir: Path | None) -> Pictures:
+    folder = _folder(config, path, base_dir)
+    if folder is None:
+        raise InputError("image_folder needs a path", path=f"{path}.path", remedy="name the folder")
+    train = folder / "train" if (folder / "train").is_dir() else folder
+    names = tuple(sorted(p.name for p in train.iterdir() if p.is_dir()))
+    if len(names) < 2:
+        raise InputError(
+            "needs one sub-folder of pictures per class, two classes at least",
+            path=f"{path}.path",
+            value=str(train),
+        )
+    size = config.size or DEFAULT_FOLDER_SIZE
+    inputs, labels = _read_folder(train, names, size)
+    test = folder / "test"
+    if train != folder and test.is_dir():
+        return Pictures(inputs, labels, names, *_read_folder(test, names, size))
+    return Pictures(inputs, labels, names)
+
+
+def _read_folder(
+    folder: Path, names: tuple[str, ...], size: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    from PIL import Image
+
+    pictures, labels = [], []
+    for label, name in enumerate(names):
+        for file in sorted((folder / name).rglob("*")):
+            if file.suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            try:
+                with Image.open(file) as image:
+                    small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+            except (OSError, ValueError, Image.DecompressionBombError) as error:
+                raise InputError(
+                    f"is not a picture that can be read: {error}",
+                    file=file,
+                    remedy="repair or remove it",
+                ) from None
+            pictures.append(np.asarray(small, np.uint8).transpose(2, 0, 1))
+            labels.append(label)
+    if not pictures:
+        raise InputError("holds no pictures", file=folder, remedy="check the path")
+    return np.stack(pictures), np.asarray(labels, np.int64)
+
+
+def _from_factory(config: DataConfig, path: str, base_dir: Path | None) -> Pictures:
+    where = f"{path}.source"
+    function = load_factory(config.source, where, base_dir)
+    try:
+        result = function(**config.args)
+    except Exception as error:
+        raise InputError(
+            f"the factory raised {type(error).__name__}: {error}", path=where, value=config.source
+        ) from error
+    if isinstance(result, tuple | list) and len(result) in (2, 3):
+        result = dict(zip(("inputs", "targets", "class_names"), result, strict=False))
+    if not isinstance(result, Mapping) or not {"inputs", "targets"} <= set(result):
+        raise InputError(
+            "the factory must return (inputs, targets[, class_names]), or a mapping with inputs,"
+            " targets and optionally class_names, test_inputs, test_targets",
+            path=where,
+            value=config.source,
+        )
+    inputs, labels = _checked(result["inputs"], result["targets"], where)
+    names = tuple(str(n) for n in result.get("class_names", ()))
+    names = names or tuple(str(k) for k in range(int(labels.max()) + 1))
+    if labels.max() >= len(names) or labels.min() < -1:
+        raise InputError(
+            f"targets must lie in -1…{len(names) - 1}",
+            path=where,
+            value=(int(labels.min()), int(labels.max())),
+        )
+    if "test_inputs" in result:
+        return Pictures(
+            inputs, labels, names, *_checked(result["test_inputs"], result["test_targets"], where)
+        )
+    return Pictures(inputs, labels, names)
+
+
+def _checked(inputs: Any, targets: Any, where: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    inputs, labels = np.asarray(inputs), np.asarray(targets)
+    if inputs.ndim == 3:
+        inputs = inputs[:, None]
+    if inputs.ndim != 4 or labels.shape != (len(inputs),):
+        raise InputError(
+            "inputs must have the shape (N, C, H, W) or (N, H, W), and targets (N,)",
+            path=where,
+            value=(inputs.shape, labels.shape),
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise InputError("targets must be whole numbers", path=where, value=str(labels.dtype))
+    if inputs.dtype != np.uint8:
+        inputs = inputs.astype(np.float32)
+        if not np.isfinite(inputs).all():
+            raise InputError("inputs hold NaN or infinity", path=where)
+    return inputs, labels.astype(np.int64)
+
+
+def _resized(pictures: Pictures, size: int) -> Pictures:
+    import torch
+    from torch.nn import functional as F
+
+    def scale(inputs: NDArray[Any]) -> NDArray[Any]:
+        floats = torch.from_numpy(np.ascontiguousarray(inputs)).float()
+        scaled = F.interpolate(floats, (size, size), mode="bilinear", antialias=True).numpy()
+        return np.rint(scaled).astype(np.uint8) if inputs.dtype == np.uint8 else scaled
+
+    test = pictures.test_inputs
+    return replace(
+        pictures,
+        inputs=scale(pictures.inputs),
+        test_inputs=None if test is None else scale(test),
+    )
+
+
+SOURCES: dict[str, Callable[[DataConfig, str, Path | None], Pictures]] = {
+    "digits": _digits,
+    "fashion_mnist": _fashion_mnist,
+    "cifar10": _cifar,
+    "cifar100": _cifar,
+    "image_folder": _image_folder,
+}

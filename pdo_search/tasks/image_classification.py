@@ -1,0 +1,161 @@
+"""Image classification: one categorical head over pictures of one size."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pdo_search.config.schema import TaskConfig
+from pdo_search.errors import InputError, PdoError
+from pdo_search.tasks.augment import augmented
+from pdo_search.tasks.base import Examples, Head, HeadKind, Outputs, Split
+from pdo_search.tasks.data import Pictures, load_pictures
+from pdo_search.tasks.splits import four_way_split
+
+__all__ = ["ImageClassification", "build_image_classification"]
+
+HEAD = "class"
+TEST_IDS = 1 << 40
+TRANSFER_IDS = 1 << 41
+
+
+class ImageClassification:
+    """The task over loaded pictures. Build it with ``build_image_classification``."""
+
+    def __init__(
+        self, config: TaskConfig, splits: dict[Split, Examples], class_names: tuple[str, ...]
+    ) -> None:
+        self.config = config
+        self._splits = splits
+        train = splits[Split.TRAIN].inputs
+        self.input_shape = (int(train.shape[1]), int(train.shape[2]), int(train.shape[3]))
+        self.class_names = class_names
+        self.heads = (Head(HEAD, HeadKind.CATEGORICAL, len(class_names)),)
+        self.normalization = _normalization(train)
+        mean, std = self.normalization
+        self._mean = torch.tensor(mean).view(1, -1, 1, 1)
+        self._std = torch.tensor(std).view(1, -1, 1, 1)
+        self.fingerprint = self._digest()
+
+    def examples(self, split: Split) -> Examples:
+        """Examples of train, transfer or validation.
+
+        Raises:
+            PdoError: for the test split, which a search must not read.
+        """
+        if split is Split.TEST:
+            raise PdoError("a search must not read the test split")
+        return self._splits[split]
+
+    def test_examples(self) -> Examples:
+        """Examples of the test split, for the final confirmation alone."""
+        return self._splits[Split.TEST]
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Raw inputs (N, C, H, W) as normalised float32, channels last."""
+        mean, std = self._mean.to(inputs.device), self._std.to(inputs.device)
+        return ((inputs.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    def view(self, inputs: Tensor, ids: Tensor, view: int) -> Tensor:
+        """Prepared and augmented inputs: a pure function of (task seed, id, view)."""
+        return self.prepare(augmented(inputs, ids, view, self.config.augment, self.config.seed))
+
+    def forward(self, model: nn.Module, prepared: Tensor) -> Outputs:
+        """The class logits (N, C)."""
+        return {HEAD: model(prepared)}
+
+    def _digest(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        settings = self.config.model_dump_json(include={"kind", "augment", "seed"})
+        digest.update(f"{settings}{self.class_names}".encode())
+        for split in Split:
+            examples = self._splits[split]
+            for tensor in (examples.inputs, examples.targets, examples.ids):
+                digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def build_image_classification(config: TaskConfig, base_dir: Path | None) -> ImageClassification:
+    """Load, split and check the data.
+
+    Raises:
+        InputError: names the source, the class and the split that cannot be used.
+    """
+    pictures = load_pictures(config.data, path="task.data", base_dir=base_dir, seed=config.seed)
+    if len(pictures.class_names) < 2:
+        raise InputError("a classifier needs two classes", value=pictures.class_names)
+    if (pictures.labels < 0).any():
+        raise InputError(
+            "the labelled source has examples without a label",
+            path="task.data",
+            remedy="unlabelled pictures belong into task.transfer_data",
+        )
+    own_test = pictures.test_inputs is not None
+    indices = four_way_split(
+        pictures.labels,
+        config.splits,
+        config.seed,
+        class_names=pictures.class_names,
+        own_test=own_test,
+        other_transfer=config.transfer_data is not None,
+    )
+    inputs, labels = (
+        torch.from_numpy(np.ascontiguousarray(pictures.inputs)),
+        torch.from_numpy(pictures.labels),
+    )
+    everything = Examples(inputs, labels, torch.arange(len(labels)))
+    splits = {split: everything.select(torch.from_numpy(i)) for split, i in indices.items()}
+    if pictures.test_inputs is not None and pictures.test_labels is not None:
+        test_labels = torch.from_numpy(pictures.test_labels)
+        test_inputs = torch.from_numpy(np.ascontiguousarray(pictures.test_inputs))
+        ids = torch.arange(len(test_labels)) + TEST_IDS
+        splits[Split.TEST] = Examples(test_inputs, test_labels, ids)
+    if config.transfer_data is not None:
+        other = load_pictures(
+            config.transfer_data.model_copy(
+                update={"size": config.transfer_data.size or inputs.shape[-1]}
+            ),
+            path="task.transfer_data",
+            base_dir=base_dir,
+            seed=config.seed,
+        )
+        splits[Split.TRANSFER] = _as_transfer(other, everything, pictures.class_names)
+    return ImageClassification(config, splits, pictures.class_names)
+
+
+def _as_transfer(other: Pictures, like: Examples, class_names: tuple[str, ...]) -> Examples:
+    """Another source's pictures in the shape of ours; labels only where the classes are the same."""
+    inputs = torch.from_numpy(np.ascontiguousarray(other.inputs))
+    channels = like.inputs.shape[1]
+    if inputs.shape[1] != channels:
+        grey = inputs.float().mean(dim=1, keepdim=True).to(inputs.dtype)
+        inputs = grey.expand(-1, channels, -1, -1).contiguous()
+    if inputs.shape[1:] != like.inputs.shape[1:] or inputs.dtype != like.inputs.dtype:
+        raise InputError(
+            "the transfer source's pictures do not fit the task's",
+            path="task.transfer_data",
+            value=(tuple(inputs.shape[1:]), str(inputs.dtype)),
+            remedy=f"they must be {tuple(like.inputs.shape[1:])}, {like.inputs.dtype}",
+        )
+    labels = torch.from_numpy(other.labels)
+    if other.class_names != class_names:
+        labels = torch.full_like(labels, -1)
+    return Examples(inputs, labels, torch.arange(len(labels)) + TRANSFER_IDS)
+
+
+def _normalization(train: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel."""
+    channels = train.transpose(0, 1).flatten(1)
+    # float64 sums over chunks: a whole float64 copy of the data would take eight times its memory.
+    count = channels.shape[1]
+    total = sum(c.double().sum(1) for c in channels.split(1 << 22, dim=1))
+    squares = sum(c.double().square().sum(1) for c in channels.split(1 << 22, dim=1))
+    assert isinstance(total, Tensor)
+    assert isinstance(squares, Tensor)
+    mean = total / count
+    std = (squares / count - mean.square()).clamp(min=1e-12).sqrt()
+    return tuple(mean.tolist()), tuple(std.tolist())

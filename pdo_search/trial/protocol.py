@@ -1,0 +1,30 @@
+"""Names that the adapters share: the worker's protocol and a trial's places on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pdo_search.distill.protocol import Report, Worker
+
+__all__ = ["Places", "Report", "Worker"]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where one trial reads and writes.
+
+    Attributes:
+        store: root of the artifact store, a path or URI.
+        checkpoint: directory of this trial's checkpoint, a path or URI.
+        artifact: directory that receives the finished student and composite, a path or URI.
+        base_dir: folder that relative paths and ``module:function`` in the experiment refer to.
+        trial_id: the trial's name, such as ``t0007``.
+        number: the trial's number in its sweep, from 0.
+    """
+
+    store: str
+    checkpoint: str
+    artifact: str
+    base_dir: str | None
+    trial_id: str
+    number: int

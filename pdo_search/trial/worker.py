@@ -1,0 +1,221 @@
+"""The worker function: one trial, from its configuration to its finished student.
+
+Puts the pieces together (task, teacher, ladder, student, loop, composite, checkpoint) on the device
+that a ``Worker`` gives. Knows neither Tune nor Ray Train: the adapters beside it do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pdo_search.config.schema import LimitsConfig, TrialConfig
+from pdo_search.distill.combine import combine
+from pdo_search.distill.cost import Cost, measure_cost
+from pdo_search.distill.ladder import Ladder, Rung
+from pdo_search.distill.loop import Distillation, initial_state
+from pdo_search.distill.protocol import Report, Worker
+from pdo_search.distill.prune import prune_channels
+from pdo_search.distill.seeds import seed_for
+from pdo_search.distill.state import TrialState, pack, unpack
+from pdo_search.distill.teacher import trained_teacher
+from pdo_search.distill.teaching import Teaching
+from pdo_search.errors import Infeasible, StoreError
+from pdo_search.store import Store
+from pdo_search.tasks import cached_task
+from pdo_search.tasks.base import Task
+from pdo_search.tasks.modelfile import ModelSpec
+from pdo_search.tasks.models import build_model
+from pdo_search.trial.checkpoints import CheckpointFile, publish
+from pdo_search.trial.protocol import Places
+
+__all__ = ["build_student", "prepare", "run_trial"]
+
+
+def prepare(
+    config: TrialConfig,
+    *,
+    store: str,
+    base_dir: str | None,
+    device: torch.device,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> Rung:
+    """Build what all trials share: the task's data and the full teacher, in the store.
+
+    Args:
+        config: any trial of the sweep.
+        store: root of the store.
+        base_dir: folder that relative paths refer to.
+        device: where to train the teacher.
+        on_epoch: called after each epoch of the teacher's training.
+
+    Raises:
+        InputError: data or weights cannot be used.
+    """
+    folder = Path(base_dir) if base_dir else None
+    task = cached_task(config.task, folder)
+    return trained_teacher(
+        task,
+        config.teacher,
+        store=Store(store),
+        seed=config.seed,
+        device=device,
+        base_dir=folder,
+        on_epoch=on_epoch,
+    )
+
+
+def run_trial(config: TrialConfig, worker: Worker, *, places: Places) -> None:
+    """Run a trial from its beginning or from its checkpoint, reporting after every epoch.
+
+    A trial that goes on first reports again what its checkpoint holds, epoch by epoch: rows that
+    the driver has already are ignored there, rows that it lost are filled in.
+
+    Raises:
+        Infeasible: the student breaks a limit, a teacher cannot be simplified, or memory ran out.
+        Diverged: the loss became infinite or not a number.
+        InputError: data or weights cannot be used.
+    """
+    try:
+        _run(config, worker, places)
+    except torch.OutOfMemoryError as error:
+        raise Infeasible(f"out of memory on {worker.device}: {error}") from error
+
+
+def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
+    base_dir = Path(places.base_dir) if places.base_dir else None
+    store = Store(places.store)
+    task = cached_task(config.task, base_dir)
+    rung = prepare(config, store=places.store, base_dir=places.base_dir, device=worker.device)
+    ladder = Ladder(
+        task,
+        rung,
+        config.recipe,
+        store,
+        seed=config.seed,
+        device=worker.device,
+        base_dir=base_dir,
+    )
+    student, spec = build_student(config, task, ladder, base_dir)
+    student = student.to(worker.device, memory_format=torch.channels_last)
+    cost = worker.broadcast(measure_cost(student, task.input_shape, worker.device))
+    check_limits(cost, config.limits)
+
+    checkpoint = CheckpointFile(places.checkpoint)
+    config_key = hashlib.sha256(
+        config.model_dump_json(exclude={"resources", "limits"}).encode()
+    ).hexdigest()
+    state = worker.broadcast(_restored(checkpoint, config_key) if worker.rank == 0 else None)
+    if state is None:
+        state = initial_state(config)
+    for report in state.reports:
+        worker.report(Report(report["metrics"], report["rows"]))
+        if worker.should_stop():
+            return
+    if state.done:
+        return
+
+    teaching = Teaching(task, ladder, store, config.recipe, worker.device)
+
+    def finish(_: TrialState) -> dict[str, list[dict[str, Any]]]:
+        scratch = Path(tempfile.mkdtemp(prefix="pdo-model-"))
+        try:
+            rows = combine(config, task, teaching, student, spec, cost, scratch / "out")
+            publish(scratch / "out", places.artifact)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return rows
+
+    training = Distillation(
+        config,
+        task=task,
+        teaching=teaching,
+        student=student,
+        cost=cost,
+        worker=worker,
+        state=state,
+        save=lambda now: checkpoint.write(pack(now, config_key)),
+        finish=finish,
+        facts=_facts(cost, ladder.rung(0)),
+    )
+    training.run()
+
+
+def build_student(
+    config: TrialConfig, task: Task, ladder: Ladder, base_dir: Path | None
+) -> tuple[nn.Module, ModelSpec]:
+    """The student at its initial weights, on the CPU, and how to build it again.
+
+    ``arch: teacher`` is the full teacher without ``shrink`` of its channels, weights kept.
+
+    Raises:
+        Infeasible: the teacher cannot be shrunk.
+        InputError: weights do not fit.
+    """
+    num_outputs = task.heads[0].size
+    if config.student.shrink is not None:
+        model = ladder.model(0).cpu()
+        example = torch.zeros(1, *task.input_shape)
+        simplify = config.recipe.simplify
+        prune_channels(
+            model, example, config.student.shrink, simplify.round_to, timeout_s=simplify.timeout
+        )
+        arch = config.teacher
+    else:
+        seed = seed_for(config.seed, "student")
+        model = build_model(
+            config.student, task.input_shape, num_outputs, seed=seed, base_dir=base_dir
+        )
+        arch = config.student
+    return model, ModelSpec.of(task, arch)
+
+
+def check_limits(cost: Cost, limits: LimitsConfig) -> None:
+    """Refuse a student that costs more than the limits allow.
+
+    Raises:
+        Infeasible: names the first limit that is broken.
+    """
+    for name, limit in (
+        ("params", limits.params),
+        ("flops", limits.flops),
+        ("latency_ms", limits.latency_ms),
+    ):
+        value = getattr(cost, name)
+        if limit is not None and value > limit:
+            raise Infeasible(f"{name} {value:.6g} is over the limit {limit:.6g}")
+
+
+def _restored(checkpoint: CheckpointFile, config_key: str) -> TrialState | None:
+    sealed = checkpoint.read()
+    if sealed is None:
+        return None
+    try:
+        return unpack(sealed, config_key)
+    except StoreError as error:
+        checkpoint.set_aside(error)
+        return None
+
+
+def _facts(cost: Cost, teacher: Rung) -> dict[str, Any]:
+    """Columns of the trial's row that are known before training."""
+    return {
+        "params": cost.params,
+        "flops": cost.flops,
+        "latency_ms": cost.latency_ms,
+        "teacher_params": teacher.cost.params,
+        "teacher_flops": teacher.cost.flops,
+        "teacher_latency_ms": teacher.cost.latency_ms,
+        "teacher_accuracy": teacher.val_accuracy,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }

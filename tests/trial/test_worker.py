@@ -1,0 +1,204 @@
+"""A whole trial on real digits: its reports, that it repeats to the last bit, that it goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pdo_search
+from pdo_search.config import parse_experiment, resolve
+from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.protocol import LocalWorker
+from pdo_search.errors import Infeasible
+from pdo_search.trial.protocol import Places
+from pdo_search.trial.worker import run_trial
+
+TREE: dict[str, Any] = {
+    "name": "tiny",
+    "task": {"data": {"source": "digits", "limit": 1200}, "augment": {"crop": 1}},
+    "teacher": {"arch": "small_resnet", "width": 8, "train": {"epochs": 3, "batch_size": 32}},
+    "student": {"arch": "small_convnet", "width": 8, "dropout": 0.1},
+    "trial": {
+        "epochs": 4,
+        "num_stages": 2,
+        "prune_ratio": 0.3,
+        "curriculum": {"start": 0.5, "difficulty": "student_loss"},
+        "optimizer": {"batch_size": 16},
+        "simplify": {"recovery_epochs": 0.5, "max_drop": 0.5},
+    },
+}
+# Clock readings differ from run to run; every other column must not.
+TIMINGS = ("_s", "_at", "_ms")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return tmp_path_factory.mktemp("store")
+
+
+def config_with(**changes: Any) -> TrialConfig:
+    tree = {**TREE, **{k: {**TREE.get(k, {}), **v} for k, v in changes.items()}}
+    loaded = parse_experiment(tree, file=Path("tiny.yaml"), base_dir=Path.cwd())
+    return resolve(loaded.experiment, {})
+
+
+def places(store: Path, folder: Path) -> Places:
+    return Places(str(store), str(folder / "ckpt"), str(folder / "model"), None, "t0000", 0)
+
+
+def numbers(reports: list[Any]) -> list[Any]:
+    """All rows of all reports without clock readings."""
+    return [
+        {
+            table: [{k: v for k, v in row.items() if not k.endswith(TIMINGS) and k not in
+                     ("pid", "host", "cached")} for row in rows]
+            for table, rows in report.rows.items()
+        }
+        for report in reports
+    ]  # fmt: skip
+
+
+def test_a_trial_reports_every_epoch_and_leaves_models_that_load(
+    store: Path, tmp_path: Path
+) -> None:
+    worker = LocalWorker()
+    run_trial(config_with(), worker, places=places(store, tmp_path))
+    metrics = [r.metrics for r in worker.reports]
+    assert [m["epoch"] for m in metrics] == [1, 2, 3, 4]
+    assert [m["stage"] for m in metrics] == [0, 1, 1, 2]
+    assert [m["stage_end"] for m in metrics] == [True, False, True, True]
+    assert [m["done"] for m in metrics] == [False, False, False, True]
+    teachers = [row for r in worker.reports for row in r.rows["teachers"]]
+    assert [row["rung"] for row in teachers] == [0, 1, 2]
+    flops = [row["flops"] for row in teachers]
+    assert flops[0] > flops[1] > flops[2]
+    final = worker.reports[-1].rows
+    modes = {row["mode"] for row in final["composites"]}
+    assert modes == {"student", "teacher", "ensemble", "cascade"}
+    assert sum(row["chosen"] for row in final["composites"]) == 1
+    student = pdo_search.load_model(tmp_path / "model" / "student")
+    composite = pdo_search.load_model(tmp_path / "model" / "composite")
+    pictures = torch.randint(0, 255, (3, 1, 8, 8), dtype=torch.uint8)
+    assert student(pictures).shape == (3, 10)
+    assert composite(pictures).shape == (3, 10)
+
+
+def test_the_same_seed_gives_the_same_bits_warm_resumed_and_in_a_cold_process(
+    store: Path, tmp_path: Path
+) -> None:
+    config = config_with()
+    whole = LocalWorker()
+    run_trial(config, whole, places=places(store, tmp_path / "a"))
+    expected = numbers(whole.reports)
+
+    warm = LocalWorker()
+    run_trial(config, warm, places=places(store, tmp_path / "b"))
+    assert numbers(warm.reports) == expected
+
+    cut = LocalWorker(stop_after=3)
+    run_trial(config, cut, places=places(store, tmp_path / "c"))
+    resumed = LocalWorker()
+    run_trial(config, resumed, places=places(store, tmp_path / "c"))
+    assert len(cut.reports) == 3
+    assert numbers(resumed.reports) == expected
+
+    cold = subprocess.run(
+        [sys.executable, "-c", COLD, config.model_dump_json(), str(tmp_path / "d")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert cold.stdout.strip() == repr([r.metrics["val_loss"] for r in whole.reports])
+
+
+COLD = """
+import sys, torch
+from pathlib import Path
+torch.set_num_threads(1)
+from pdo_search.config import TrialConfig
+from pdo_search.distill.protocol import LocalWorker
+from pdo_search.trial.protocol import Places
+from pdo_search.trial.worker import run_trial
+folder = sys.argv[2]
+worker = LocalWorker()
+run_trial(TrialConfig.model_validate_json(sys.argv[1]), worker,
+          places=Places(folder + "/store", folder + "/ckpt", folder + "/model", None, "t0000", 0))
+print([r.metrics["val_loss"] for r in worker.reports])
+"""
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_trial_begins_again(
+    store: Path, tmp_path: Path
+) -> None:
+    config = config_with()
+    cut = LocalWorker(stop_after=3)
+    run_trial(config, cut, places=places(store, tmp_path))
+    file = tmp_path / "ckpt" / "state.ckpt"
+    file.write_bytes(file.read_bytes()[:-50])
+    again = LocalWorker()
+    run_trial(config, again, places=places(store, tmp_path))
+    assert numbers(again.reports)[:3] == numbers(cut.reports)
+    assert len(list((tmp_path / "ckpt").glob("damaged-*.ckpt"))) == 1
+
+
+def test_a_target_stops_early(store: Path, tmp_path: Path) -> None:
+    worker = LocalWorker()
+    config = config_with(trial={"target": 0.01, "composite": None})
+    run_trial(config, worker, places=places(store, tmp_path))
+    assert [m.metrics["decision"] for m in worker.reports] == ["target_reached"]
+
+
+def test_a_student_over_a_limit_is_infeasible(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(Infeasible, match=r"params .* over the limit 100"):
+        run_trial(
+            config_with(limits={"params": 100}), LocalWorker(), places=places(store, tmp_path)
+        )
+
+
+def test_no_search_ever_reads_the_test_split(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pdo_search.tasks import image_classification
+
+    def refuse(self: object) -> None:
+        raise AssertionError("a trial read the test split")
+
+    monkeypatch.setattr(image_classification.ImageClassification, "test_examples", refuse)
+    worker = LocalWorker()
+    run_trial(config_with(), worker, places=places(store, tmp_path))
+    assert worker.reports[-1].metrics["done"]
+
+
+@pytest.mark.parametrize(
+    "trial",
+    [
+        {"teacher_order": "ascending", "loss": {"kl_form": "bernoulli", "standardize": True}},
+        {"finetune_epochs": 1, "init_epochs": 0, "temperature_end": 1.0, "composite": None},
+        {"curriculum": {"adaptive": True, "patience": 1, "min_delta": 0.5}, "epochs": 5},
+        {"optimizer": {"kind": "adamw", "lr": 0.003, "batch_size": 16}, "composite": None},
+    ],
+)
+def test_every_form_of_the_curriculum_trains(
+    store: Path, tmp_path: Path, trial: dict[str, Any]
+) -> None:
+    worker = LocalWorker()
+    run_trial(config_with(trial=trial), worker, places=places(store, tmp_path))
+    assert worker.reports[-1].metrics["done"]
+    assert worker.reports[-1].metrics["epoch"] == trial.get("epochs", 4)
+    assert worker.reports[-1].metrics["val_accuracy"] > 0.3
+
+
+def test_a_shrunk_teacher_is_a_student(store: Path, tmp_path: Path) -> None:
+    worker = LocalWorker()
+    tree = {**TREE, "student": {"arch": "teacher", "shrink": 0.5}}
+    loaded = parse_experiment(tree, file=Path("tiny.yaml"), base_dir=Path.cwd())
+    run_trial(resolve(loaded.experiment, {}), worker, places=places(store, tmp_path))
+    facts = worker.reports[0].rows["trials"][0]
+    assert facts["params"] < 0.5 * facts["teacher_params"]
+    assert pdo_search.load_model(tmp_path / "model" / "student") is not None
