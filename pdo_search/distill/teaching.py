@@ -6,8 +6,6 @@ per recorded view, kept in the store, and read by every trial; the teacher never
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 

@@ -1,0 +1,47 @@
+"""Logging: what happens inside goes to a file of the sweep, not to the screen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pdo_search.config.schema import is_uri
+
+__all__ = ["log_to_file"]
+
+FILE = "driver.log"
+NOISY = ("ray", "optuna", "filelock")
+
+
+@contextmanager
+def log_to_file(sweep: str) -> Iterator[None]:
+    """Append the log of this process, Ray's included, to ``<sweep>/logs/driver.log``.
+
+    A sweep on an object store has no such file; its log is dropped.
+    """
+    root = logging.getLogger()
+    handler: logging.Handler = logging.NullHandler()
+    if not is_uri(sweep):
+        folder = Path(sweep) / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(folder / FILE, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    ours = logging.getLogger("pdo_search")
+    level = ours.level
+    ours.setLevel(logging.INFO)
+    root.addHandler(handler)
+    silenced = [(logger, logger.propagate) for logger in map(logging.getLogger, NOISY)]
+    for logger, _ in silenced:
+        logger.addHandler(handler)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        for logger, propagate in silenced:
+            logger.removeHandler(handler)
+            logger.propagate = propagate
+        ours.setLevel(level)
+        handler.close()

@@ -1,0 +1,322 @@
+"""The one place of tables: column names, dtypes, units, meaning, keys, status words, version.
+
+Owns what a column is called and what it means; the same words go into the Parquet files' metadata.
+Knows nothing of files, and imports pyarrow only inside the functions that make its schemas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from pdo_search.results.columns import Col, Column, Type
+from pdo_search.results.params import (
+    PARAM,
+    decode_param,
+    encode_param,
+    param_column,
+    param_types,
+    params_of,
+    point_of,
+)
+from pdo_search.results.status import Decision, TrialStatus
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "PARAM",
+    "SCHEMA_VERSION",
+    "TABLES",
+    "VAL_METRICS",
+    "Col",
+    "Column",
+    "Decision",
+    "Table",
+    "TrialStatus",
+    "Type",
+    "VERSION_METADATA",
+    "all_columns",
+    "arrow_schema",
+    "better_of",
+    "decode_param",
+    "encode_param",
+    "param_column",
+    "param_types",
+    "params_of",
+    "point_of",
+    "trial_id",
+]
+
+SCHEMA_VERSION = 1
+VERSION_METADATA = "pdo_search.schema_version"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        name: of its directory.
+        meaning: what a row is.
+        key: columns that identify a row; the first is the trial's number.
+        columns: the fixed columns, in order.
+    """
+
+    name: str
+    meaning: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Column]:
+        """The fixed columns by name."""
+        return {column.name: column for column in self.columns}
+
+
+def trial_id(number: int) -> str:
+    """The name of a trial: ``t0007`` for number 7."""
+    return f"t{number:04d}"
+
+
+IDENTITY = (
+    Column(Col.TRIAL_ID, "string", "", "name of the trial, such as t0007", required=True),
+    Column(Col.NUMBER, "int64", "", "number of the trial in its sweep, from 0", required=True),
+)
+VALIDATION = (
+    Column(Col.VAL_ACCURACY, "float64", "share", "top-1 accuracy on validation", better="max"),
+    Column(Col.VAL_PRECISION, "float64", "share", "macro precision on validation", better="max"),
+    Column(Col.VAL_RECALL, "float64", "share", "macro recall on validation", better="max"),
+    Column(Col.VAL_F1, "float64", "share", "macro F1 on validation", better="max"),
+    Column(Col.VAL_LOSS, "float64", "nats", "cross-entropy on validation", better="min"),
+    Column(Col.VAL_ECE, "float64", "share", "expected calibration error, 15 bins", better="min"),
+    Column(
+        Col.VAL_AGREEMENT,
+        "float64",
+        "share",
+        "validation examples with the full teacher's top class",
+        better="max",
+    ),
+    Column(
+        Col.VAL_KL, "float64", "nats", "KL divergence from the full teacher, τ = 1", better="min"
+    ),
+)
+VAL_METRICS: tuple[str, ...] = tuple(column.name for column in VALIDATION)
+"""Validation metrics, as reported after every epoch."""
+
+COST = (
+    Column(Col.PARAMS, "int64", "parameters", "size of the model", better="min"),
+    Column(Col.FLOPS, "float64", "FLOPs", "per example, two per multiply-add", better="min"),
+    Column(Col.LATENCY_MS, "float64", "ms", "median time of one example", better="min"),
+)
+SECONDS = (
+    Column(Col.TEACHER_S, "float64", "s", "building teachers and their outputs", better="min"),
+    Column(Col.STUDENT_S, "float64", "s", "the student's forward, backward, update", better="min"),
+    Column(Col.EVALUATION_S, "float64", "s", "evaluating the student", better="min"),
+    Column(Col.DATA_S, "float64", "s", "views, batches, look-ups of outputs", better="min"),
+    Column(Col.WAITING_S, "float64", "s", "checkpoints and the search's answer", better="min"),
+)
+SPEED = Column(
+    Col.IMAGES_PER_S, "float64", "examples/s", "training speed of the student", better="max"
+)
+WALL = Column(Col.WALL_S, "float64", "s", "wall time in all", better="min")
+REGULARISATION = (
+    Column(Col.WEIGHT_DECAY, "float64", "", "weight decay in force"),
+    Column(Col.LABEL_SMOOTHING, "float64", "", "label smoothing in force"),
+    Column(Col.DROPOUT, "float64", "", "dropout in force"),
+)
+
+TRIALS = Table(
+    "trials",
+    "one trial; validation columns are of its last evaluated epoch",
+    (Col.NUMBER,),
+    (
+        *IDENTITY,
+        Column(Col.STATUS, "string", "", "running, finished, stopped, …", required=True),
+        Column(Col.DECISION, "string", "", "why it ended"),
+        Column(Col.CAUSE, "string", "", "what broke, which limit, which rung: one line"),
+        Column(Col.ATTEMPT, "int64", "", "how often it was started, from 1"),
+        Column(Col.SEED, "int64", "", "seed of initialisation and data order"),
+        Column(Col.EPOCHS_DONE, "int64", "epochs", "finished epochs"),
+        Column(Col.STAGES_DONE, "int64", "stages", "finished stages, init and fine-tune included"),
+        Column(Col.OBJECTIVE, "float64", "", "what the search optimises, at the trial's end"),
+        *VALIDATION,
+        *COST,
+        Column(Col.TEACHER_PARAMS, "int64", "parameters", "size of the full teacher"),
+        Column(Col.TEACHER_FLOPS, "float64", "FLOPs", "of the full teacher, per example"),
+        Column(Col.TEACHER_LATENCY_MS, "float64", "ms", "of the full teacher, one example"),
+        Column(Col.TEACHER_ACCURACY, "float64", "share", "of the full teacher on validation"),
+        Column(Col.COMPOSITE_MODE, "string", "", "mode of the composite that was chosen"),
+        Column(
+            Col.COMPOSITE_ACCURACY, "float64", "share", "of the composite, validation", better="max"
+        ),
+        Column(
+            Col.COMPOSITE_FLOPS, "float64", "FLOPs", "of the composite, mean per example",
+            better="min",
+        ),
+        Column(Col.STARTED_AT, "timestamp", "UTC", "start of its last attempt"),
+        Column(Col.FIRST_STEP_AT, "timestamp", "UTC", "first update of the student"),
+        Column(Col.ENDED_AT, "timestamp", "UTC", "end"),
+        WALL,
+        *SECONDS,
+        SPEED,
+        Column(Col.END_INDEX, "int64", "", "how many trials had ended before it"),
+        Column(Col.RUNG_REACHED, "int64", "", "milestone of the highest scheduler rung it reached"),
+        Column(Col.HOST, "string", "", "machine it ran on"),
+        Column(Col.PID, "int64", "", "process it ran in"),
+        Column(Col.MODEL, "string", "", "saved student, relative to the sweep"),
+        Column(Col.COMPOSITE, "string", "", "saved composite, relative to the sweep"),
+    ),
+)  # fmt: skip
+EPOCHS = Table(
+    "epochs",
+    "one epoch of a trial",
+    (Col.NUMBER, Col.EPOCH),
+    (
+        *IDENTITY,
+        Column(Col.EPOCH, "int64", "", "from 1, over the whole trial", required=True),
+        Column(Col.STAGE, "int64", "", "0 init, 1 to N stages, N + 1 fine-tune"),
+        Column(Col.PHASE, "string", "", "init, stage or finetune"),
+        Column(Col.LR, "float64", "", "learning rate of the last update"),
+        Column(Col.TEMPERATURE, "float64", "", "of the divergence; null outside of stages"),
+        *REGULARISATION,
+        Column(Col.ADMITTED, "float64", "share", "examples that the curriculum admitted"),
+        Column(Col.TRAIN_LOSS, "float64", "nats", "mean training loss, weighted", better="min"),
+        Column(Col.LOSS_KL, "float64", "nats", "its divergence from the teacher, unweighted"),
+        Column(Col.LOSS_AVG, "float64", "nats", "its loss on transfer labels, unweighted"),
+        Column(Col.LOSS_INIT, "float64", "nats", "its loss on train labels, unweighted"),
+        Column(Col.TRAIN_ACCURACY, "float64", "share", "on the batches trained on", better="max"),
+        *VALIDATION,
+        SPEED,
+        *SECONDS,
+        WALL,
+        Column(Col.REPORTED_AT, "timestamp", "UTC", "when the epoch was reported"),
+    ),
+)
+STAGES = Table(
+    "stages",
+    "one finished stage of a trial",
+    (Col.NUMBER, Col.STAGE),
+    (
+        *IDENTITY,
+        Column(Col.STAGE, "int64", "", "0 init, 1 to N stages, N + 1 fine-tune", required=True),
+        Column(Col.PHASE, "string", "", "init, stage or finetune"),
+        Column(Col.TEACHER_RUNG, "int64", "", "rung of the ladder that taught; null without"),
+        Column(Col.FIRST_EPOCH, "int64", "", "its first epoch, from 1"),
+        Column(Col.LAST_EPOCH, "int64", "", "its last epoch"),
+        Column(Col.ENDED_BY, "string", "", "plan, adaptive or target"),
+        Column(Col.TEMPERATURE, "float64", "", "of the divergence; null outside of stages"),
+        *VALIDATION,
+        *COST,
+        Column(Col.LR_SCALE, "float64", "", "factor on the learning rate from here on"),
+        *REGULARISATION,
+        Column(Col.ADAPTATION, "string", "", "what was changed after it, and why"),
+        SPEED,
+        *SECONDS,
+        WALL,
+    ),
+)
+TEACHERS = Table(
+    "teachers",
+    "one rung of the ladder that a trial used; trials that agree share rungs",
+    (Col.NUMBER, Col.RUNG),
+    (
+        *IDENTITY,
+        Column(Col.RUNG, "int64", "", "0 is the full teacher", required=True),
+        Column(Col.KEY, "string", "", "digest of its artifact"),
+        Column(Col.PARENT_KEY, "string", "", "digest of the rung it was made from"),
+        Column(Col.STATUS, "string", "", "full, pruned or kept_parent"),
+        Column(Col.RATIO_ASKED, "float64", "share", "channels to be removed"),
+        Column(Col.RATIO_APPLIED, "float64", "share", "channels removed, after backing off"),
+        Column(Col.BACKOFFS, "int64", "", "ratios that were refused"),
+        Column(Col.BLOCKS_DROPPED, "int64", "blocks", "whole blocks removed"),
+        *COST,
+        Column(Col.ACCURACY_BEFORE, "float64", "share", "validation, before recovery"),
+        Column(Col.VAL_ACCURACY, "float64", "share", "validation, after recovery", better="max"),
+        Column(Col.BUILD_S, "float64", "s", "time to build it, whoever did"),
+        Column(Col.CACHED, "bool", "", "whether the store had it already"),
+    ),
+)
+COMPOSITES = Table(
+    "composites",
+    "one way to combine a trial's student with its light teacher",
+    (Col.NUMBER, Col.MODE),
+    (
+        *IDENTITY,
+        Column(Col.MODE, "string", "", "student, teacher, ensemble or cascade", required=True),
+        Column(Col.WEIGHT, "float64", "share", "of the teacher in an ensemble"),
+        Column(Col.THRESHOLD, "float64", "share", "confidence below which a cascade defers"),
+        Column(Col.CALIBRATION, "float64", "", "temperature of the cascade's confidence"),
+        Column(Col.VAL_ACCURACY, "float64", "share", "accuracy on validation", better="max"),
+        Column(Col.VAL_LOSS, "float64", "nats", "cross-entropy on validation", better="min"),
+        Column(Col.VAL_ECE, "float64", "share", "expected calibration error", better="min"),
+        Column(Col.FLOPS, "float64", "FLOPs", "mean per example", better="min"),
+        Column(Col.LATENCY_MS, "float64", "ms", "mean time of one example", better="min"),
+        Column(Col.DEFERRED, "float64", "share", "validation examples the teacher answers"),
+        Column(Col.FINETUNED, "bool", "", "whether fine-tuning inside it helped and was kept"),
+        Column(Col.CHOSEN, "bool", "", "the most accurate within the budget"),
+        Column(Col.WITHIN_BUDGET, "bool", "", "whether it keeps to composite.max_flops"),
+    ),
+)
+
+TABLES: Mapping[str, Table] = {
+    "trials": TRIALS,
+    "epochs": EPOCHS,
+    "stages": STAGES,
+    "teachers": TEACHERS,
+    "composites": COMPOSITES,
+}
+
+
+def better_of(column: str) -> Literal["max", "min"] | None:
+    """Which direction of a trial's column is better; None where neither is, or for no column."""
+    found = TRIALS.by_name.get(column)
+    return found.better if found else None
+
+
+def all_columns(table: Table, params: Mapping[str, Type]) -> tuple[Column, ...]:
+    """A table's columns; in ``trials`` with one per search dimension, after the seed.
+
+    Args:
+        table: one of ``TABLES``.
+        params: type by dimension path, from ``param_types``.
+    """
+    if table is not TRIALS:
+        return table.columns
+    after = table.columns.index(table.by_name[Col.SEED]) + 1
+    searched = tuple(
+        Column(param_column(path), kind, "", f"value of the search dimension {path}")
+        for path, kind in params.items()
+    )
+    return table.columns[:after] + searched + table.columns[after:]
+
+
+def arrow_schema(table: Table, params: Mapping[str, Type]) -> pa.Schema:
+    """The Parquet schema: unit and meaning per field, table and version on the schema."""
+    import pyarrow as pa
+
+    kinds = {
+        "int64": pa.int64(),
+        "float64": pa.float64(),
+        "bool": pa.bool_(),
+        "string": pa.string(),
+        "timestamp": pa.timestamp("us", tz="UTC"),
+    }
+    fields = [
+        pa.field(
+            column.name,
+            kinds[column.dtype],
+            nullable=not column.required,
+            metadata={"unit": column.unit, "meaning": column.meaning},
+        )
+        for column in all_columns(table, params)
+    ]
+    about = {
+        VERSION_METADATA: str(SCHEMA_VERSION),
+        "pdo_search.table": table.name,
+        "pdo_search.meaning": table.meaning,
+        "pdo_search.key": ",".join(table.key),
+    }
+    return pa.schema(fields, metadata=about)

@@ -1,0 +1,50 @@
+"""The words for where a trial stands and why it ended."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = ["Decision", "TrialStatus"]
+
+
+class TrialStatus(StrEnum):
+    """Where a trial stands."""
+
+    RUNNING = "running"
+    """Started and not ended; or its driver died and has not been resumed."""
+    FINISHED = "finished"
+    """Trained to the end of its budget, or to its target."""
+    STOPPED = "stopped"
+    """Ended early by the scheduler: others were better at the same budget."""
+    FAILED = "failed"
+    """Broke down; ``cause`` says how."""
+    INFEASIBLE = "infeasible"
+    """Over a limit, or not to be built: the sampler learns it as a constraint."""
+    INTERRUPTED = "interrupted"
+    """The search ended first; resuming goes on from the trial's checkpoint."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether resuming leaves the trial as it is."""
+        return self not in (TrialStatus.RUNNING, TrialStatus.INTERRUPTED)
+
+
+class Decision(StrEnum):
+    """Why a trial ended."""
+
+    COMPLETED = "completed"
+    """Its epochs were used."""
+    TARGET_REACHED = "target_reached"
+    """The student reached its target."""
+    STOPPED_AT_RUNG = "stopped_at_rung"
+    """Not among the best at a milestone of the scheduler."""
+    REFUSED = "refused"
+    """Infeasible: over a limit, out of memory, or the teacher cannot be simplified."""
+    DIVERGED = "diverged"
+    """The loss became infinite or not a number."""
+    ERROR = "error"
+    """An error ended it, after all retries."""
+    TIMEOUT = "timeout"
+    """It took longer than ``limits.trial_timeout``."""
+    INTERRUPTED = "interrupted"
+    """The search was interrupted or reached ``limits.wall``."""

@@ -1,0 +1,385 @@
+"""The one writer of a sweep's tables.
+
+Rows lie in blocks by trial number, a Parquet file each, that are rewritten beside and renamed. So a
+key never stands twice, a reader never sees a torn file, and a trial's row may change while it runs.
+Who knows the rows is ``search.recorder``.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import numbers
+import re
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pdo_search.errors import InputError, StoreError
+from pdo_search.results.files import Folder
+from pdo_search.results.params import PARAM, encode_param
+from pdo_search.results.schema import (
+    SCHEMA_VERSION,
+    TABLES,
+    VERSION_METADATA,
+    Col,
+    Column,
+    Table,
+    Type,
+    all_columns,
+    arrow_schema,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["TableWriter"]
+
+log = logging.getLogger(__name__)
+
+BLOCK = 64
+BLOCKS_KEPT = 8
+SHARE_OF_TIME = 0.1
+_PART = re.compile(r"part-(\d{5,})\.parquet")
+_INT64 = range(-(2**63), 2**63)
+
+Key = tuple[Any, ...]
+Row = dict[str, Any]
+
+
+class TableWriter:
+    """The tables of one sweep; what its directory holds already is there from the start.
+
+    Not for several threads or processes at once.
+
+    Attributes:
+        damaged: files that could not be read and were set aside, by their new names.
+
+    Args:
+        root: the sweep's directory, a path or URI.
+        params: type by dimension path, from ``param_types``; those of existing files are added.
+        interval_s: least seconds between two flushes that are not forced.
+
+    Raises:
+        InputError: the tables are of a newer version or of another experiment.
+        StoreError: the directory cannot be read.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        params: Mapping[str, Type] | None = None,
+        *,
+        interval_s: float = 1.0,
+    ) -> None:
+        self.folder = Folder(root)
+        self.damaged: list[str] = []
+        self._params: dict[str, Type] = dict(params or {})
+        self._interval_s = interval_s
+        self._flush_s = 0.0
+        self._flushed_at = -math.inf
+        self._keys: dict[str, dict[int, set[Key]]] = {name: {} for name in TABLES}
+        self._blocks: dict[str, dict[int, dict[Key, Row]]] = {name: {} for name in TABLES}
+        self._changed: dict[str, set[int]] = {name: set() for name in TABLES}
+        self.folder.remove_leftovers()
+        found = {name: self._stored_parts(name) for name in TABLES}
+        self._adopt_params(found["trials"])
+        self._schemas = {name: arrow_schema(table, self._params) for name, table in TABLES.items()}
+        self._columns = {
+            name: {column.name: column for column in all_columns(table, self._params)}
+            for name, table in TABLES.items()
+        }
+        for name, parts in found.items():
+            self._take_over(name, parts)
+
+    def upsert(self, table: str, row: Mapping[str, Any]) -> None:
+        """Add a row, or change the given columns of the row with its key.
+
+        Times may be epoch seconds; what is not finite becomes NaN.
+
+        Raises:
+            ValueError: a column is unknown, missing or of the wrong type; nothing was changed.
+        """
+        columns = self._columns[table]
+        cells = {name: _cell(table, columns, name, value) for name, value in row.items()}
+        try:
+            key = tuple(cells[name] for name in TABLES[table].key)
+        except KeyError as error:
+            raise ValueError(f"a row of {table} lacks its key column {error}") from None
+        number = cells[Col.NUMBER] // BLOCK
+        block = self._block(table, number)
+        if key not in block:
+            missing = [c.name for c in columns.values() if c.required and c.name not in cells]
+            if missing:
+                raise ValueError(f"a new row of {table} lacks the column {missing[0]!r}")
+            block[key] = dict.fromkeys(columns)
+            self._keys[table].setdefault(number, set()).add(key)
+        block[key].update(cells)
+        self._changed[table].add(number)
+
+    def has(self, table: str, key: Any) -> bool:
+        """Whether a row is there.
+
+        Args:
+            table: its table.
+            key: a trial's number, a tuple such as ``(number, epoch)``, or a mapping that holds it.
+        """
+        return (found := _key(table, key)) in self._keys[table].get(found[0] // BLOCK, ())
+
+    def get(self, table: str, key: Any) -> Row | None:
+        """A copy of a row, every column of the table in it; None where there is none."""
+        if not self.has(table, key):
+            return None
+        found = _key(table, key)
+        return dict(self._block(table, found[0] // BLOCK)[found])
+
+    def rows(self, table: str) -> Iterator[Row]:
+        """Copies of all rows of a table in the order of their keys, every column in each.
+
+        Nulls are None, times are aware datetimes.
+        """
+        for number in sorted(self._keys[table]):
+            for _, row in sorted(self._block(table, number).items()):
+                yield dict(row)
+
+    def flush(self, force: bool = True) -> bool:
+        """Write the blocks that have changed.
+
+        Args:
+            force: False leaves it where the last flush was less than ``interval_s`` ago, or writing
+                would take more than a tenth of the time.
+
+        Returns:
+            Whether everything is written.
+
+        Raises:
+            StoreError: a file cannot be written; rows stay in memory, and the next flush tries
+                again.
+        """
+        started = time.monotonic()
+        pause = max(self._interval_s, self._flush_s / SHARE_OF_TIME)
+        if not force and started - self._flushed_at < pause:
+            return not any(self._changed.values())
+        # The trials table last: where it says that a trial ended, the trial's other rows are there.
+        for table in sorted(TABLES, key=lambda name: name == "trials"):
+            if not self._keys[table]:
+                # A table without rows is a table too: whoever reads it finds its columns.
+                self._keys[table][0] = set()
+                self._changed[table].add(0)
+            for number in sorted(self._changed[table]):
+                self.folder.write(_path(table, number), self._encoded(table, number))
+                self._changed[table].discard(number)
+            self._evict(table)
+        self._flushed_at = time.monotonic()
+        self._flush_s = self._flushed_at - started
+        return True
+
+    def _encoded(self, table: str, number: int) -> bytes:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        schema = self._schemas[table]
+        rows = [row for _, row in sorted(self._block(table, number).items())]
+        columns = [pa.array([row[field.name] for row in rows], field.type) for field in schema]
+        buffer = io.BytesIO()
+        parquet.write_table(pa.Table.from_arrays(columns, schema=schema), buffer)
+        return buffer.getvalue()
+
+    def _block(self, table: str, number: int) -> dict[Key, Row]:
+        """A block's rows, from memory or its file; the most recently used one last in memory."""
+        blocks = self._blocks[table]
+        block = blocks.pop(number, None)
+        if block is None:
+            stored = self._keys[table].get(number)
+            block = self._decoded(table, self._stored_part(table, number)) if stored else {}
+        blocks[number] = block
+        self._evict(table)
+        return block
+
+    def _evict(self, table: str) -> None:
+        """Forget the least recently used blocks that are written, beyond some."""
+        blocks = self._blocks[table]
+        for number in list(blocks)[:-1]:
+            if len(blocks) <= BLOCKS_KEPT:
+                return
+            if number not in self._changed[table]:
+                del blocks[number]
+
+    def _stored_parts(self, table: str) -> dict[int, pa.Table]:
+        """All stored blocks of a table; damaged ones are set aside."""
+        try:
+            names = self.folder.names(table)
+        except OSError as error:
+            raise StoreError(f"{self.folder.root}/{table} cannot be listed: {error}") from error
+        found = {}
+        for name in names:
+            if match := _PART.fullmatch(name):
+                part = self._stored_part(table, int(match[1]))
+                if part is not None:
+                    found[int(match[1])] = part
+        return found
+
+    def _stored_part(self, table: str, number: int) -> pa.Table | None:
+        """One stored block; a damaged one is set aside, and None."""
+        name = _path(table, number)
+        try:
+            data = self.folder.read(name)
+        except OSError as error:
+            raise StoreError(f"{self.folder.root}/{name} cannot be read: {error}") from error
+        try:
+            part = _parsed(table, number, data)
+        except Exception as error:  # Whatever the parser makes of arbitrary bytes.
+            aside = self.folder.set_aside(name)
+            self.damaged.append(aside)
+            log.warning("%s is damaged and was set aside as %s: %s", name, aside, error)
+            return None
+        _check_version(f"{self.folder.root}/{name}", table, part)
+        return part
+
+    def _adopt_params(self, parts: Mapping[int, pa.Table]) -> None:
+        """Add the dimensions of existing files to those given."""
+        for number, part in parts.items():
+            for field in part.schema:
+                if field.name.startswith(PARAM):
+                    stored = {"double": "float64"}.get(str(field.type), str(field.type))
+                    path = field.name.removeprefix(PARAM)
+                    if self._params.setdefault(path, stored) != stored:
+                        raise InputError(
+                            f"holds another experiment: {path} is {stored} there",
+                            file=f"{self.folder.root}/{_path('trials', number)}",
+                            value=self._params[path],
+                            remedy="give this sweep another name",
+                        )
+
+    def _take_over(self, table: str, parts: Mapping[int, pa.Table]) -> None:
+        for number, part in parts.items():
+            self._keys[table][number] = set(
+                zip(*(part[name].to_pylist() for name in TABLES[table].key), strict=True)
+            )
+            if not part.schema.equals(self._schemas[table]):
+                # All parts of a table have one schema: readers take the first one's.
+                self._blocks[table][number] = self._decoded(table, part)
+                self._changed[table].add(number)
+
+    def _decoded(self, table: str, part: pa.Table | None) -> dict[Key, Row]:
+        empty = dict.fromkeys(self._columns[table])
+        rows = [] if part is None else part.to_pylist()
+        return {tuple(row[n] for n in TABLES[table].key): {**empty, **row} for row in rows}
+
+
+def _path(table: str, number: int) -> str:
+    return f"{table}/part-{number:05d}.parquet"
+
+
+def _key(table: str, key: Any) -> Key:
+    if isinstance(key, Mapping):
+        return tuple(key[name] for name in TABLES[table].key)
+    return key if isinstance(key, tuple) else (key,)
+
+
+def _parsed(table: str, number: int, data: bytes) -> pa.Table:
+    """A block's table.
+
+    Raises:
+        Exception: it is damaged, or no block of this table.
+    """
+    from pyarrow import parquet
+
+    part = parquet.ParquetFile(io.BytesIO(data)).read()
+    part.validate(full=True)
+    expected = {field.name: field.type for field in arrow_schema(TABLES[table], {})}
+    for field in part.schema:
+        if field.type != expected.get(field.name, field.type):
+            raise ValueError(f"{field.name} is {field.type}, not {expected[field.name]}")
+    keys = list(zip(*(part[name].to_pylist() for name in TABLES[table].key), strict=True))
+    if any(None in key or key[0] // BLOCK != number for key in keys) or len(set(keys)) < len(keys):
+        raise ValueError("its keys are not those of this block")
+    return part
+
+
+def _check_version(file: str, table: str, part: pa.Table) -> None:
+    """Refuse what this version would lose by rewriting it."""
+    stored = (part.schema.metadata or {}).get(VERSION_METADATA.encode(), b"0")
+    unknown = [
+        name
+        for name in part.schema.names
+        if name not in TABLES[table].by_name and not name.startswith(PARAM)
+    ]
+    if not stored.isdigit() or int(stored) > SCHEMA_VERSION or unknown:
+        raise InputError(
+            "was written by another version of pdo-search"
+            + (f": the column {unknown[0]!r} is unknown here" if unknown else ""),
+            file=file,
+            remedy="go on with that version (sweep.json names it), or a newer one",
+        )
+
+
+def _cell(table: str, columns: Mapping[str, Column], name: str, value: Any) -> Any:
+    """A value as its column holds it.
+
+    Raises:
+        ValueError: the column is unknown, or the value is none of its type.
+    """
+    column = columns.get(name)
+    if column is None:
+        raise ValueError(f"{table} has no column {name!r}")
+    if value is None:
+        if column.required:
+            raise ValueError(f"{table}.{name} cannot be null")
+        return None
+    if isinstance(value, Enum):
+        value = value.value
+    if name.startswith(PARAM):
+        value = encode_param(value, column.dtype)
+    try:
+        return _CONVERSIONS[column.dtype](value)
+    except (TypeError, ValueError, OverflowError, OSError):
+        raise ValueError(f"{table}.{name} is {column.dtype}, not {value!r}") from None
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or int(value) != value:
+        raise TypeError
+    if int(value) not in _INT64:
+        raise OverflowError
+    return int(value)
+
+
+def _float(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError
+    return float(value) if math.isfinite(value) else math.nan
+
+
+def _bool(value: Any) -> bool:
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
+        raise TypeError
+    return bool(value)
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    # What UTF-8 cannot hold (a lone surrogate in an error's text) must not keep a block unwritten.
+    return value.encode("utf-8", "replace").decode()
+
+
+def _timestamp(value: Any) -> datetime:
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError
+        return value.astimezone(UTC)
+    return datetime.fromtimestamp(float(value), UTC)
+
+
+_CONVERSIONS = {
+    "int64": _integer,
+    "float64": _float,
+    "bool": _bool,
+    "string": _string,
+    "timestamp": _timestamp,
+}

@@ -1,0 +1,1 @@
+"""The search: sampler, scheduler, sweep and resume, over Ray Tune and Optuna."""

@@ -1,0 +1,134 @@
+"""Starting or joining Ray, and whether a trial's resources can be had there."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pdo_search.config.schema import ResourcesConfig
+from pdo_search.errors import InputError, PdoError
+
+__all__ = ["Capacity", "check_local", "connect", "disconnect", "slots"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """CPUs and GPUs of one node."""
+
+    cpus: float
+    gpus: float
+
+
+def check_local(resources: ResourcesConfig) -> None:
+    """Refuse what this machine cannot give, before Ray is started.
+
+    Raises:
+        InputError: with the numbers asked and had.
+    """
+    gpus = 0
+    if resources.gpus:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    slots(resources, [Capacity(float(os.cpu_count() or 1), float(gpus))])
+
+
+def slots(resources: ResourcesConfig, nodes: Sequence[Capacity]) -> int:
+    """How many trials fit at once.
+
+    Raises:
+        InputError: not even one does.
+    """
+    per_node = []
+    for node in nodes:
+        by_cpu = math.floor(node.cpus / resources.cpus + 1e-9)
+        by_gpu = math.floor(node.gpus / resources.gpus + 1e-9) if resources.gpus else by_cpu
+        per_node.append(max(0, min(by_cpu, by_gpu)))
+    trials = sum(per_node) // resources.workers
+    if trials < 1:
+        total = Capacity(sum(n.cpus for n in nodes), sum(n.gpus for n in nodes))
+        largest = max(nodes, key=lambda n: (n.cpus, n.gpus), default=Capacity(0, 0))
+        raise InputError(
+            f"a trial needs {resources.workers} worker(s) with {resources.cpus:g} CPUs and"
+            f" {resources.gpus:g} GPUs each; there are {len(nodes)} node(s) with {total.cpus:g} CPUs"
+            f" and {total.gpus:g} GPUs in all, {largest.cpus:g} CPUs on the largest",
+            path="resources",
+            value=resources.model_dump(include={"cpus", "gpus", "workers"}),
+            remedy="lower resources.cpus, gpus or workers, or add nodes",
+        )
+    return trials
+
+
+def connect(address: str, *, dashboard: bool) -> list[Capacity]:
+    """Start a local Ray, or join the cluster that this machine belongs to.
+
+    Args:
+        address: ``local`` starts one that ends with this process; ``auto`` joins.
+        dashboard: whether a local one has its dashboard, on localhost: nested trials need the state
+            API behind it, or a stopped trial's workers keep their resources.
+
+    Returns:
+        Capacity by node.
+
+    Raises:
+        PdoError: there is no cluster, or it refuses this client.
+    """
+    import ray
+
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    settings = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    if address == "local":
+        # Ray 2.59 and later would write a token file into the home directory when the mode is
+        # unset; a token of this run's own leaves nothing behind and lets nobody else in.
+        if "RAY_AUTH_MODE" not in os.environ:
+            os.environ["RAY_AUTH_MODE"] = "token"
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        ray.init(
+            address="local",
+            include_dashboard=dashboard,
+            dashboard_host="127.0.0.1",
+            **settings,
+        )
+    else:
+        try:
+            ray.init(address="auto", **settings)
+        except Exception as error:
+            raise PdoError(explained(error)) from error
+    return [_capacity(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def explained(error: Exception) -> str:
+    """Ray's errors of connecting, in words that say what to do.
+
+    Ray 2.60 says "Failed to connect" to a client without a token as well.
+    """
+    text = str(error)
+    if "authentication token" in text or "Unauthenticated" in text:
+        return (
+            "the Ray cluster wants an authentication token and this process has none: set"
+            " RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH as on the head node"
+        )
+    if "Could not find any running Ray instance" in text or "Failed to connect" in text:
+        return (
+            "no Ray cluster can be reached from here: start one (`ray start --head`), run on its"
+            " head node, or leave out --address auto; if it runs, its authentication may refuse"
+            " this process: set RAY_AUTH_MODE as on the head node"
+        )
+    return f"Ray cannot be reached: {text}"
+
+
+def disconnect() -> None:
+    """Leave the cluster; a local one ends."""
+    import ray
+
+    ray.shutdown()
+
+
+def _capacity(resources: Mapping[str, float]) -> Capacity:
+    return Capacity(resources.get("CPU", 0.0), resources.get("GPU", 0.0))

@@ -1,0 +1,126 @@
+"""What a person sees while a sweep runs: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pdo_search.results.schema import PARAM, TrialStatus
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """Follows trials.
+
+    Args:
+        console: where to print.
+        num_trials: trials in all.
+        metric: of the search.
+        mode: ``max`` or ``min``.
+        counts: trials of an earlier run, by status.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        num_trials: int,
+        metric: str,
+        mode: str,
+        counts: Mapping[str, int] | None = None,
+    ) -> None:
+        self._console = console
+        self._num_trials = num_trials
+        self._metric = metric
+        self._sign = 1 if mode == "max" else -1
+        self._counts: Counter[str] = Counter(counts or {})
+        self._running: dict[int, dict[str, Any]] = {}
+        self._best: tuple[float, str] | None = None
+        self._began = time.monotonic()
+        self._live: Live | None = None
+
+    def show(self) -> AbstractContextManager[Any]:
+        """Draw while the context is open; nothing to draw where there is no terminal."""
+        if not self._console.is_terminal:
+            return nullcontext()
+        self._live = Live(console=self._console, refresh_per_second=2, get_renderable=self._table)
+        return self._live
+
+    def started(self, row: Mapping[str, Any]) -> None:
+        """A trial began."""
+        self._running[row["number"]] = {"row": row, "began": time.monotonic(), "metrics": {}}
+
+    def reported(self, number: int, metrics: Mapping[str, Any]) -> None:
+        """A trial finished an epoch."""
+        if number in self._running:
+            self._running[number]["metrics"] = metrics
+
+    def ended(self, number: int, status: TrialStatus, cause: str | None) -> None:
+        """A trial ended; prints its line."""
+        entry = self._running.pop(number, None)
+        if entry is None:
+            return
+        self._counts[status.value] += 1
+        metrics, row = entry["metrics"], entry["row"]
+        value = metrics.get(self._metric)
+        if status is TrialStatus.FINISHED and value is not None:
+            best = self._best[0] if self._best else float("-inf")
+            if value * self._sign > best:
+                self._best = (value * self._sign, row["trial_id"])
+        self._console.print(self._line(entry, status, cause), highlight=False, soft_wrap=True)
+
+    def _line(self, entry: Mapping[str, Any], status: TrialStatus, cause: str | None) -> Text:
+        row, metrics = entry["row"], entry["metrics"]
+        value = metrics.get(self._metric)
+        shown = f"{self._metric} {value:.4f}" if value is not None else "-"
+        ended = sum(n for s, n in self._counts.items() if s != TrialStatus.INTERRUPTED.value)
+        parts = [
+            f"[{ended:>3}/{self._num_trials}] {row['trial_id']} {status.value:<10}",
+            f"epoch {metrics.get('epoch', 0):>3}  {shown}  {time.monotonic() - entry['began']:6.1f} s",
+        ]
+        if status in (TrialStatus.FAILED, TrialStatus.INFEASIBLE) and cause:
+            parts.append(cause.splitlines()[0][:160])
+        return Text("  ".join(parts))
+
+    def _table(self) -> Table:
+        counts = ", ".join(f"{n} {status}" for status, n in sorted(self._counts.items()))
+        best = f"best {self._best[0] * self._sign:.4f} ({self._best[1]})" if self._best else ""
+        elapsed = time.monotonic() - self._began
+        table = Table(
+            title=f"{len(self._running)} running, {counts or 'none ended'} of {self._num_trials}"
+            f"   {best}   {elapsed:.0f} s",
+            title_justify="left",
+        )
+        for name in ("trial", "epoch", "stage", self._metric, "seconds", "parameters"):
+            table.add_column(name)
+        for entry in self._running.values():
+            metrics, row = entry["metrics"], entry["row"]
+            value = metrics.get(self._metric)
+            table.add_row(
+                row["trial_id"],
+                str(metrics.get("epoch", "-")),
+                f"{metrics.get('stage', '-')} {metrics.get('phase', '')}",
+                "-" if value is None else f"{value:.4f}",
+                f"{time.monotonic() - entry['began']:.0f}",
+                Text(_params(row), overflow="ellipsis", no_wrap=True),
+            )
+        return table
+
+
+def _params(row: Mapping[str, Any]) -> str:
+    return " ".join(
+        f"{name.removeprefix(PARAM)}={value:.3g}"
+        if isinstance(value, float)
+        else f"{name.removeprefix(PARAM)}={value}"
+        for name, value in row.items()
+        if name.startswith(PARAM)
+    )

@@ -1,0 +1,188 @@
+"""The driver's ear: turns what trials report into rows, through the one writer.
+
+Owns when rows are written: a trial's end at once, everything else each second. A row whose key is
+there already is not written again, so that a trial that goes on may report its past.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune import Callback
+
+from pdo_search.results.schema import PARAM, TABLES, TrialStatus
+from pdo_search.results.writer import TableWriter
+from pdo_search.search.progress import Progress
+from pdo_search.search.scheduler import AshaScheduler
+
+__all__ = ["Recorder"]
+
+log = logging.getLogger(__name__)
+
+FLUSH_EVERY_S = 1.0
+
+
+class Recorder(Callback):  # type: ignore[misc]
+    """Writes tables while trials run.
+
+    Args:
+        writer: of the sweep's tables.
+        progress: is told what happens.
+        scheduler: knows why a trial was stopped.
+        metric: of the search.
+        seed: of the trials.
+        end_index: index of the next trial to end.
+    """
+
+    def __init__(
+        self,
+        writer: TableWriter,
+        progress: Progress,
+        scheduler: AshaScheduler,
+        *,
+        metric: str,
+        seed: int,
+        end_index: int,
+    ) -> None:
+        self.writer = writer
+        self._progress = progress
+        self._scheduler = scheduler
+        self._metric = metric
+        self._seed = seed
+        self._end_index = end_index
+        self._flushed_at = time.monotonic()
+        self._running: dict[int, dict[str, Any]] = {}
+        self._attempt_at: dict[int, float] = {}
+        self._attempts: dict[int, int] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial begins, or begins again."""
+        suggestion = trial.config
+        number, now = suggestion["number"], time.time()
+        row: dict[str, Any] = {
+            "number": number,
+            "trial_id": suggestion["trial_id"],
+            "status": TrialStatus.RUNNING.value,
+            "seed": self._seed,
+            "attempt": self._earlier_attempts(number) + 1,
+            **{f"{PARAM}{path}": value for path, value in suggestion["point"].items()},
+        }
+        if not self.writer.has("trials", row):
+            row["started_at"] = now
+        self._attempts[number] = row["attempt"]
+        self._attempt_at[number] = now
+        self._running[number] = row
+        self.writer.upsert("trials", row)
+        self._progress.started(row)
+        self._flush()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
+    ) -> None:
+        """A trial reports an epoch, or its end."""
+        identity = self._identity(trial)
+        number = identity["number"]
+        update: dict[str, Any] = dict(identity)
+        decision = None
+        if "payload" in result:
+            payload = json.loads(result["payload"])
+            metrics = payload["metrics"]
+            for table, rows in payload["rows"].items():
+                for row in rows:
+                    full = {**row, **identity}
+                    if table == "trials":
+                        update.update(_relative(full, identity["trial_id"]))
+                    elif not self.writer.has(table, full):
+                        self.writer.upsert(table, full)
+            update["objective"] = metrics.get(self._metric)
+            decision = metrics.get("decision")
+            self._progress.reported(number, metrics)
+        self.writer.upsert("trials", update)
+        if "status" in result:
+            if "traceback" in result:
+                self._keep_traceback(identity["trial_id"], result["traceback"])
+            self._end(
+                identity, TrialStatus(result["status"]), decision or "raised", result.get("cause")
+            )
+        self._flush()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial is over; where it has not said so itself, the scheduler stopped it."""
+        identity = self._identity(trial)
+        number = identity["number"]
+        if number not in self._running:
+            return
+        if number in self._scheduler.stopped:
+            milestone = self._scheduler.stopped[number]
+            cause = f"not among the best at milestone {milestone}"
+            self._end(identity, TrialStatus.STOPPED, "asha", cause)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial's process died more often than it may be tried again."""
+        identity = self._identity(trial)
+        if identity["number"] in self._running:
+            cause = str(trial.get_pickled_error() or "the process died").strip().splitlines()[0]
+            self._end(identity, TrialStatus.FAILED, "process_died", cause)
+
+    def interrupt(self) -> None:
+        """The sweep ends while trials run: they are marked as interrupted."""
+        for number, row in list(self._running.items()):
+            identity = {"number": number, "trial_id": row["trial_id"]}
+            self.writer.upsert("trials", {**identity, "status": TrialStatus.INTERRUPTED.value})
+            self._progress.ended(number, TrialStatus.INTERRUPTED, None)
+        self._running.clear()
+        self.writer.flush()
+
+    def _end(
+        self,
+        identity: Mapping[str, Any],
+        status: TrialStatus,
+        decision: str,
+        cause: str | None,
+    ) -> None:
+        number, now = identity["number"], time.time()
+        self._running.pop(number, None)
+        self.writer.upsert(
+            "trials",
+            {
+                **identity,
+                "status": status.value,
+                "decision": decision,
+                "cause": cause,
+                "ended_at": now,
+                "wall_s": now - self._attempt_at.get(number, now),
+                "end_index": self._end_index,
+            },
+        )
+        self._end_index += 1
+        self._progress.ended(number, status, cause)
+        self.writer.flush()
+
+    def _flush(self) -> None:
+        if time.monotonic() - self._flushed_at >= FLUSH_EVERY_S:
+            self.writer.flush()
+            self._flushed_at = time.monotonic()
+
+    def _earlier_attempts(self, number: int) -> int:
+        if number in self._attempts:
+            return self._attempts[number]
+        found = (r for r in self.writer.rows("trials") if r["number"] == number)
+        return int(next(found, {}).get("attempt") or 0)
+
+    def _keep_traceback(self, trial_id: str, text: str) -> None:
+        self.writer.folder.write(f"errors/{trial_id}.txt", text.encode())
+
+    @staticmethod
+    def _identity(trial: Any) -> dict[str, Any]:
+        return {"number": trial.config["number"], "trial_id": trial.config["trial_id"]}
+
+
+def _relative(row: dict[str, Any], trial_id: str) -> dict[str, Any]:
+    """A trial's row with the places of its models relative to the sweep."""
+    places = {c: f"models/{trial_id}/{row[c]}" for c in ("model", "composite") if c in row}
+    known = {column.name for column in TABLES["trials"].columns}
+    return {k: v for k, v in {**row, **places}.items() if k in known}

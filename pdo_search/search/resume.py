@@ -1,0 +1,122 @@
+"""What is left to do of a sweep, from its tables alone. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pdo_search.config.schema import SchedulerConfig
+from pdo_search.config.space import Dimension, Space
+from pdo_search.results.schema import PARAM, TrialStatus
+from pdo_search.search.scheduler import Observation
+from pdo_search.search.searcher import PastTrial, Requeued
+
+__all__ = ["Plan", "plan_resume"]
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a resumed sweep starts from.
+
+    Attributes:
+        past: ended trials, not to be run again.
+        requeued: cut-off trials, to go on from their checkpoints.
+        observations: what the scheduler had seen, in order.
+        num_new: trials still to be suggested.
+        end_index: next index of ending.
+    """
+
+    past: tuple[PastTrial, ...] = ()
+    requeued: tuple[Requeued, ...] = ()
+    observations: tuple[Observation, ...] = ()
+    num_new: int = 0
+    end_index: int = 0
+
+
+def plan_resume(
+    trials: Iterable[Row],
+    epochs: Iterable[Row],
+    space: Space,
+    *,
+    metric: str,
+    num_trials: int,
+    scheduler: SchedulerConfig,
+    stages: Iterable[Row] = (),
+) -> Plan:
+    """Plan the rest of a sweep.
+
+    Args:
+        trials: rows of the ``trials`` table.
+        epochs: rows of ``epochs``.
+        space: the dimensions.
+        metric: of the search.
+        num_trials: trials in all.
+        scheduler: its clock says which rows it had seen.
+        stages: rows of ``stages``, for the stage clock.
+    """
+    rows = sorted(trials, key=lambda row: int(row["number"]))
+    curves: dict[int, dict[int, float]] = {}
+    seen: list[tuple[float, Observation]] = []
+    for row in epochs:
+        value = row.get(metric)
+        value = math.nan if value is None else float(value)
+        curves.setdefault(int(row["number"]), {})[int(row["epoch"])] = value
+        if scheduler.clock == "epoch":
+            seen.append((_time(row), Observation(int(row["number"]), int(row["epoch"]), value)))
+    if scheduler.clock == "stage":
+        done: dict[int, int] = {}
+        for row in sorted(stages, key=lambda r: (int(r["number"]), int(r["stage"]))):
+            number = int(row["number"])
+            done[number] = done.get(number, 0) + 1
+            value = float(row.get(metric, math.nan))
+            seen.append((int(row["last_epoch"]), Observation(number, done[number], value)))
+    past, requeued = [], []
+    for row in rows:
+        number, point = int(row["number"]), point_of(row, space)
+        status = TrialStatus(row["status"])
+        if status.ended:
+            curve = curves.get(number, {})
+            value = row.get("objective")
+            past.append(
+                PastTrial(number, point, status, None if value is None else float(value), curve)
+            )
+        else:
+            requeued.append(Requeued(number, point))
+    return Plan(
+        past=tuple(past),
+        requeued=tuple(requeued),
+        observations=tuple(
+            o for _, o in sorted(seen, key=lambda s: (s[0], s[1].number, s[1].time))
+        ),
+        num_new=max(0, num_trials - len(rows)),
+        end_index=1
+        + max((int(r["end_index"]) for r in rows if r.get("end_index") is not None), default=-1),
+    )
+
+
+def point_of(row: Row, space: Space) -> dict[str, Any]:
+    """The values of the dimensions in a trial's row, in their own types."""
+    return {d.path: _typed(d, row.get(f"{PARAM}{d.path}")) for d in space}
+
+
+def _typed(dimension: Dimension, value: Any) -> Any:
+    """A stored value as the dimension has it: choices of mixed kinds are stored as text."""
+    if dimension.kind == "int":
+        return int(value)
+    if dimension.kind == "float":
+        return float(value)
+    same = [
+        c
+        for c in dimension.choices
+        if c == value and isinstance(c, bool) == isinstance(value, bool)
+    ]
+    return (same or [c for c in dimension.choices if c is not None and str(c) == str(value)])[0]
+
+
+def _time(row: Row) -> float:
+    at = row.get("reported_at")
+    return float(at.timestamp()) if hasattr(at, "timestamp") else float(at or 0)

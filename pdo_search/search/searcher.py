@@ -1,0 +1,244 @@
+"""The sampler behind Tune: Optuna asked and told, with outcomes as they are.
+
+Why not Ray's ``OptunaSearch`` (read in Ray 2.60): it tells an early-stopped trial as COMPLETE with
+its partial value, so that TPE mixes budgets; it leaves a trial without a metric RUNNING for ever; and
+its state cannot be rebuilt from results. Here a stopped trial is told PRUNED with its intermediate
+values, a failed one FAIL, an infeasible one carries a violated constraint, a configuration is never
+run twice, and every draw depends on (seed, trial number) alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import Trial, TrialState
+from ray.tune.search import Searcher
+
+from pdo_search.config.schema import SearchConfig
+from pdo_search.config.space import Space
+from pdo_search.distill.seeds import seed_for
+from pdo_search.results.schema import TrialStatus
+from pdo_search.search.optuna_space import all_points, distributions
+
+__all__ = ["OptunaSearcher", "PastTrial", "Requeued", "trial_name"]
+
+TRIES = 20
+LARGEST_FINITE_SPACE = 10_000
+FEASIBILITY = "feasible"
+
+
+@dataclass(frozen=True)
+class PastTrial:
+    """A trial that has ended, as the tables have it.
+
+    Attributes:
+        number: of the trial.
+        point: value by dimension.
+        status: what became of it.
+        value: last value of the metric; None where it has none.
+        curve: metric by epoch.
+    """
+
+    number: int
+    point: dict[str, Any]
+    status: TrialStatus
+    value: float | None
+    curve: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Requeued:
+    """A trial that was cut off and is to go on, under its own number."""
+
+    number: int
+    point: dict[str, Any]
+
+
+def trial_name(number: int) -> str:
+    """The name of a trial, such as ``t0007``."""
+    return f"t{number:04d}"
+
+
+class OptunaSearcher(Searcher):  # type: ignore[misc]
+    """Points for Tune's trials.
+
+    A suggestion is ``{"number": int, "trial_id": str, "point": {path: value}}``.
+
+    Args:
+        space: the dimensions.
+        config: sampler and seed.
+        num_new: how many new trials to suggest, after the requeued ones.
+        past: ended trials to learn from.
+        requeued: trials to suggest first, as they were.
+        deadline: epoch seconds after which nothing new is suggested.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        config: SearchConfig,
+        *,
+        num_new: int,
+        past: Iterable[PastTrial] = (),
+        requeued: Iterable[Requeued] = (),
+        deadline: float = math.inf,
+    ) -> None:
+        super().__init__(metric=config.metric, mode=config.mode)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._space = space
+        self._config = config
+        self._distributions = distributions(space)
+        direction = "maximize" if config.mode == "max" else "minimize"
+        self.study = optuna.create_study(direction=direction)
+        self._seen: set[str] = set()
+        self._running: dict[str, Trial] = {}
+        self._values: dict[str, float | None] = {}
+        self._outcomes: dict[str, TrialStatus] = {}
+        self._requeued = deque(requeued)
+        self._left = num_new
+        self._deadline = deadline
+        self._next = 0
+        for trial in sorted(past, key=lambda t: t.number):
+            self._remember(trial)
+        for waiting in self._requeued:
+            self._seen.add(_key(waiting.point))
+            self._next = max(self._next, waiting.number + 1)
+        self._points = deque(p for p in config.points if _key(p) not in self._seen)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The next trial's configuration, or ``FINISHED``."""
+        if self._requeued:
+            again = self._requeued.popleft()
+            self._running[trial_id] = self._fixed(again.point)
+            return self._configuration(again.number, again.point)
+        if self._left <= 0 or time.time() > self._deadline:
+            return str(Searcher.FINISHED)
+        number = self._next
+        asked = self._ask(number)
+        if asked is None:
+            return str(Searcher.FINISHED)
+        self._left -= 1
+        self._next += 1
+        self._running[trial_id] = asked
+        self._seen.add(_key(asked.params))
+        return self._configuration(number, asked.params)
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Pass an epoch's value on as an intermediate value."""
+        trial = self._running.get(trial_id)
+        if trial is None:
+            return
+        if "status" in result:
+            self._outcomes[trial_id] = TrialStatus(result["status"])
+        value, epoch = result.get(self._config.metric), result.get("epoch")
+        if value is not None and epoch is not None:
+            self._values[trial_id] = value
+            if math.isfinite(value):
+                trial.report(value, step=int(epoch))
+
+    def on_trial_complete(
+        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell Optuna what became of a trial."""
+        trial = self._running.pop(trial_id, None)
+        if trial is None:
+            return
+        value = self._values.pop(trial_id, None)
+        status = self._outcomes.pop(trial_id, TrialStatus.STOPPED)
+        if error:
+            status = TrialStatus.FAILED
+        state = told_state(status, value)
+        if status is TrialStatus.INFEASIBLE:
+            trial.set_constraint(FEASIBILITY, 1.0)
+        self.study.tell(trial, value if state is TrialState.COMPLETE else None, state=state)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the tables are the state, and a resumed sweep is rebuilt from them."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as ``save``."""
+
+    def _configuration(self, number: int, point: Mapping[str, Any]) -> dict[str, Any]:
+        return {"number": number, "trial_id": trial_name(number), "point": dict(point)}
+
+    def _ask(self, number: int) -> Trial | None:
+        """A trial at a point that was not run before; None where there is none left."""
+        if self._points:
+            return self._fixed(self._points.popleft())
+        if self._config.sampler == "grid":
+            return None
+        for attempt in range(TRIES):
+            self.study.sampler = self._sampler(seed_for(self._config.seed, number, attempt))
+            trial = self.study.ask(self._distributions)
+            if _key(trial.params) not in self._seen:
+                return trial
+            # Already run: FAIL keeps the sampler from counting the point twice.
+            self.study.tell(trial, state=TrialState.FAIL)
+        points = all_points(self._space, LARGEST_FINITE_SPACE) or iter(())
+        untried = [p for p in points if _key(p) not in self._seen]
+        if not untried:
+            return None
+        return self._fixed(random.Random(seed_for(self._config.seed, number)).choice(untried))
+
+    def _fixed(self, point: Mapping[str, Any]) -> Trial:
+        """A trial at a given point; what the point leaves out is sampled."""
+        self.study.sampler = self._sampler(seed_for(self._config.seed, "fixed", _key(point)))
+        self.study.enqueue_trial(dict(point))
+        return self.study.ask(self._distributions)
+
+    def _sampler(self, seed: int) -> BaseSampler:
+        # A fresh sampler per draw: its generator would otherwise depend on the process's history.
+        seed %= 2**32
+        if self._config.sampler != "tpe":
+            return RandomSampler(seed=seed)
+        return TPESampler(
+            seed=seed,
+            n_startup_trials=self._config.startup_trials,
+            multivariate=self._config.multivariate,
+            constant_liar=True,
+        )
+
+    def _remember(self, past: PastTrial) -> None:
+        self._seen.add(_key(past.point))
+        self._next = max(self._next, past.number + 1)
+        state = told_state(past.status, past.value)
+        infeasible = past.status is TrialStatus.INFEASIBLE
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                state=state,
+                value=past.value if state is TrialState.COMPLETE else None,
+                params=past.point,
+                distributions=self._distributions,
+                intermediate_values={e: v for e, v in past.curve.items() if math.isfinite(v)},
+                constraints={FEASIBILITY: 1.0} if infeasible else None,
+            )
+        )
+
+
+def told_state(status: TrialStatus, value: float | None) -> TrialState:
+    """How Optuna is told of a trial.
+
+    COMPLETE only for a finite value at the full budget; PRUNED for a stopped trial, whose
+    intermediate values TPE ranks among trials that came as far, and for an infeasible one, which its
+    constraint keeps out of the good ones; FAIL, which samplers ignore, for the rest.
+    """
+    if status is TrialStatus.FINISHED and value is not None and math.isfinite(value):
+        return TrialState.COMPLETE
+    if status in (TrialStatus.STOPPED, TrialStatus.INFEASIBLE):
+        return TrialState.PRUNED
+    return TrialState.FAIL
+
+
+def _key(point: Mapping[str, Any]) -> str:
+    """A point's identity; floats to twelve digits, so that a grid's rounding does not matter."""
+    rounded = {k: float(f"{v:.12g}") if isinstance(v, float) else v for k, v in point.items()}
+    return json.dumps(rounded, sort_keys=True)

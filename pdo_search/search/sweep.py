@@ -1,0 +1,397 @@
+"""Running a sweep: Ray, the shared teacher, Tune with our searcher, scheduler and recorder.
+
+Resume goes the same way as a first run: searcher and scheduler are rebuilt from the tables, and
+trials from their checkpoints. ``Tuner.restore`` is not used: after a killed driver its snapshot and
+Optuna's state disagree (seen with Ray 2.60).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pdo_search.config.load import Loaded, parse_experiment
+from pdo_search.config.resolve import resolve
+from pdo_search.config.schema import ResourcesConfig, TrialConfig, is_uri
+from pdo_search.errors import InputError, PdoError
+from pdo_search.log import log_to_file
+from pdo_search.results.files import Folder
+from pdo_search.results.schema import param_type
+from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo, read_sweep_file, write_sweep_file
+from pdo_search.results.writer import TableWriter
+from pdo_search.search.cluster import check_local, connect, disconnect, slots
+from pdo_search.search.lock import only_driver
+from pdo_search.search.progress import Progress
+from pdo_search.search.resume import plan_resume
+
+__all__ = ["Outcome", "new_sweep", "reopened_sweep", "run_sweep"]
+
+log = logging.getLogger(__name__)
+
+TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep's run ended.
+
+    Attributes:
+        sweep: the sweep's directory.
+        counts: trials by status.
+        interrupted: whether the user cut it off.
+    """
+
+    sweep: str
+    counts: dict[str, int]
+    interrupted: bool
+
+
+def new_sweep(
+    loaded: Loaded, *, name: str | None = None, num_trials: int | None = None
+) -> SweepInfo:
+    """What ``sweep.json`` will hold for a new sweep; writes nothing.
+
+    Raises:
+        InputError: the sweep's directory exists, or the machine lacks the resources.
+    """
+    experiment = loaded.experiment
+    if name is not None or num_trials is not None:
+        tree: dict[str, Any] = dict(loaded.given)
+        if name is not None:
+            tree["name"] = name
+        if num_trials is not None:
+            tree["search"] = {**tree.get("search", {}), "num_trials": num_trials}
+        loaded = parse_experiment(tree, file=loaded.file, base_dir=loaded.base_dir)
+        experiment = loaded.experiment
+    root = _absolute(experiment.output.root)
+    if Folder(f"{root}/{experiment.name}").exists(SWEEP_FILE):
+        raise InputError(
+            "the sweep's directory exists already",
+            file=loaded.file,
+            path="name",
+            value=f"{root}/{experiment.name}",
+            remedy=f"`pdo-search resume {root}/{experiment.name}` goes on with it; --name starts"
+            " another",
+        )
+    return SweepInfo(
+        name=experiment.name,
+        given=loaded.given,
+        resolved=experiment.model_dump(mode="json"),
+        file=str(loaded.file),
+        base_dir=str(loaded.base_dir),
+        metric=experiment.search.metric,
+        mode=experiment.search.mode,
+        num_trials=experiment.search.num_trials,
+        store=_absolute(experiment.output.store) if experiment.output.store else f"{root}/.store",
+    )
+
+
+def reopened_sweep(sweep: str, *, trials: str | None = None) -> SweepInfo:
+    """What a resumed sweep is to do; writes nothing.
+
+    Args:
+        sweep: its directory.
+        trials: ``+N`` for N more trials, ``N`` for N in all, None as before.
+
+    Raises:
+        InputError: the directory holds no sweep, or ``trials`` is no number.
+    """
+    info = read_sweep_file(sweep)
+    if trials is None:
+        return info
+    if not trials.lstrip("+").isdigit():
+        raise InputError(
+            "is no number of trials", path="--trials", value=trials, remedy="write +50"
+        )
+    count = int(trials.lstrip("+"))
+    return replace(info, num_trials=info.num_trials + count if trials[0] == "+" else count)
+
+
+def loaded_of(info: SweepInfo) -> Loaded:
+    """The experiment that a sweep was given."""
+    return parse_experiment(info.given, file=Path(info.file), base_dir=Path(info.base_dir))
+
+
+def run_sweep(info: SweepInfo, sweep: str, *, address: str, console: Console) -> Outcome:
+    """Run what is left of a sweep: all of a new one.
+
+    Args:
+        info: from ``new_sweep`` or ``reopened_sweep``.
+        sweep: the sweep's directory, path or URI.
+        address: ``local`` or ``auto``.
+        console: where to print.
+
+    Raises:
+        InputError: the resources cannot be had, or the data cannot be used.
+        PdoError: another driver runs the sweep, or Ray cannot be reached.
+    """
+    sweep = _absolute(sweep)
+    loaded = loaded_of(info)
+    experiment = loaded.experiment
+    if address == "local":
+        check_local(experiment.resources)
+    os.environ.update(TUNE_SETTINGS)
+    with only_driver(sweep), log_to_file(sweep), _scratch() as scratch, _terminable():
+        write_sweep_file(sweep, info)
+        params = {d.path: param_type(d) for d in loaded.space}
+        writer = TableWriter(sweep, params)
+        interrupted = False
+        nodes = connect(address, dashboard=experiment.resources.uses_train)
+        try:
+            at_once = slots(experiment.resources, nodes)
+            _prepare_teacher(info, loaded, console, local=address == "local")
+            interrupted = _tune(info, loaded, sweep, writer, at_once, scratch, console)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            disconnect()
+        counts = Counter(row["status"] for row in writer.rows("trials"))
+    return Outcome(sweep, dict(counts), interrupted)
+
+
+def _tune(
+    info: SweepInfo,
+    loaded: Loaded,
+    sweep: str,
+    writer: TableWriter,
+    at_once: int,
+    scratch: str,
+    console: Console,
+) -> bool:
+    """Run the trials; whether the user cut it off."""
+    from ray import tune
+
+    from pdo_search.search.recorder import Recorder
+    from pdo_search.search.scheduler import AshaScheduler
+    from pdo_search.search.searcher import OptunaSearcher
+    from pdo_search.trial.messages import Assignment
+
+    experiment = loaded.experiment
+    settings = experiment.search
+    plan = plan_resume(
+        writer.rows("trials"),
+        writer.rows("epochs"),
+        loaded.space,
+        metric=settings.metric,
+        num_trials=info.num_trials,
+        scheduler=experiment.scheduler,
+        stages=writer.rows("stages"),
+    )
+    total = plan.num_new + len(plan.requeued)
+    if total == 0:
+        return False
+    if experiment.resources.max_concurrent != "auto":
+        at_once = min(at_once, experiment.resources.max_concurrent)
+    wall = experiment.limits.wall
+    searcher = OptunaSearcher(
+        loaded.space,
+        settings,
+        num_new=plan.num_new,
+        past=plan.past,
+        requeued=plan.requeued,
+        deadline=math.inf if wall is None else time.time() + wall,
+    )
+    scheduler = AshaScheduler(
+        experiment.scheduler,
+        metric=settings.metric,
+        mode=settings.mode,
+        seed=settings.seed,
+        past=plan.observations,
+    )
+    progress = Progress(
+        console,
+        num_trials=info.num_trials,
+        metric=settings.metric,
+        mode=settings.mode,
+        counts=Counter(trial.status.value for trial in plan.past),
+    )
+    recorder = Recorder(
+        writer,
+        progress,
+        scheduler,
+        metric=settings.metric,
+        seed=settings.seed,
+        end_index=plan.end_index,
+    )
+    assignment = Assignment(experiment.model_dump_json(), sweep, info.store, info.base_dir)
+    tuner = tune.Tuner(
+        _trainable(experiment.resources, assignment, scratch),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=total,
+            max_concurrent_trials=at_once,
+            reuse_actors=not experiment.resources.uses_train,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=scratch,
+            callbacks=[recorder],
+            failure_config=tune.FailureConfig(max_failures=settings.retries),
+            verbose=0,
+        ),
+    )
+    interrupted = False
+    with progress.show():
+        try:
+            tuner.fit()
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            recorder.interrupt()
+    return interrupted
+
+
+def _trainable(resources: ResourcesConfig, assignment: Any, scratch: str) -> Any:
+    """The worker function under the adapter that the resources ask for."""
+    from ray import tune
+
+    if resources.uses_train:
+        from pdo_search.trial.ray_train import OUTER_CPUS, run_nested
+
+        nested = partial(run_nested, assignment=assignment, scratch=scratch)
+        return tune.with_resources(_named(nested), {"cpu": OUTER_CPUS})
+    from pdo_search.trial.inprocess import run_in_process
+
+    alone = partial(run_in_process, assignment=assignment)
+    asked = {"cpu": resources.cpus, **({"gpu": resources.gpus} if resources.gpus else {})}
+    return tune.with_resources(_named(alone), asked)
+
+
+def _named(function: Any) -> Any:
+    """A trainable with the signature and the name that Tune looks for."""
+
+    def trial(config: dict[str, Any]) -> None:
+        function(config)
+
+    return trial
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config.get("trial_id", trial.trial_id))
+
+
+def _prepare_teacher(info: SweepInfo, loaded: Loaded, console: Console, *, local: bool) -> None:
+    """Build data and teacher once, on one trial's resources, before any trial starts."""
+    import ray
+
+    config = middle_trial(loaded)
+    resources = config.resources
+    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=1)(_prepare)
+    with tempfile.TemporaryDirectory(prefix="pdo-teacher-") as folder:
+        note = f"{folder}/progress" if local else None
+        console.print(
+            f"Teacher {config.teacher.arch}: looking for it in {info.store}", soft_wrap=True
+        )
+        future = task.remote(config.model_dump_json(), info.store, info.base_dir, note)
+        shown = 0
+        while not ray.wait([future], timeout=0.5)[0]:
+            shown = _echo(note, shown, console, config)
+        try:
+            row = ray.get(future)
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, PdoError) else None
+            raise cause or PdoError(f"the teacher cannot be built: {error}") from error
+        _echo(note, shown, console, config)
+    how = "found" if row["cached"] else f"built in {row['build_s']:.0f} s"
+    console.print(
+        f"Teacher {how}: val_accuracy {row['val_accuracy']:.4f}, {row['params']:,} params,"
+        f" {row['flops'] / 1e6:.2f} MFLOPs",
+        highlight=False,
+    )
+
+
+def _prepare(config_json: str, store: str, base_dir: str, note: str | None) -> dict[str, Any]:
+    """In a Ray task: the teacher's row."""
+    import torch
+
+    from pdo_search.trial.messages import set_threads
+    from pdo_search.trial.worker import prepare
+
+    config = TrialConfig.model_validate_json(config_json)
+    set_threads(config.resources.cpus)
+
+    def on_epoch(seen: dict[str, float]) -> None:
+        if note is not None:
+            with open(note, "a", encoding="utf-8") as file:
+                file.write(
+                    f"epoch {seen['epoch']:.0f}: train_loss {seen['train_loss']:.4f},"
+                    f" {seen['images_per_s']:.0f} images/s\n"
+                )
+
+    device = torch.device("cuda" if config.resources.gpus else "cpu")
+    return prepare(config, store=store, base_dir=base_dir, device=device, on_epoch=on_epoch).row()
+
+
+def _echo(note: str | None, shown: int, console: Console, config: TrialConfig) -> int:
+    """Print the teacher's epochs that were not shown yet; how many are shown now."""
+    if note is None or not Path(note).exists():
+        return shown
+    lines = Path(note).read_text(encoding="utf-8").splitlines()
+    for line in lines[shown:]:
+        console.print(f"Teacher {config.teacher.arch}: {line}", highlight=False)
+    return len(lines)
+
+
+def middle_trial(loaded: Loaded) -> TrialConfig:
+    """A trial of the experiment: that at the first end of every dimension."""
+    point = {dimension.path: dimension.ends()[0] for dimension in loaded.space}
+    return resolve(loaded.experiment, point)
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """A local directory for what Tune and Train insist on writing."""
+    folder = tempfile.mkdtemp(prefix="pdo-tune-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the sweep as Ctrl-C does: results kept, trials marked."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:
+        # Not the main thread: signals are somebody else's business.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _absolute(path: str) -> str:
+    return path.rstrip("/") if is_uri(path) else str(Path(path).absolute())

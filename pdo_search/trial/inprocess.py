@@ -1,0 +1,76 @@
+"""The worker function inside the Tune trial's own process, which stays warm from trial to trial."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, TypeVar
+
+from pdo_search.config.schema import TrialConfig
+from pdo_search.errors import PdoError
+from pdo_search.trial.messages import Assignment, failure_message, report_message, set_threads
+from pdo_search.trial.protocol import Report
+
+__all__ = ["run_in_process"]
+
+T = TypeVar("T")
+
+
+class InProcessWorker:
+    """The only worker of a trial, on the resources that Tune gave it."""
+
+    rank = 0
+    world_size = 1
+
+    def __init__(self, config: TrialConfig) -> None:
+        import torch
+
+        self.device = torch.device("cuda" if config.resources.gpus > 0 else "cpu")
+        self._timeout = config.limits.trial_timeout
+        self._started = time.monotonic()
+
+    def report(self, report: Report) -> None:
+        """Hand an epoch's results to Tune, which may end the thread here.
+
+        Raises:
+            PdoError: the trial takes longer than ``limits.trial_timeout``.
+        """
+        from ray import tune
+
+        tune.report(report_message(report))
+        late = self._timeout is not None and time.monotonic() - self._started > self._timeout
+        if late and not report.metrics["done"]:
+            raise PdoError(f"took longer than limits.trial_timeout ({self._timeout:g} s)")
+
+    def wrap_model(self, model: T) -> T:
+        """The model itself."""
+        return model
+
+    def should_stop(self) -> bool:
+        """Never: Tune ends the thread."""
+        return False
+
+    def broadcast(self, value: T) -> T:
+        """The value itself."""
+        return value
+
+    def mean(self, values: T) -> T:
+        """The values themselves."""
+        return values
+
+
+def run_in_process(suggestion: dict[str, Any], assignment: Assignment) -> None:
+    """The Tune trainable: one trial. What it raises is reported, not raised.
+
+    An exception would cost the warm process and, for what fails again anyway, a retry; only the
+    death of the process is Tune's to retry.
+    """
+    from ray import tune
+
+    from pdo_search.trial.worker import run_trial
+
+    try:
+        config = assignment.config(suggestion)
+        set_threads(config.resources.cpus)
+        run_trial(config, InProcessWorker(config), places=assignment.places(suggestion))
+    except Exception as error:
+        tune.report(failure_message(error))

@@ -1,0 +1,97 @@
+"""What a trial's processes and the driver tell each other, and how."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pdo_search.config.resolve import resolve
+from pdo_search.config.schema import Experiment, TrialConfig, is_uri
+from pdo_search.errors import Infeasible
+from pdo_search.trial.protocol import Places, Report
+
+__all__ = ["Assignment", "failure_message", "report_message", "set_threads"]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What every trial of a sweep has in common; with a suggestion it makes a trial.
+
+    Attributes:
+        experiment: as JSON.
+        sweep: the sweep's directory, path or URI.
+        store: root of the store.
+        base_dir: folder that relative paths refer to.
+    """
+
+    experiment: str
+    sweep: str
+    store: str
+    base_dir: str
+
+    def config(self, suggestion: dict[str, Any]) -> TrialConfig:
+        """The trial at the suggested point.
+
+        Raises:
+            Infeasible: the point breaks a rule between fields.
+        """
+        return resolve(Experiment.model_validate_json(self.experiment), suggestion["point"])
+
+    def places(self, suggestion: dict[str, Any]) -> Places:
+        """Where the suggested trial reads and writes."""
+        name = suggestion["trial_id"]
+        return Places(
+            store=self.store,
+            checkpoint=f"{self.sweep}/checkpoints/{name}",
+            artifact=f"{self.sweep}/models/{name}",
+            base_dir=self.base_dir,
+            trial_id=name,
+            number=suggestion["number"],
+        )
+
+    def to_dict(self) -> dict[str, str]:
+        """As plain values, for another process."""
+        return asdict(self)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the sweep lies on the local disk."""
+        return not is_uri(self.sweep)
+
+
+def report_message(report: Report) -> dict[str, Any]:
+    """A report as Tune carries it: what the search looks at, and the rest as one text.
+
+    Tune walks through every nested value of a result; a text keeps that short.
+    """
+    metrics = report.metrics
+    message = {
+        "epoch": metrics["epoch"],
+        "stages_done": metrics["stages_done"],
+        "stage_end": metrics["stage_end"],
+        "ended": metrics["done"],
+        "payload": json.dumps({"metrics": metrics, "rows": report.rows}),
+        **{name: value for name, value in metrics.items() if name.startswith("val_")},
+    }
+    if metrics["done"]:
+        message["status"] = "finished"
+    return message
+
+
+def failure_message(error: Exception) -> dict[str, Any]:
+    """The last message of a trial that did not train to its end."""
+    return {
+        "ended": True,
+        "status": "infeasible" if isinstance(error, Infeasible) else "failed",
+        "cause": f"{type(error).__name__}: {error}",
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+
+
+def set_threads(cpus: float) -> None:
+    """Give torch as many threads as there are CPUs: more would take turns with the neighbours."""
+    import torch
+
+    torch.set_num_threads(max(1, int(cpus)))

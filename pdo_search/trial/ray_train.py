@@ -1,0 +1,128 @@
+"""The worker function as the training loop of Ray Train, nested in a Tune trial: several workers.
+
+Measured with Ray 2.60: a nested trial takes seconds to start, since each starts processes that import
+torch again; so one-worker trials run in process, and this adapter is for those that need more.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from pdo_search.config.schema import TrialConfig
+from pdo_search.trial.messages import Assignment, failure_message, report_message, set_threads
+from pdo_search.trial.protocol import Report
+
+__all__ = ["OUTER_CPUS", "run_nested", "worker_resources"]
+
+OUTER_CPUS = 0.001
+"""The outer function only waits; its token is taken from the workers, so that trials fill the
+machine exactly."""
+
+T = TypeVar("T")
+
+
+class TrainWorker:
+    """One of several workers of a trial, in a torch.distributed group."""
+
+    def __init__(self) -> None:
+        from ray import train
+        from ray.train import torch as ray_torch
+
+        context = train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.world_size: int = context.get_world_size()
+        self.device = ray_torch.get_device()
+
+    def report(self, report: Report) -> None:
+        """Pass the results on; every rank calls, rank 0's count."""
+        from ray import train
+
+        train.report(report_message(report))
+
+    def wrap_model(self, model: nn.Module) -> nn.Module:
+        """The model with gradients averaged over ranks, where there are several."""
+        if self.world_size == 1:
+            return model
+        from torch.nn.parallel import DistributedDataParallel
+
+        return DistributedDataParallel(model)
+
+    def should_stop(self) -> bool:
+        """Never: Tune ends the processes."""
+        return False
+
+    def broadcast(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+        if self.world_size == 1:
+            return value
+        from torch import distributed
+
+        box = [value]
+        distributed.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over ranks."""
+        if self.world_size == 1:
+            return values
+        from torch import distributed
+
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total / self.world_size
+
+
+def worker_resources(config: TrialConfig) -> dict[str, float]:
+    """Resources of one worker."""
+    resources = {"CPU": config.resources.cpus - OUTER_CPUS}
+    if config.resources.gpus:
+        resources["GPU"] = config.resources.gpus
+    return resources
+
+
+def run_nested(suggestion: dict[str, Any], assignment: Assignment, scratch: str) -> None:
+    """The Tune trainable: start the workers and wait for them.
+
+    The workers report through Tune themselves; an exception of theirs is reported, not raised. A
+    worker that dies raises here, and Tune tries the trial again from its checkpoint.
+    """
+    from ray import tune
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    try:
+        config = assignment.config(suggestion)
+    except Exception as error:
+        tune.report(failure_message(error))
+        return
+    TorchTrainer(
+        _train_loop,
+        train_loop_config={"suggestion": suggestion, "assignment": assignment.to_dict()},
+        scaling_config=ScalingConfig(
+            num_workers=config.resources.workers,
+            use_gpu=config.resources.gpus > 0,
+            resources_per_worker=worker_resources(config),
+        ),
+        run_config=RunConfig(
+            name=suggestion["trial_id"], storage_path=scratch, callbacks=[TuneReportCallback()]
+        ),
+    ).fit()
+
+
+def _train_loop(message: dict[str, Any]) -> None:
+    """Runs in every worker."""
+    from ray import train
+
+    from pdo_search.trial.worker import run_trial
+
+    assignment = Assignment(**message["assignment"])
+    suggestion = message["suggestion"]
+    try:
+        config = assignment.config(suggestion)
+        set_threads(config.resources.cpus)
+        run_trial(config, TrainWorker(), places=assignment.places(suggestion))
+    except Exception as error:
+        train.report(failure_message(error))
