@@ -69,6 +69,18 @@ class Folder:
         with filesystem.open_input_stream(f"{path}/{name}") as stream:
             return bytes(stream.read())
 
+    def exists(self, name: str) -> bool:
+        """Whether a file is there.
+
+        Raises:
+            InputError: the root is neither a path nor a URI that can be opened.
+        """
+        try:
+            self.read(name)
+        except OSError:
+            return False
+        return True
+
     def names(self, folder: str = "", suffix: str = "") -> list[str]:
         """Names of the files in a sub-folder that end in a suffix, sorted; without hidden ones."""
         return [name for name in self._all(folder) if name.endswith(suffix) and name[0] not in "._"]

@@ -1,4 +1,8 @@
-"""``sweep.json``: what a sweep was asked to do, with what, and where."""
+"""``sweep.json``: what a sweep was asked to do, with what, and where.
+
+Owns the file's fields and the messages for a damaged one. What the experiment means is known to
+``config``; reading runs no code from the file.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import json
 import platform
 import socket
 import subprocess
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,11 +19,22 @@ from typing import Any
 
 from pdo_search.errors import InputError
 from pdo_search.results.files import Folder
+from pdo_search.results.schema import SCHEMA_VERSION
 
 __all__ = ["SWEEP_FILE", "SweepInfo", "read_sweep_file", "write_sweep_file"]
 
 SWEEP_FILE = "sweep.json"
-PACKAGES = ("pdo-search", "ray", "optuna", "torch", "torchvision", "torch-pruning", "pyarrow")
+PACKAGES = (
+    "pdo-search",
+    "ray",
+    "optuna",
+    "torch",
+    "torchvision",
+    "torch-pruning",
+    "pyarrow",
+    "numpy",
+)
+GIT_TIMEOUT_S = 2.0
 
 
 def _versions() -> dict[str, str]:
@@ -31,19 +47,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _revision(folder: str) -> str | None:
-    """The git revision of the experiment's folder, if it has one."""
-    try:
-        result = subprocess.run(
-            ["git", "-C", folder, "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=2,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() if result.returncode == 0 else None
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,13 @@ class SweepInfo:
         mode: ``max`` or ``min``.
         num_trials: trials in all; grows when the sweep is extended.
         store: root of the artifact store.
-        versions: of Python and packages.
-        revision: git revision of the experiment's folder.
+        versions: of Python and packages, when the sweep was made.
+        revision: git revision of this package, ``-dirty`` where files differ from it; None where it
+            is not run from a checkout.
+        base_revision: the same of the experiment's folder.
         host: machine of the driver.
         created_at: UTC, ISO 8601.
+        schema_version: of the tables.
     """
 
     name: str
@@ -77,33 +85,130 @@ class SweepInfo:
     store: str
     versions: dict[str, str] = field(default_factory=_versions)
     revision: str | None = None
+    base_revision: str | None = None
     host: str = field(default_factory=socket.gethostname)
-    created_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
+    created_at: str = field(default_factory=_now)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """Seeds by what they determine."""
+        return {
+            section: self.resolved[section]["seed"]
+            for section in ("search", "task")
+            if "seed" in self.resolved.get(section, {})
+        }
 
 
-def write_sweep_file(sweep: str, info: SweepInfo) -> None:
-    """Write ``sweep.json``, replacing an earlier one."""
-    content = asdict(info)
-    content["revision"] = info.revision or _revision(info.base_dir)
-    Folder(sweep).write(SWEEP_FILE, json.dumps(content, indent=1).encode())
+def write_sweep_file(sweep: str | Path, info: SweepInfo) -> SweepInfo:
+    """Write ``sweep.json``, replacing an earlier one; what was written, revisions filled in.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    content = asdict(info) | {
+        "revision": info.revision or _revision(Path(__file__)),
+        "base_revision": info.base_revision or _revision(Path(info.file)),
+    }
+    text = json.dumps(content | {"seeds": info.seeds}, indent=1, default=str)
+    Folder(sweep).write(SWEEP_FILE, text.encode())
+    return SweepInfo(**content)
 
 
 def read_sweep_file(sweep: str | Path) -> SweepInfo:
     """Read ``sweep.json``.
 
     Raises:
-        InputError: the directory holds no sweep, or a damaged one.
+        InputError: the directory holds no sweep, a damaged one, or one of a newer version.
     """
+    folder = Folder(sweep)
+    file = f"{folder.root}/{SWEEP_FILE}"
     try:
-        content = json.loads(Folder(sweep).read(SWEEP_FILE))
-        return SweepInfo(**content)
-    except OSError:
+        data = folder.read(SWEEP_FILE)
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             "is no sweep directory: it has no sweep.json",
-            file=sweep,
-            remedy="give the directory that `pdo-search run` printed",
+            file=folder.root,
+            remedy="give the directory that `pdo-search run` printed, such as results/digits",
         ) from None
-    except (ValueError, TypeError) as error:
+    except OSError as error:
+        raise InputError(f"cannot be read: {error}", file=file) from None
+    try:
+        return _checked(json.loads(data))
+    except (ValueError, RecursionError) as error:
         raise InputError(
-            f"is damaged: {error}", file=f"{sweep}/{SWEEP_FILE}", remedy="restore it from a copy"
+            f"is damaged: {error}",
+            file=file,
+            remedy="restore it from a copy; the tables beside it can be read without it",
         ) from None
+    except InputError as error:
+        raise error.at(file=file) from None
+
+
+def _checked(content: Any) -> SweepInfo:
+    """The content of a file, every field of the type it should have; unknown fields are ignored.
+
+    Raises:
+        ValueError: a field is missing or of another type.
+        InputError: the file is of a newer version.
+    """
+    if not isinstance(content, dict):
+        raise ValueError("it is no JSON object")
+    if (
+        isinstance(content.get("schema_version"), int)
+        and content["schema_version"] > SCHEMA_VERSION
+    ):
+        raise InputError(
+            "was written by a newer version of pdo-search",
+            path="schema_version",
+            value=content["schema_version"],
+            remedy=f"this one reads up to version {SCHEMA_VERSION}: upgrade",
+        )
+    values = {}
+    for expected in fields(SweepInfo):
+        if expected.name in content:
+            values[expected.name] = _typed(expected.name, content[expected.name])
+        elif expected.default is MISSING and expected.default_factory is MISSING:
+            raise ValueError(f"the field {expected.name!r} is missing")
+    if values["mode"] not in ("max", "min"):
+        raise ValueError(f"the field 'mode' is max or min, not {values['mode']!r}")
+    return SweepInfo(**values)
+
+
+_KINDS: Mapping[str, type] = {
+    "given": dict,
+    "resolved": dict,
+    "versions": dict,
+    "num_trials": int,
+    "schema_version": int,
+}
+_OPTIONAL = ("revision", "base_revision")
+
+
+def _typed(name: str, value: Any) -> Any:
+    kind = _KINDS.get(name, str)
+    right = isinstance(value, kind) and not isinstance(value, bool)
+    if not right and not (value is None and name in _OPTIONAL):
+        raise ValueError(f"the field {name!r} is not of type {kind.__name__}")
+    return value
+
+
+def _revision(file: Path) -> str | None:
+    """The git revision that a file belongs to, if it is tracked in a checkout."""
+
+    def git(*words: str) -> str | None:
+        try:
+            result = subprocess.run(
+                ["git", "-C", str(file.parent), *words],
+                capture_output=True,
+                text=True,
+                timeout=GIT_TIMEOUT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return result.stdout.strip() if result.returncode == 0 else None
+
+    if not git("ls-files", "--error-unmatch", "--", file.name):
+        return None
+    return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")

@@ -10,25 +10,21 @@ from __future__ import annotations
 import io
 import logging
 import math
-import numbers
 import re
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdo_search.errors import InputError, StoreError
+from pdo_search.results.cells import cell
 from pdo_search.results.files import Folder
-from pdo_search.results.params import PARAM, encode_param
+from pdo_search.results.params import PARAM
 from pdo_search.results.schema import (
     SCHEMA_VERSION,
     TABLES,
     VERSION_METADATA,
     Col,
-    Column,
-    Table,
     Type,
     all_columns,
     arrow_schema,
@@ -43,9 +39,9 @@ log = logging.getLogger(__name__)
 
 BLOCK = 64
 BLOCKS_KEPT = 8
+PARAM_TYPES = ("int64", "float64", "bool", "string")
 SHARE_OF_TIME = 0.1
 _PART = re.compile(r"part-(\d{5,})\.parquet")
-_INT64 = range(-(2**63), 2**63)
 
 Key = tuple[Any, ...]
 Row = dict[str, Any]
@@ -105,7 +101,7 @@ class TableWriter:
             ValueError: a column is unknown, missing or of the wrong type; nothing was changed.
         """
         columns = self._columns[table]
-        cells = {name: _cell(table, columns, name, value) for name, value in row.items()}
+        cells = {name: cell(table, columns, name, value) for name, value in row.items()}
         try:
             key = tuple(cells[name] for name in TABLES[table].key)
         except KeyError as error:
@@ -196,6 +192,7 @@ class TableWriter:
         if block is None:
             stored = self._keys[table].get(number)
             block = self._decoded(table, self._stored_part(table, number)) if stored else {}
+            self._keys[table][number] = set(block)
         blocks[number] = block
         self._evict(table)
         return block
@@ -232,6 +229,8 @@ class TableWriter:
             raise StoreError(f"{self.folder.root}/{name} cannot be read: {error}") from error
         try:
             part = _parsed(table, number, data)
+        except MemoryError:
+            raise
         except Exception as error:  # Whatever the parser makes of arbitrary bytes.
             aside = self.folder.set_aside(name)
             self.damaged.append(aside)
@@ -245,7 +244,7 @@ class TableWriter:
         for number, part in parts.items():
             for field in part.schema:
                 if field.name.startswith(PARAM):
-                    stored = {"double": "float64"}.get(str(field.type), str(field.type))
+                    stored = _type_name(field)
                     path = field.name.removeprefix(PARAM)
                     if self._params.setdefault(path, stored) != stored:
                         raise InputError(
@@ -271,6 +270,11 @@ class TableWriter:
         return {tuple(row[n] for n in TABLES[table].key): {**empty, **row} for row in rows}
 
 
+def _type_name(field: pa.Field) -> Any:
+    """The schema's name of an Arrow type that a dimension can have."""
+    return {"double": "float64"}.get(str(field.type), str(field.type))
+
+
 def _path(table: str, number: int) -> str:
     return f"{table}/part-{number:05d}.parquet"
 
@@ -293,8 +297,11 @@ def _parsed(table: str, number: int, data: bytes) -> pa.Table:
     part.validate(full=True)
     expected = {field.name: field.type for field in arrow_schema(TABLES[table], {})}
     for field in part.schema:
-        if field.type != expected.get(field.name, field.type):
-            raise ValueError(f"{field.name} is {field.type}, not {expected[field.name]}")
+        is_param = field.name.startswith(PARAM)
+        if field.type != expected.get(field.name, field.type) or (
+            is_param and _type_name(field) not in PARAM_TYPES
+        ):
+            raise ValueError(f"the column {field.name} has the type {field.type}")
     keys = list(zip(*(part[name].to_pylist() for name in TABLES[table].key), strict=True))
     if any(None in key or key[0] // BLOCK != number for key in keys) or len(set(keys)) < len(keys):
         raise ValueError("its keys are not those of this block")
@@ -316,70 +323,3 @@ def _check_version(file: str, table: str, part: pa.Table) -> None:
             file=file,
             remedy="go on with that version (sweep.json names it), or a newer one",
         )
-
-
-def _cell(table: str, columns: Mapping[str, Column], name: str, value: Any) -> Any:
-    """A value as its column holds it.
-
-    Raises:
-        ValueError: the column is unknown, or the value is none of its type.
-    """
-    column = columns.get(name)
-    if column is None:
-        raise ValueError(f"{table} has no column {name!r}")
-    if value is None:
-        if column.required:
-            raise ValueError(f"{table}.{name} cannot be null")
-        return None
-    if isinstance(value, Enum):
-        value = value.value
-    if name.startswith(PARAM):
-        value = encode_param(value, column.dtype)
-    try:
-        return _CONVERSIONS[column.dtype](value)
-    except (TypeError, ValueError, OverflowError, OSError):
-        raise ValueError(f"{table}.{name} is {column.dtype}, not {value!r}") from None
-
-
-def _integer(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or int(value) != value:
-        raise TypeError
-    if int(value) not in _INT64:
-        raise OverflowError
-    return int(value)
-
-
-def _float(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError
-    return float(value) if math.isfinite(value) else math.nan
-
-
-def _bool(value: Any) -> bool:
-    if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
-        raise TypeError
-    return bool(value)
-
-
-def _string(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    # What UTF-8 cannot hold (a lone surrogate in an error's text) must not keep a block unwritten.
-    return value.encode("utf-8", "replace").decode()
-
-
-def _timestamp(value: Any) -> datetime:
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise ValueError
-        return value.astimezone(UTC)
-    return datetime.fromtimestamp(float(value), UTC)
-
-
-_CONVERSIONS = {
-    "int64": _integer,
-    "float64": _float,
-    "bool": _bool,
-    "string": _string,
-    "timestamp": _timestamp,
-}

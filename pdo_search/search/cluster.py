@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import secrets
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -79,16 +80,13 @@ def connect(address: str, *, dashboard: bool) -> list[Capacity]:
     Raises:
         PdoError: there is no cluster, or it refuses this client.
     """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address == "local":
+        _secure()
     import ray
 
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     settings = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     if address == "local":
-        # Ray 2.59 and later would write a token file into the home directory when the mode is
-        # unset; a token of this run's own leaves nothing behind and lets nobody else in.
-        if "RAY_AUTH_MODE" not in os.environ:
-            os.environ["RAY_AUTH_MODE"] = "token"
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray.init(
             address="local",
             include_dashboard=dashboard,
@@ -101,6 +99,22 @@ def connect(address: str, *, dashboard: bool) -> list[Capacity]:
         except Exception as error:
             raise PdoError(explained(error)) from error
     return [_capacity(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def _secure() -> None:
+    """Choose how a local Ray authenticates, where the user has not.
+
+    With the mode unset, Ray 2.59 and later write a token file into the home directory. A token of
+    this run's own leaves nothing behind and lets nobody else in. Ray reads the mode when it is
+    imported, so in a process that has imported it already the mode stays what it was then: off.
+    """
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    if "ray" in sys.modules:
+        os.environ["RAY_AUTH_MODE"] = "disabled"
+        return
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def explained(error: Exception) -> str:

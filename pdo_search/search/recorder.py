@@ -7,23 +7,18 @@ there already is not written again, so that a trial that goes on may report its 
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from ray.tune import Callback
 
-from pdo_search.results.schema import PARAM, TABLES, TrialStatus
+from pdo_search.results.schema import TABLES, TrialStatus, param_column
 from pdo_search.results.writer import TableWriter
 from pdo_search.search.progress import Progress
 from pdo_search.search.scheduler import AshaScheduler
 
 __all__ = ["Recorder"]
-
-log = logging.getLogger(__name__)
-
-FLUSH_EVERY_S = 1.0
 
 
 class Recorder(Callback):  # type: ignore[misc]
@@ -54,10 +49,13 @@ class Recorder(Callback):  # type: ignore[misc]
         self._metric = metric
         self._seed = seed
         self._end_index = end_index
-        self._flushed_at = time.monotonic()
         self._running: dict[int, dict[str, Any]] = {}
         self._attempt_at: dict[int, float] = {}
         self._attempts: dict[int, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks for a restore that this product does not use."""
+        return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial begins, or begins again."""
@@ -69,7 +67,7 @@ class Recorder(Callback):  # type: ignore[misc]
             "status": TrialStatus.RUNNING.value,
             "seed": self._seed,
             "attempt": self._earlier_attempts(number) + 1,
-            **{f"{PARAM}{path}": value for path, value in suggestion["point"].items()},
+            **{param_column(path): value for path, value in suggestion["point"].items()},
         }
         if not self.writer.has("trials", row):
             row["started_at"] = now
@@ -78,7 +76,7 @@ class Recorder(Callback):  # type: ignore[misc]
         self._running[number] = row
         self.writer.upsert("trials", row)
         self._progress.started(row)
-        self._flush()
+        self.writer.flush(force=False)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
@@ -108,7 +106,7 @@ class Recorder(Callback):  # type: ignore[misc]
             self._end(
                 identity, TrialStatus(result["status"]), decision or "raised", result.get("cause")
             )
-        self._flush()
+        self.writer.flush(force=False)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial is over; where it has not said so itself, the scheduler stopped it."""
@@ -162,16 +160,11 @@ class Recorder(Callback):  # type: ignore[misc]
         self._progress.ended(number, status, cause)
         self.writer.flush()
 
-    def _flush(self) -> None:
-        if time.monotonic() - self._flushed_at >= FLUSH_EVERY_S:
-            self.writer.flush()
-            self._flushed_at = time.monotonic()
-
     def _earlier_attempts(self, number: int) -> int:
         if number in self._attempts:
             return self._attempts[number]
-        found = (r for r in self.writer.rows("trials") if r["number"] == number)
-        return int(next(found, {}).get("attempt") or 0)
+        earlier = self.writer.get("trials", number)
+        return int(earlier["attempt"]) if earlier else 0
 
     def _keep_traceback(self, trial_id: str, text: str) -> None:
         self.writer.folder.write(f"errors/{trial_id}.txt", text.encode())

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pdo_search.config.schema import SchedulerConfig
-from pdo_search.config.space import Dimension, Space
-from pdo_search.results.schema import PARAM, TrialStatus
+from pdo_search.config.space import Space
+from pdo_search.results.schema import TrialStatus, point_of
 from pdo_search.search.scheduler import Observation
 from pdo_search.search.searcher import PastTrial, Requeued
 
@@ -96,25 +96,6 @@ def plan_resume(
         end_index=1
         + max((int(r["end_index"]) for r in rows if r.get("end_index") is not None), default=-1),
     )
-
-
-def point_of(row: Row, space: Space) -> dict[str, Any]:
-    """The values of the dimensions in a trial's row, in their own types."""
-    return {d.path: _typed(d, row.get(f"{PARAM}{d.path}")) for d in space}
-
-
-def _typed(dimension: Dimension, value: Any) -> Any:
-    """A stored value as the dimension has it: choices of mixed kinds are stored as text."""
-    if dimension.kind == "int":
-        return int(value)
-    if dimension.kind == "float":
-        return float(value)
-    same = [
-        c
-        for c in dimension.choices
-        if c == value and isinstance(c, bool) == isinstance(value, bool)
-    ]
-    return (same or [c for c in dimension.choices if c is not None and str(c) == str(value)])[0]
 
 
 def _time(row: Row) -> float:

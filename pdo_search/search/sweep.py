@@ -30,7 +30,7 @@ from pdo_search.config.schema import ResourcesConfig, TrialConfig, is_uri
 from pdo_search.errors import InputError, PdoError
 from pdo_search.log import log_to_file
 from pdo_search.results.files import Folder
-from pdo_search.results.schema import param_type
+from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo, read_sweep_file, write_sweep_file
 from pdo_search.results.writer import TableWriter
 from pdo_search.search.cluster import check_local, connect, disconnect, slots
@@ -87,7 +87,7 @@ def new_sweep(
         loaded = parse_experiment(tree, file=loaded.file, base_dir=loaded.base_dir)
         experiment = loaded.experiment
     root = _absolute(experiment.output.root)
-    if Folder(f"{root}/{experiment.name}").exists(SWEEP_FILE):
+    if SWEEP_FILE in Folder(f"{root}/{experiment.name}").names():
         raise InputError(
             "the sweep's directory exists already",
             file=loaded.file,
@@ -156,8 +156,7 @@ def run_sweep(info: SweepInfo, sweep: str, *, address: str, console: Console) ->
     os.environ.update(TUNE_SETTINGS)
     with only_driver(sweep), log_to_file(sweep), _scratch() as scratch, _terminable():
         write_sweep_file(sweep, info)
-        params = {d.path: param_type(d) for d in loaded.space}
-        writer = TableWriter(sweep, params)
+        writer = TableWriter(sweep, param_types(loaded.space))
         interrupted = False
         nodes = connect(address, dashboard=experiment.resources.uses_train)
         try:
