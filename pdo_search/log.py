@@ -32,16 +32,16 @@ def log_to_file(sweep: str) -> Iterator[None]:
     level = ours.level
     ours.setLevel(logging.INFO)
     root.addHandler(handler)
-    silenced = [(logger, logger.propagate) for logger in map(logging.getLogger, NOISY)]
-    for logger, _ in silenced:
-        logger.addHandler(handler)
+    silenced = [(n, n.handlers, n.propagate) for n in map(logging.getLogger, NOISY)]
+    for logger, _, _ in silenced:
+        logger.handlers = [handler]
         logger.propagate = False
     try:
         yield
     finally:
         root.removeHandler(handler)
-        for logger, propagate in silenced:
-            logger.removeHandler(handler)
+        for logger, handlers, propagate in silenced:
+            logger.handlers = handlers
             logger.propagate = propagate
         ours.setLevel(level)
         handler.close()

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import difflib
-import io
-import logging
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pdo_search.errors import InputError, PdoError
 from pdo_search.results.files import Folder
-from pdo_search.results.schema import TABLES, TrialStatus, arrow_schema
+from pdo_search.results.params import PARAM
+from pdo_search.results.parts import parse_part
+from pdo_search.results.ranking import finished, pareto_front, ranked
+from pdo_search.results.schema import TABLES, Col, Table, arrow_schema
 from pdo_search.results.sweepfile import SweepInfo, read_sweep_file
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 __all__ = ["Sweep", "open_sweep"]
 
-log = logging.getLogger(__name__)
+LEADERBOARD = (
+    Col.TRIAL_ID,
+    Col.STATUS,
+    Col.OBJECTIVE,
+    Col.VAL_ACCURACY,
+    Col.PARAMS,
+    Col.FLOPS,
+    Col.LATENCY_MS,
+    Col.EPOCHS_DONE,
+    Col.WALL_S,
+)
 
 
 def open_sweep(path: str | Path) -> Sweep:
@@ -31,11 +42,16 @@ def open_sweep(path: str | Path) -> Sweep:
     Raises:
         InputError: it is no sweep, or ``sweep.json`` is damaged.
     """
-    return Sweep(str(path), read_sweep_file(path))
+    info = read_sweep_file(path)
+    return Sweep(Folder(path).root, info)
 
 
 class Sweep:
     """A sweep's tables as DataFrames. Each is read when first used; ``refresh`` forgets them.
+
+    Whole numbers and truth values are NumPy's where none is missing, and pandas' nullable ones
+    where some are; times are in UTC. What the columns mean is in ``pdo_search.results.schema`` and
+    in the files' metadata.
 
     Attributes:
         path: the sweep's directory.
@@ -45,6 +61,9 @@ class Sweep:
     def __init__(self, path: str, info: SweepInfo) -> None:
         self.path = path
         self.info = info
+
+    def __repr__(self) -> str:
+        return f"Sweep({self.path!r}, {len(self.trials)} of {self.info.num_trials} trials)"
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -58,7 +77,7 @@ class Sweep:
 
     @cached_property
     def stages(self) -> pd.DataFrame:
-        """One row per trial and stage."""
+        """One row per trial and finished stage."""
         return self._read("stages")
 
     @cached_property
@@ -72,90 +91,120 @@ class Sweep:
         return self._read("composites")
 
     def refresh(self) -> Sweep:
-        """Read the tables again when next used; returns the sweep itself."""
+        """Read everything again when next used; returns the sweep itself."""
         for name in TABLES:
             self.__dict__.pop(name, None)
+        self.info = read_sweep_file(self.path)
         return self
 
-    def finished(self) -> pd.DataFrame:
-        """The trials that trained to their end, best first."""
-        trials = self.trials[self.trials["status"] == TrialStatus.FINISHED.value]
-        return trials.sort_values(
-            ["objective", "number"], ascending=[self.info.mode == "min", True], kind="stable"
-        )
-
     def best(self) -> pd.Series[Any]:
-        """The finished trial with the best value of the sweep's metric.
+        """The finished trial with the best objective, named by its trial_id.
 
         Its value is biased upwards, as the best of many measured on the same examples.
 
         Raises:
             PdoError: no trial has finished.
         """
-        finished = self.finished()
-        if finished.empty:
-            raise PdoError(f"{self.path}: no trial has finished yet")
-        return finished.iloc[0]
+        candidates = finished(self.trials, self.info.mode)
+        if candidates.empty:
+            states = self.trials[Col.STATUS].value_counts()
+            counts = ", ".join(f"{count} {status}" for status, count in states.items())
+            raise PdoError(f"{self.path}: no trial has finished yet ({counts or 'none started'})")
+        best = candidates.iloc[0]
+        return best.rename(best[Col.TRIAL_ID])
 
-    def pareto(self, x: str = "flops", y: str = "val_accuracy") -> pd.DataFrame:
-        """Finished trials that no other beats in both columns, cheapest first.
+    def leaderboard(self, n: int = 10) -> pd.DataFrame:
+        """The n best trials: finished ones by objective, stopped ones below; main columns only."""
+        trials = ranked(self.trials, self.info.mode).head(n)
+        params = [name for name in trials.columns if name.startswith(PARAM)]
+        return trials[[*LEADERBOARD, *params]]
+
+    def pareto(self, x: str = Col.FLOPS, y: str = Col.VAL_ACCURACY) -> pd.DataFrame:
+        """Finished trials that none other beats in both columns, best in ``x`` first.
 
         Args:
             x: a column that has a better direction, such as ``flops``.
             y: another.
 
         Raises:
-            InputError: a column is unknown, or has no better direction.
+            InputError: a column is unknown, or neither direction of it is better.
         """
-        finished = self.finished()
-        signed = [finished[name] * _sign(name) for name in (x, y)]
-        kept, best_y = [], float("-inf")
-        order = sorted(range(len(finished)), key=lambda i: (-signed[0].iloc[i], -signed[1].iloc[i]))
-        for i in order:
-            if signed[1].iloc[i] > best_y:
-                kept.append(i)
-                best_y = signed[1].iloc[i]
-        return finished.iloc[kept]
+        return pareto_front(self.trials, x, y, self.info.mode)
 
-    def model_path(self, trial_id: str, column: str = "model") -> str:
+    def model_path(self, trial_id: str, column: str = Col.MODEL) -> str:
         """Directory of a trial's saved student (or ``composite``), for ``load_model``.
 
         Raises:
             InputError: the trial is unknown, or saved none.
         """
-        found = self.trials[self.trials["trial_id"] == trial_id]
-        saved = None if found.empty else found.iloc[0][column]
+        found = self.trials[self.trials[Col.TRIAL_ID] == trial_id]
+        if found.empty:
+            raise InputError(
+                "no such trial",
+                file=self.path,
+                value=trial_id,
+                remedy="the `trial_id` column of the trials names them, such as t0007",
+            )
+        saved = found.iloc[0][column]
         if not isinstance(saved, str):
-            raise InputError(f"trial {trial_id!r} has saved no {column}", file=self.path)
+            status = found.iloc[0][Col.STATUS]
+            raise InputError(
+                f"trial {trial_id}, {status}, has saved no {column}",
+                file=self.path,
+                remedy="finished trials save theirs",
+            )
+        relative = PurePosixPath(saved)
+        if relative.is_absolute() or ".." in relative.parts:
+            raise InputError(f"the {column} of {trial_id} lies outside of the sweep", value=saved)
         return f"{self.path}/{saved}"
 
     def _read(self, name: str) -> pd.DataFrame:
-        """All parts of a table; a part that cannot be read is named and left out."""
-        import pyarrow as pa
-        from pyarrow import parquet
+        """All parts of a table, by key.
 
-        folder = Folder(self.path)
-        parts = []
+        Raises:
+            InputError: a part cannot be read.
+        """
+        import pyarrow as pa
+
+        folder, table = Folder(self.path), TABLES[name]
+        parts = [arrow_schema(table, {}).empty_table()]
         for file in folder.names(name, ".parquet"):
             try:
-                parts.append(parquet.read_table(io.BytesIO(folder.read(f"{name}/{file}"))))
-            except (pa.ArrowException, OSError, ValueError) as error:
-                log.warning(
-                    "%s/%s/%s cannot be read and is left out: %s", self.path, name, file, error
-                )
-        if not parts:
-            return arrow_schema(TABLES[name], {}).empty_table().to_pandas()
-        frame: pd.DataFrame = pa.concat_tables(parts, promote_options="default").to_pandas()
-        return frame.sort_values(["number", *TABLES[name].key], ignore_index=True)
+                parts.append(parse_part(table, folder.read(f"{name}/{file}")))
+            except FileNotFoundError:
+                continue  # Set aside by the writer, just now.
+            except InputError as error:
+                raise error.at(file=f"{self.path}/{name}/{file}") from None
+            except MemoryError:
+                raise
+            except Exception as error:  # Whatever the parser makes of arbitrary bytes.
+                raise InputError(
+                    f"is damaged: {error}",
+                    file=f"{self.path}/{name}/{file}",
+                    remedy="move it away to read the rest; `pdo-search resume` does the same",
+                ) from None
+        try:
+            whole = pa.concat_tables(parts, promote_options="default")
+        except pa.ArrowException as error:
+            raise InputError(
+                f"has parts that contradict each other: {error}", file=f"{self.path}/{name}"
+            ) from None
+        return _frame(table, whole)
 
 
-def _sign(name: str) -> int:
-    known = {c.name: c.better for c in TABLES["trials"].columns if c.better}
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        raise InputError(
-            "is no column of trials with a better direction",
-            path=name,
-            remedy=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}",
-        )
-    return 1 if known[name] == "max" else -1
+def _frame(table: Table, rows: pa.Table) -> pd.DataFrame:
+    """The rows as a DataFrame, in the order of keys; parameters after the seed."""
+    import pandas as pd
+    import pyarrow as pa
+
+    nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    frame = rows.to_pandas(ignore_metadata=True)
+    for field in rows.schema:
+        if field.type in nullable and rows[field.name].null_count:
+            frame[field.name] = rows[field.name].to_pandas(types_mapper=nullable.get)
+    frame = frame.sort_values(list(table.key), ignore_index=True)
+    fixed = [name for name in frame.columns if not name.startswith(PARAM)]
+    params = [name for name in frame.columns if name.startswith(PARAM)]
+    after = fixed.index(Col.SEED) + 1 if Col.SEED in fixed else len(fixed)
+    found: pd.DataFrame = frame[[*fixed[:after], *params, *fixed[after:]]]
+    return found

@@ -30,6 +30,7 @@ __all__ = [
     "PARAM",
     "SCHEMA_VERSION",
     "TABLES",
+    "TRIALS",
     "VAL_METRICS",
     "Col",
     "Column",

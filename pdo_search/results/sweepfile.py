@@ -93,10 +93,11 @@ class SweepInfo:
     @property
     def seeds(self) -> dict[str, int]:
         """Seeds by what they determine."""
+        sections = {name: self.resolved.get(name) for name in ("search", "task")}
         return {
-            section: self.resolved[section]["seed"]
-            for section in ("search", "task")
-            if "seed" in self.resolved.get(section, {})
+            name: section["seed"]
+            for name, section in sections.items()
+            if isinstance(section, dict) and "seed" in section
         }
 
 

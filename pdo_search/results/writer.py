@@ -20,10 +20,9 @@ from pdo_search.errors import InputError, StoreError
 from pdo_search.results.cells import cell
 from pdo_search.results.files import Folder
 from pdo_search.results.params import PARAM
+from pdo_search.results.parts import parse_part, type_name
 from pdo_search.results.schema import (
-    SCHEMA_VERSION,
     TABLES,
-    VERSION_METADATA,
     Col,
     Type,
     all_columns,
@@ -39,7 +38,6 @@ log = logging.getLogger(__name__)
 
 BLOCK = 64
 BLOCKS_KEPT = 8
-PARAM_TYPES = ("int64", "float64", "bool", "string")
 SHARE_OF_TIME = 0.1
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 
@@ -229,6 +227,8 @@ class TableWriter:
             raise StoreError(f"{self.folder.root}/{name} cannot be read: {error}") from error
         try:
             part = _parsed(table, number, data)
+        except InputError as error:
+            raise error.at(file=f"{self.folder.root}/{name}") from None
         except MemoryError:
             raise
         except Exception as error:  # Whatever the parser makes of arbitrary bytes.
@@ -236,7 +236,12 @@ class TableWriter:
             self.damaged.append(aside)
             log.warning("%s is damaged and was set aside as %s: %s", name, aside, error)
             return None
-        _check_version(f"{self.folder.root}/{name}", table, part)
+        if unknown := _unknown_column(table, part):
+            raise InputError(
+                f"has a column that this version of pdo-search does not know: {unknown}",
+                file=f"{self.folder.root}/{name}",
+                remedy="go on with the version that wrote it, which sweep.json names",
+            )
         return part
 
     def _adopt_params(self, parts: Mapping[int, pa.Table]) -> None:
@@ -244,7 +249,7 @@ class TableWriter:
         for number, part in parts.items():
             for field in part.schema:
                 if field.name.startswith(PARAM):
-                    stored = _type_name(field)
+                    stored = type_name(field)
                     path = field.name.removeprefix(PARAM)
                     if self._params.setdefault(path, stored) != stored:
                         raise InputError(
@@ -270,11 +275,6 @@ class TableWriter:
         return {tuple(row[n] for n in TABLES[table].key): {**empty, **row} for row in rows}
 
 
-def _type_name(field: pa.Field) -> Any:
-    """The schema's name of an Arrow type that a dimension can have."""
-    return {"double": "float64"}.get(str(field.type), str(field.type))
-
-
 def _path(table: str, number: int) -> str:
     return f"{table}/part-{number:05d}.parquet"
 
@@ -291,35 +291,15 @@ def _parsed(table: str, number: int, data: bytes) -> pa.Table:
     Raises:
         Exception: it is damaged, or no block of this table.
     """
-    from pyarrow import parquet
-
-    part = parquet.ParquetFile(io.BytesIO(data)).read()
-    part.validate(full=True)
-    expected = {field.name: field.type for field in arrow_schema(TABLES[table], {})}
-    for field in part.schema:
-        is_param = field.name.startswith(PARAM)
-        if field.type != expected.get(field.name, field.type) or (
-            is_param and _type_name(field) not in PARAM_TYPES
-        ):
-            raise ValueError(f"the column {field.name} has the type {field.type}")
+    part = parse_part(TABLES[table], data)
     keys = list(zip(*(part[name].to_pylist() for name in TABLES[table].key), strict=True))
     if any(None in key or key[0] // BLOCK != number for key in keys) or len(set(keys)) < len(keys):
         raise ValueError("its keys are not those of this block")
     return part
 
 
-def _check_version(file: str, table: str, part: pa.Table) -> None:
-    """Refuse what this version would lose by rewriting it."""
-    stored = (part.schema.metadata or {}).get(VERSION_METADATA.encode(), b"0")
-    unknown = [
-        name
-        for name in part.schema.names
-        if name not in TABLES[table].by_name and not name.startswith(PARAM)
-    ]
-    if not stored.isdigit() or int(stored) > SCHEMA_VERSION or unknown:
-        raise InputError(
-            "was written by another version of pdo-search"
-            + (f": the column {unknown[0]!r} is unknown here" if unknown else ""),
-            file=file,
-            remedy="go on with that version (sweep.json names it), or a newer one",
-        )
+def _unknown_column(table: str, part: pa.Table) -> str | None:
+    """A column that rewriting the block would lose."""
+    known = TABLES[table].by_name
+    names = (name for name in part.schema.names if not name.startswith(PARAM))
+    return next((name for name in names if name not in known), None)

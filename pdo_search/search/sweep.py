@@ -161,7 +161,7 @@ def run_sweep(info: SweepInfo, sweep: str, *, address: str, console: Console) ->
         nodes = connect(address, dashboard=experiment.resources.uses_train)
         try:
             at_once = slots(experiment.resources, nodes)
-            _prepare_teacher(info, loaded, console, local=address == "local")
+            _prepare_teacher(info, loaded, console, at_once if address == "local" else 0)
             interrupted = _tune(info, loaded, sweep, writer, at_once, scratch, console)
         except KeyboardInterrupt:
             interrupted = True
@@ -295,19 +295,21 @@ def _trial_name(trial: Any) -> str:
     return str(trial.config.get("trial_id", trial.trial_id))
 
 
-def _prepare_teacher(info: SweepInfo, loaded: Loaded, console: Console, *, local: bool) -> None:
-    """Build data and teacher once, on one trial's resources, before any trial starts."""
+def _prepare_teacher(info: SweepInfo, loaded: Loaded, console: Console, local_slots: int) -> None:
+    """Build data and teacher once, before any trial starts: on one trial's resources, with the CPUs
+    of all slots where they are of this machine."""
     import ray
 
     config = middle_trial(loaded)
-    resources = config.resources
-    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=1)(_prepare)
+    resources, local = config.resources, local_slots > 0
+    cpus = resources.cpus * max(1, local_slots) * resources.workers
+    task = ray.remote(num_cpus=cpus, num_gpus=resources.gpus, max_retries=1)(_prepare)
     with tempfile.TemporaryDirectory(prefix="pdo-teacher-") as folder:
         note = f"{folder}/progress" if local else None
         console.print(
             f"Teacher {config.teacher.arch}: looking for it in {info.store}", soft_wrap=True
         )
-        future = task.remote(config.model_dump_json(), info.store, info.base_dir, note)
+        future = task.remote(config.model_dump_json(), info.store, info.base_dir, cpus, note)
         shown = 0
         while not ray.wait([future], timeout=0.5)[0]:
             shown = _echo(note, shown, console, config)
@@ -325,7 +327,9 @@ def _prepare_teacher(info: SweepInfo, loaded: Loaded, console: Console, *, local
     )
 
 
-def _prepare(config_json: str, store: str, base_dir: str, note: str | None) -> dict[str, Any]:
+def _prepare(
+    config_json: str, store: str, base_dir: str, cpus: float, note: str | None
+) -> dict[str, Any]:
     """In a Ray task: the teacher's row."""
     import torch
 
@@ -333,7 +337,7 @@ def _prepare(config_json: str, store: str, base_dir: str, note: str | None) -> d
     from pdo_search.trial.worker import prepare
 
     config = TrialConfig.model_validate_json(config_json)
-    set_threads(config.resources.cpus)
+    set_threads(cpus)
 
     def on_epoch(seen: dict[str, float]) -> None:
         if note is not None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pdo_search.config.schema import TaskConfig
@@ -104,14 +106,14 @@ def build_image_classification(config: TaskConfig, base_dir: Path | None) -> Ima
         other_transfer=config.transfer_data is not None,
     )
     inputs, labels = (
-        torch.from_numpy(np.ascontiguousarray(pictures.inputs)),
+        _tensor(pictures.inputs),
         torch.from_numpy(pictures.labels),
     )
     everything = Examples(inputs, labels, torch.arange(len(labels)))
     splits = {split: everything.select(torch.from_numpy(i)) for split, i in indices.items()}
     if pictures.test_inputs is not None and pictures.test_labels is not None:
         test_labels = torch.from_numpy(pictures.test_labels)
-        test_inputs = torch.from_numpy(np.ascontiguousarray(pictures.test_inputs))
+        test_inputs = _tensor(pictures.test_inputs)
         ids = torch.arange(len(test_labels)) + TEST_IDS
         splits[Split.TEST] = Examples(test_inputs, test_labels, ids)
     if config.transfer_data is not None:
@@ -129,7 +131,7 @@ def build_image_classification(config: TaskConfig, base_dir: Path | None) -> Ima
 
 def _as_transfer(other: Pictures, like: Examples, class_names: tuple[str, ...]) -> Examples:
     """Another source's pictures in the shape of ours; labels only where the classes are the same."""
-    inputs = torch.from_numpy(np.ascontiguousarray(other.inputs))
+    inputs = _tensor(other.inputs)
     channels = like.inputs.shape[1]
     if inputs.shape[1] != channels:
         grey = inputs.float().mean(dim=1, keepdim=True).to(inputs.dtype)
@@ -145,6 +147,11 @@ def _as_transfer(other: Pictures, like: Examples, class_names: tuple[str, ...]) 
     if other.class_names != class_names:
         labels = torch.full_like(labels, -1)
     return Examples(inputs, labels, torch.arange(len(labels)) + TRANSFER_IDS)
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """An array as a tensor; one that may not be written, as from a file, is copied."""
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 def _normalization(train: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
