@@ -71,8 +71,8 @@ class Outcome:
 
 def new_sweep(
     loaded: Loaded, *, name: str | None = None, num_trials: int | None = None
-) -> SweepInfo:
-    """What ``sweep.json`` will hold for a new sweep; writes nothing.
+) -> tuple[SweepInfo, str]:
+    """What ``sweep.json`` will hold for a new sweep, and the sweep's directory; writes nothing.
 
     Raises:
         InputError: the sweep's directory exists, or the machine lacks the resources.
@@ -87,16 +87,16 @@ def new_sweep(
         loaded = parse_experiment(tree, file=loaded.file, base_dir=loaded.base_dir)
         experiment = loaded.experiment
     root = _absolute(experiment.output.root)
-    if SWEEP_FILE in Folder(f"{root}/{experiment.name}").names():
+    directory = f"{root}/{experiment.name}"
+    if SWEEP_FILE in Folder(directory).names():
         raise InputError(
             "the sweep's directory exists already",
             file=loaded.file,
             path="name",
-            value=f"{root}/{experiment.name}",
-            remedy=f"`pdo-search resume {root}/{experiment.name}` goes on with it; --name starts"
-            " another",
+            value=directory,
+            remedy=f"`pdo-search resume {directory}` goes on with it; --name starts another",
         )
-    return SweepInfo(
+    info = SweepInfo(
         name=experiment.name,
         given=loaded.given,
         resolved=experiment.model_dump(mode="json"),
@@ -107,6 +107,7 @@ def new_sweep(
         num_trials=experiment.search.num_trials,
         store=_absolute(experiment.output.store) if experiment.output.store else f"{root}/.store",
     )
+    return info, directory
 
 
 def reopened_sweep(sweep: str, *, trials: str | None = None) -> SweepInfo:

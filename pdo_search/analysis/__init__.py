@@ -1,0 +1,1 @@
+"""What the tables say: leaderboards and fronts. Reads results, never writes them."""

@@ -1,0 +1,194 @@
+"""The `check` command, and the pre-flight checks of `run`: all that can be known without training.
+
+Builds the task and the models at the ends of every dimension; starts neither Ray nor a trial.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from pdo_search.config.load import Loaded
+from pdo_search.config.resolve import resolve
+from pdo_search.config.schema import ModelConfig, TrialConfig
+from pdo_search.distill.cost import Cost, measure_cost
+from pdo_search.distill.optim import make_optimizer
+from pdo_search.errors import Infeasible
+from pdo_search.search.cluster import check_local
+from pdo_search.tasks import cached_task
+from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.models import build_model
+
+__all__ = ["check_experiment", "print_check"]
+
+TIMED_STEPS = 5
+TIMED_BATCH = 64
+
+
+def check_experiment(loaded: Loaded, *, timed: bool) -> dict[str, Any]:
+    """Build what an experiment names.
+
+    Args:
+        loaded: the experiment.
+        timed: whether to measure speed and estimate the cost.
+
+    Returns:
+        What was found, JSON-able.
+
+    Raises:
+        InputError: data, models or weights cannot be used, or the machine lacks the resources.
+    """
+    experiment = loaded.experiment
+    check_local(experiment.resources)
+    task = cached_task(experiment.task, loaded.base_dir)
+    teacher_model = _built(experiment.teacher, task, loaded.base_dir, "teacher")
+    device = torch.device("cpu")
+    teacher = measure_cost(teacher_model, task.input_shape, device)
+    students = _students(loaded, task, teacher)
+    found: dict[str, Any] = {
+        "name": experiment.name,
+        "task": {
+            "source": experiment.task.data.source,
+            "input_shape": list(task.input_shape),
+            "classes": len(task.class_names),
+            "splits": {
+                split.value: len(task.examples(split)) for split in Split if split is not Split.TEST
+            },
+        },
+        "teacher": {"arch": experiment.teacher.arch, **_numbers(teacher)},
+        "students": students,
+        "dimensions": {d.path: d.kind for d in loaded.space},
+        "num_trials": experiment.search.num_trials,
+    }
+    if timed:
+        found["estimate"] = _estimate(loaded, task, teacher_model)
+    return found
+
+
+def _built(config: ModelConfig, task: Task, base_dir: Path, path: str) -> torch.nn.Module:
+    size = task.heads[0].size
+    return build_model(config, task.input_shape, size, seed=0, base_dir=base_dir, path=path)
+
+
+def _trials(loaded: Loaded) -> list[TrialConfig]:
+    """Trials at the ends of the student's dimensions, the other dimensions at their first."""
+    first = {d.path: d.ends()[0] for d in loaded.space}
+    points = [first]
+    for dimension in loaded.space:
+        if dimension.path.startswith("student."):
+            points += [{**first, dimension.path: end} for end in dimension.ends()[1:]]
+    trials = []
+    for point in points:
+        try:
+            trials.append(resolve(loaded.experiment, point))
+        except Infeasible:
+            continue
+    return trials
+
+
+def _students(loaded: Loaded, task: Task, teacher: Cost) -> list[dict[str, Any]]:
+    found = []
+    for trial in _trials(loaded):
+        student = trial.student
+        if student.shrink is not None:
+            found.append({"arch": f"teacher, {student.shrink:g} of its channels removed"})
+            continue
+        model = _built(student, task, loaded.base_dir, "student")
+        cost = measure_cost(model, task.input_shape, torch.device("cpu"))
+        found.append(
+            {
+                "arch": student.arch,
+                "width": student.width,
+                "depth": student.depth,
+                **_numbers(cost),
+                "flops_share": cost.flops / teacher.flops,
+            }
+        )
+    return found
+
+
+def _numbers(cost: Cost) -> dict[str, float]:
+    return {"params": cost.params, "flops": cost.flops, "latency_ms": cost.latency_ms}
+
+
+def _estimate(loaded: Loaded, task: Task, teacher: torch.nn.Module) -> dict[str, float]:
+    """Seconds that the sweep would take if no trial were stopped, from a few timed steps."""
+    experiment = loaded.experiment
+    trial = _trials(loaded)[0]
+    train = len(task.examples(Split.TRAIN))
+    teacher_rate = _rate(task, teacher)
+    student_rate = teacher_rate
+    if trial.student.shrink is None:
+        student_rate = _rate(task, _built(trial.student, task, loaded.base_dir, "student"))
+    epochs = experiment.teacher.train.epochs if experiment.teacher.train else 0
+    return {
+        "student_images_per_s": student_rate,
+        "teacher_images_per_s": teacher_rate,
+        "teacher_training_s": epochs * train / teacher_rate,
+        "trial_s": trial.recipe.epochs * train / student_rate,
+        "all_trials_one_slot_s": experiment.search.num_trials
+        * trial.recipe.epochs
+        * train
+        / student_rate,
+    }
+
+
+def _rate(task: Task, model: torch.nn.Module) -> float:
+    """Training examples per second on the CPU, from a few steps."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model = model.to(memory_format=torch.channels_last).train()
+    trial = task.examples(Split.TRAIN).select(torch.arange(TIMED_BATCH))
+    inputs = task.view(trial.inputs, trial.ids, 0)
+    from pdo_search.config.schema import OptimizerConfig
+
+    optimizer = make_optimizer(model, OptimizerConfig())
+    times = []
+    for _ in range(TIMED_STEPS):
+        started = time.perf_counter()
+        logits = next(iter(task.forward(model, inputs).values()))
+        torch.nn.functional.cross_entropy(logits, trial.targets).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter() - started)
+    torch.set_num_threads(threads)
+    return TIMED_BATCH / sorted(times)[TIMED_STEPS // 2]
+
+
+def print_check(found: dict[str, Any]) -> None:
+    """Print what ``check_experiment`` found."""
+    console = Console(highlight=False)
+    task = found["task"]
+    splits = ", ".join(f"{name} {count:,}" for name, count in task["splits"].items())
+    shape = "x".join(map(str, task["input_shape"]))
+    console.print(
+        f"{found['name']}: {task['source']}, {task['classes']} classes, {shape}; {splits}"
+    )
+    table = Table()
+    for name in ("model", "params", "MFLOPs", "of the teacher's FLOPs"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    rows = [("teacher", found["teacher"]), *(("student", s) for s in found["students"])]
+    for role, row in rows:
+        sizes = " ".join(f"{k} {row[k]}" for k in ("width", "depth") if row.get(k))
+        if "params" not in row:
+            table.add_row(f"{role} {row['arch']}", "", "", "")
+            continue
+        share = f"{row['flops_share']:.1%}" if "flops_share" in row else ""
+        label = f"{role} {row['arch']} {sizes}".strip()
+        table.add_row(label, f"{row['params']:,}", f"{row['flops'] / 1e6:.2f}", share)
+    console.print(table)
+    console.print(
+        f"{len(found['dimensions'])} dimensions, {found['num_trials']} trials:"
+        f" {', '.join(found['dimensions']) or 'no search'}"
+    )
+    estimate = found["estimate"]
+    console.print(
+        f"On one CPU: teacher {estimate['teacher_training_s']:.0f} s, a whole trial"
+        f" {estimate['trial_s']:.0f} s, all trials {estimate['all_trials_one_slot_s']:.0f} s if none"
+        " is stopped; ladder and teacher outputs not counted"
+    )

@@ -1,0 +1,183 @@
+"""The command line. Imports what a command needs when it runs: `--help` is instant.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. What a user can cause is told in words,
+never as a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from pdo_search.errors import PdoError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Search progressive knowledge distillation: turn a big model into a small one.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+File = Annotated[str, typer.Argument(help="An experiment file (YAML).", metavar="FILE")]
+Directory = Annotated[str, typer.Argument(help="A sweep's directory.", metavar="DIR")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a value: a.b=value. Repeatable.", metavar="a.b=v"),
+]
+Address = Annotated[
+    str, typer.Option(help="local starts Ray here; auto joins this machine's cluster.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+INTERRUPTED = 130
+
+
+@app.command()
+def run(
+    file: File,
+    overrides: Overrides = None,
+    trials: Annotated[int | None, typer.Option(help="Number of trials.", min=1)] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep's directory.")] = None,
+    address: Address = "local",
+) -> None:
+    """Run a sweep: train the teacher, search, leave tables and the best student."""
+    from pdo_search.config import load_experiment
+    from pdo_search.search.sweep import new_sweep
+
+    _check_address(address)
+    loaded = load_experiment(file, overrides or ())
+    info, directory = new_sweep(loaded, name=name, num_trials=trials)
+    _preflight(info)
+    _sweep(info, directory, address)
+
+
+@app.command()
+def resume(
+    directory: Directory,
+    trials: Annotated[
+        str | None, typer.Option(help="+N for N more trials, N for N in all.")
+    ] = None,
+    address: Address = "local",
+) -> None:
+    """Go on with a sweep that was cut off, or extend a finished one."""
+    from pdo_search.search.sweep import reopened_sweep
+
+    _check_address(address)
+    info = reopened_sweep(directory, trials=trials)
+    _preflight(info)
+    _sweep(info, directory, address)
+
+
+@app.command()
+def check(file: File, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Validate an experiment, build its models, estimate its cost. Starts nothing."""
+    from pdo_search.check import check_experiment, print_check
+    from pdo_search.config import load_experiment
+
+    found = check_experiment(load_experiment(file, overrides or ()), timed=True)
+    _print(found, as_json, print_check)
+
+
+@app.command()
+def show(directory: Directory, as_json: AsJson = False) -> None:
+    """Show a sweep: leaderboard, front, teacher, counts. Works while it runs."""
+    from pdo_search.analysis.show import print_sweep, sweep_summary
+    from pdo_search.results.reader import open_sweep
+
+    _print(sweep_summary(open_sweep(directory)), as_json, print_sweep)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of experiment files, for editors."""
+    from pdo_search.config.jsonschema import experiment_schema
+
+    print(json.dumps(experiment_schema(), indent=1))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Show what this machine has and lacks."""
+    from pdo_search.doctor import examine, print_examination
+
+    _print(examine(), as_json, print_examination)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit with its code."""
+    sys.exit(run_command(arguments))
+
+
+def run_command(arguments: list[str] | None = None) -> int:
+    """Run a command; its exit code."""
+    try:
+        app(args=arguments, standalone_mode=True)
+    except PdoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has what it wanted, as in `pdo-search schema | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    return 0
+
+
+def _sweep(info: Any, directory: str, address: str) -> None:
+    """Run what is left of a sweep and show it."""
+    from rich.console import Console
+
+    from pdo_search.analysis.show import print_sweep, sweep_summary
+    from pdo_search.results.reader import open_sweep
+    from pdo_search.search.sweep import run_sweep
+
+    console = Console(highlight=False)
+    outcome = run_sweep(info, directory, address=address, console=console)
+    shown = os.path.relpath(outcome.sweep) if os.path.isabs(outcome.sweep) else outcome.sweep
+    if outcome.interrupted:
+        console.print(
+            f"Interrupted; results are kept. Go on with: pdo-search resume {shown}", soft_wrap=True
+        )
+        raise typer.Exit(INTERRUPTED)
+    print_sweep(sweep_summary(open_sweep(outcome.sweep)))
+    console.print(f"Tables: {shown}   Again: pdo-search show {shown}", soft_wrap=True)
+    if not outcome.counts.get("finished"):
+        raise PdoError("no trial finished; the `cause` column of the trials table says why")
+
+
+def _preflight(info: Any) -> None:
+    """Refuse what cannot work before anything starts."""
+    from pdo_search.check import check_experiment
+    from pdo_search.search.sweep import loaded_of
+
+    check_experiment(loaded_of(info), timed=False)
+
+
+def _check_address(address: str) -> None:
+    from pdo_search.errors import InputError
+
+    if address not in ("local", "auto"):
+        raise InputError("is local or auto", path="--address", value=address)
+
+
+def _print(found: dict[str, Any], as_json: bool, show_it: Callable[[dict[str, Any]], None]) -> None:
+    if as_json:
+        print(json.dumps(found, indent=1, default=str))
+    else:
+        show_it(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Whole sweeps on a real cluster: run, extend, kill, interrupt, nest, submit."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import pdo_search
+from pdo_search.results.schema import TABLES
+
+from ..conftest import Cluster, Pdo
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+TIMINGS = ("_s", "_at", "_ms")
+OF_THE_RUN = ("pid", "host", "end_index", "cached", "attempt")
+
+
+def tables(sweep: Path) -> dict[str, pd.DataFrame]:
+    opened = pdo_search.open_sweep(sweep)
+    return {name: getattr(opened, name) for name in TABLES}
+
+
+def assert_whole(sweep: Path, num_trials: int) -> None:
+    """Every trial has ended, once, and no row stands twice."""
+    found = tables(sweep)
+    assert sorted(found["trials"]["number"]) == list(range(num_trials))
+    assert set(found["trials"]["status"]) <= {"finished", "stopped"}
+    for name, table in TABLES.items():
+        assert not found[name].duplicated(list(table.key)).any(), name
+    epochs = found["epochs"].groupby("number")["epoch"]
+    for row in found["trials"].itertuples():
+        seen = sorted(epochs.get_group(row.number))
+        assert seen == list(range(1, int(row.epochs_done) + 1))
+
+
+def same_numbers(first: Path, second: Path) -> None:
+    """All columns but clock readings are equal, to the last bit."""
+    for name, one in tables(first).items():
+        two = tables(second)[name]
+        kept = [c for c in one.columns if not c.endswith(TIMINGS) and c not in OF_THE_RUN]
+        pd.testing.assert_frame_equal(one[kept], two[kept], check_exact=True)
+
+
+def test_a_sweep_leaves_tables_and_a_student_and_can_be_extended(pdo: Pdo) -> None:
+    file = pdo.experiment()
+    output = pdo.run("run", str(file), "--address", "auto")
+    sweep = pdo.folder / "results" / "tiny"
+    assert_whole(sweep, 6)
+    opened = pdo_search.open_sweep(sweep)
+    best = opened.best()
+    assert best.trial_id in output
+    assert pdo_search.load_model(sweep / best.model) is not None
+    assert pdo_search.load_model(sweep / best.composite) is not None
+    assert (opened.stages.groupby("number")["last_epoch"].max() <= 4).all()
+
+    again = pdo.run("run", str(file), "--address", "auto", code=2)
+    assert "exists already" in again
+
+    pdo.run("resume", str(sweep), "--trials", "+2", "--address", "auto")
+    assert_whole(sweep, 8)
+    finished = opened.trials.set_index("trial_id")["ended_at"]
+    later = opened.refresh().trials.set_index("trial_id")["ended_at"]
+    assert (later[finished.index] == finished).all()
+    summary = json.loads(pdo.run("show", str(sweep), "--json"))
+    assert summary
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> str:
+    """Read a command's output until a text appears."""
+    seen = ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        seen += line
+        if text in line:
+            return seen
+    raise AssertionError(f"{text!r} did not appear in:\n{seen}")
+
+
+SERIAL: dict[str, Any] = {
+    "resources": {"cpus": 1, "max_concurrent": 1},
+    "trial": {
+        "epochs": 6,
+        "num_stages": {"int": [2, 4]},
+        "temperature": {"float": [1.0, 8.0]},
+        "optimizer": {"batch_size": 16},
+        "simplify": {"recovery_epochs": 0.2, "max_drop": 1.0},
+        "composite": None,
+    },
+}
+
+
+def test_a_killed_driver_loses_nothing_and_resumes_to_the_same_tables(pdo: Pdo) -> None:
+    file = pdo.experiment(**SERIAL)
+    pdo.run("run", str(file), "--address", "auto", "--name", "whole")
+    process = pdo.start("run", str(file), "--address", "auto", "--name", "killed")
+    wait_for(process, "[  3/6]")
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    sweep = pdo.folder / "results" / "killed"
+    before = pdo_search.open_sweep(sweep).trials
+    ended = before[before["status"].isin(["finished", "stopped"])].set_index("number")
+    assert len(ended) >= 3
+    pdo.run("resume", str(sweep), "--address", "auto")
+    assert_whole(sweep, 6)
+    after = pdo_search.open_sweep(sweep).trials.set_index("number")
+    assert (after.loc[ended.index, "ended_at"] == ended["ended_at"]).all()
+    same_numbers(pdo.folder / "results" / "whole", sweep)
+
+
+def test_ctrl_c_ends_in_seconds_and_says_how_to_go_on(pdo: Pdo) -> None:
+    file = pdo.experiment(**SERIAL)
+    process = pdo.start("run", str(file), "--address", "auto")
+    wait_for(process, "[  1/6]")
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert time.monotonic() - began < 10
+    assert "Go on with: pdo-search resume results/tiny" in rest
+    sweep = pdo.folder / "results" / "tiny"
+    assert "running" not in set(pdo_search.open_sweep(sweep).trials["status"])
+    pdo.run("resume", "results/tiny", "--address", "auto")
+    assert_whole(sweep, 6)
+
+
+def test_a_second_driver_is_refused_with_the_first_ones_process(pdo: Pdo) -> None:
+    file = pdo.experiment(**SERIAL)
+    process = pdo.start("run", str(file), "--address", "auto")
+    wait_for(process, "Teacher")
+    refused = pdo.run("resume", "results/tiny", "--address", "auto", code=1)
+    assert str(process.pid) in refused
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+def test_trials_of_two_workers_stop_early_and_leak_nothing(pdo: Pdo, ray_cluster: Cluster) -> None:
+    file = pdo.experiment(
+        resources={"cpus": 1, "workers": 2},
+        search={"num_trials": 4},
+        trial={**SERIAL["trial"], "epochs": 4, "num_stages": {"int": [1, 2]}},
+        scheduler={"grace": 1, "reduction": 3},
+    )
+    pdo.run("run", str(file), "--address", "auto", timeout=220)
+    sweep = pdo.folder / "results" / "tiny"
+    assert_whole(sweep, 4)
+    statuses = list(pdo_search.open_sweep(sweep).trials["status"])
+    assert "stopped" in statuses
+    assert "finished" in statuses
+    free = subprocess.run(
+        [sys.executable, "-c", FREE],
+        env=ray_cluster.env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert free.stdout.split() == ["4.0", "0"]
+
+
+FREE = """
+import time, ray
+from ray.util.state import list_placement_groups
+ray.init(address="auto", log_to_driver=False)
+for _ in range(60):
+    groups = [g for g in list_placement_groups() if g.state != "REMOVED"]
+    free = ray.available_resources().get("CPU")
+    if free == ray.cluster_resources()["CPU"] and not groups:
+        break
+    time.sleep(0.5)
+print(free, len(groups))
+"""
+
+
+def test_a_sweep_submitted_as_a_job_needs_the_token_and_leaves_its_tables(
+    pdo: Pdo, ray_cluster: Cluster
+) -> None:
+    file = pdo.experiment(search={"num_trials": 2})
+    ray = str(Path(sys.executable).parent / "ray")
+    command = [
+        ray, "job", "submit", "--address", ray_cluster.dashboard, "--",
+        sys.executable, "-m", "pdo_search.cli", "run", str(file), "--address", "auto",
+        "--set", f"output.root={pdo.folder / 'results'}",
+    ]  # fmt: skip
+    env = {k: v for k, v in ray_cluster.env.items() if k != "RAY_ADDRESS"}
+    stranger = {**env, "RAY_AUTH_TOKEN": "0" * 64}
+    refused = subprocess.run(command, env=stranger, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert not (pdo.folder / "results").exists()
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_whole(pdo.folder / "results" / "tiny", 2)
