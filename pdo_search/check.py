@@ -18,8 +18,7 @@ from pdo_search.config.resolve import resolve
 from pdo_search.config.schema import ModelConfig, TrialConfig
 from pdo_search.distill.cost import Cost, measure_cost
 from pdo_search.distill.optim import make_optimizer
-from pdo_search.errors import Infeasible
-from pdo_search.search.cluster import check_local
+from pdo_search.errors import Infeasible, InputError
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Split, Task
 from pdo_search.tasks.models import build_model
@@ -41,10 +40,17 @@ def check_experiment(loaded: Loaded, *, timed: bool) -> dict[str, Any]:
         What was found, JSON-able.
 
     Raises:
-        InputError: data, models or weights cannot be used, or the machine lacks the resources.
+        InputError: data, models or weights cannot be used.
     """
+    try:
+        return _found(loaded, timed=timed)
+    except InputError as error:
+        hint = f"correct it, then `pdo-search check {loaded.file}`"
+        raise error.at(file=loaded.file, remedy=hint) from None
+
+
+def _found(loaded: Loaded, *, timed: bool) -> dict[str, Any]:
     experiment = loaded.experiment
-    check_local(experiment.resources)
     task = cached_task(experiment.task, loaded.base_dir)
     teacher_model = _built(experiment.teacher, task, loaded.base_dir, "teacher")
     device = torch.device("cpu")

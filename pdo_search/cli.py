@@ -55,7 +55,7 @@ def run(
     _check_address(address)
     loaded = load_experiment(file, overrides or ())
     info, directory = new_sweep(loaded, name=name, num_trials=trials)
-    _preflight(info)
+    _preflight(info, address)
     _sweep(info, directory, address)
 
 
@@ -72,7 +72,7 @@ def resume(
 
     _check_address(address)
     info = reopened_sweep(directory, trials=trials)
-    _preflight(info)
+    _preflight(info, address)
     _sweep(info, directory, address)
 
 
@@ -157,12 +157,16 @@ def _sweep(info: Any, directory: str, address: str) -> None:
         raise PdoError("no trial finished; the `cause` column of the trials table says why")
 
 
-def _preflight(info: Any) -> None:
+def _preflight(info: Any, address: str) -> None:
     """Refuse what cannot work before anything starts."""
     from pdo_search.check import check_experiment
+    from pdo_search.search.cluster import check_local
     from pdo_search.search.sweep import loaded_of
 
-    check_experiment(loaded_of(info), timed=False)
+    loaded = loaded_of(info)
+    if address == "local":
+        check_local(loaded.experiment.resources, loaded.file)
+    check_experiment(loaded, timed=False)
 
 
 def _check_address(address: str) -> None:

@@ -50,14 +50,16 @@ class InputError(PdoError):
             text += f"\n  -> {self.remedy}"
         return text
 
-    def at(self, *, file: object = None, path: str | None = None) -> InputError:
-        """The same error, with the file or path filled in where it had none."""
+    def at(
+        self, *, file: object = None, path: str | None = None, remedy: str | None = None
+    ) -> InputError:
+        """The same error, with file, path or remedy filled in where it had none."""
         return InputError(
             self.problem,
             file=self.file if self.file is not None else file,
             path=self.path if self.path is not None else path,
             value=self.value,
-            remedy=self.remedy,
+            remedy=self.remedy or remedy,
         )
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -109,7 +109,7 @@ def parse_experiment(tree: dict[str, Any], *, file: Path, base_dir: Path) -> Loa
         space = Space(tuple(dimensions))
         _check_points(experiment, space)
     except InputError as error:
-        raise error.at(file=file) from None
+        raise error.at(file=file, remedy=f"correct it, then `pdo-search check {file}`") from None
     return Loaded(experiment, space, tree, file, base_dir)
 
 

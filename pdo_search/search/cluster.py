@@ -9,6 +9,7 @@ import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pdo_search.config.schema import ResourcesConfig
 from pdo_search.errors import InputError, PdoError
@@ -26,8 +27,12 @@ class Capacity:
     gpus: float
 
 
-def check_local(resources: ResourcesConfig) -> None:
+def check_local(resources: ResourcesConfig, file: Path) -> None:
     """Refuse what this machine cannot give, before Ray is started.
+
+    Args:
+        resources: of a trial.
+        file: of the experiment, for the message.
 
     Raises:
         InputError: with the numbers asked and had.
@@ -37,7 +42,10 @@ def check_local(resources: ResourcesConfig) -> None:
         import torch
 
         gpus = torch.cuda.device_count()
-    slots(resources, [Capacity(float(os.cpu_count() or 1), float(gpus))])
+    try:
+        slots(resources, [Capacity(float(os.cpu_count() or 1), float(gpus))])
+    except InputError as error:
+        raise error.at(file=file) from None
 
 
 def slots(resources: ResourcesConfig, nodes: Sequence[Capacity]) -> int:

@@ -121,8 +121,11 @@ class AshaScheduler(FIFOScheduler):  # type: ignore[misc]
         self._metric = metric
         self.rungs = Rungs(config, mode, seed)
         self.stopped: dict[int, int] = {}
+        self._owed: dict[int, int] = {}
         for observation in past:
-            self.rungs.observe(observation)
+            milestone = self.rungs.observe(observation)
+            if milestone is not None:
+                self._owed[observation.number] = milestone
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """Metric and mode are the experiment's; Tune has none to add."""
@@ -137,6 +140,9 @@ class AshaScheduler(FIFOScheduler):  # type: ignore[misc]
         time = result["stages_done"] if self._config.clock == "stage" else result["epoch"]
         number = trial.config["number"]
         milestone = self.rungs.observe(Observation(number, int(time), float(result[self._metric])))
+        if time >= self._owed.get(number, math.inf):
+            # The driver died between hearing this report and stopping the trial.
+            milestone = self._owed.pop(number)
         if milestone is None or result["ended"]:
             return str(TrialScheduler.CONTINUE)
         self.stopped[number] = milestone

@@ -137,13 +137,6 @@ def _torchvision(
 ) -> nn.Module:
     from torchvision import models
 
-    if config.width is not None or config.depth is not None:
-        raise InputError(
-            "width and depth belong to the small models",
-            path=f"{path}.{'width' if config.width is not None else 'depth'}",
-            value=config.width if config.width is not None else config.depth,
-            remedy="torchvision's own arguments go into `args`, such as {width_mult: 0.5}",
-        )
     names = _classifiers()
     if config.arch not in names:
         near = difflib.get_close_matches(config.arch, (*SMALL, *names), n=2)
@@ -152,6 +145,13 @@ def _torchvision(
             remedy=f"did you mean {' or '.join(near)}?" if near
             else f"known: {', '.join(SMALL)}, torchvision's classifiers, or module:function",
         )  # fmt: skip
+    if config.width is not None or config.depth is not None:
+        raise InputError(
+            "width and depth belong to the small models",
+            path=f"{path}.{'width' if config.width is not None else 'depth'}",
+            value=config.width if config.width is not None else config.depth,
+            remedy="torchvision's own arguments go into `args`, such as {width_mult: 0.5}",
+        )
     named = _named_weights(config) if with_weights else None
     try:
         if named is not None:

@@ -107,6 +107,11 @@ def test_rebuilt_from_its_observations_it_decides_alike() -> None:
     assert rebuilt.rungs.recorded == whole.rungs.recorded
 
 
+def test_a_stop_that_the_driver_did_not_live_to_make_is_made_on_resume() -> None:
+    past = [Observation(0, 1, 0.9), Observation(1, 1, 0.1)]
+    assert replay(asha(past=past), {1: [0.1, 0.95, 0.95]}) == {1: 1}
+
+
 def test_brackets_are_shared_out_by_seed_and_start_later() -> None:
     three = rungs(brackets=3)
     shares = [three.bracket(n) for n in range(300)]
