@@ -98,7 +98,7 @@ def _trials(loaded: Loaded) -> list[TrialConfig]:
 
 
 def _students(loaded: Loaded, task: Task, teacher: Cost) -> list[dict[str, Any]]:
-    found = []
+    found: list[dict[str, Any]] = []
     for trial in _trials(loaded):
         student = trial.student
         if student.shrink is not None:
@@ -195,6 +195,6 @@ def print_check(found: dict[str, Any]) -> None:
     estimate = found["estimate"]
     console.print(
         f"On one CPU: teacher {estimate['teacher_training_s']:.0f} s, a whole trial"
-        f" {estimate['trial_s']:.0f} s, all trials {estimate['all_trials_one_slot_s']:.0f} s if none"
-        " is stopped; ladder and teacher outputs not counted"
+        f" {estimate['trial_s']:.0f} s, all trials {estimate['all_trials_one_slot_s']:.0f} s"
+        " if none is stopped; ladder and teacher outputs not counted"
     )

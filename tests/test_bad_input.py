@@ -1,4 +1,4 @@
-"""Bad input is refused before anything starts: exit code 2, words, no traceback, nothing written."""
+"""Bad input is refused before anything starts: exit code 2, in words, with nothing written."""
 
 from __future__ import annotations
 
@@ -60,6 +60,10 @@ def other_width(file: Path) -> None:
     torch.save(model.state_dict(), file)
 
 
+def garbage(file: Path) -> None:
+    file.write_bytes(b"\x80garbage")
+
+
 def code_in_pickle(file: Path) -> None:
     class Hostile:
         def __reduce__(self) -> Any:
@@ -103,6 +107,12 @@ def existing_sweep(tree: dict[str, Any], folder: Path) -> None:
     (folder / "results" / "tiny").mkdir(parents=True)
     (folder / "results" / "tiny" / "sweep.json").write_text("{}")
 
+
+THREE_CLASSES = """
+from torch import nn
+def make():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+"""
 
 CASES: dict[str, tuple[Edit, list[str]]] = {
     "unknown section": (put("serach", {}), ["serach", "did you mean 'search'"]),
@@ -200,7 +210,7 @@ CASES: dict[str, tuple[Edit, list[str]]] = {
         ["teacher.weights", "none.pt", "no such checkpoint"],
     ),
     "corrupt checkpoint": (
-        checkpoint(lambda file: file.write_bytes(b"\x80garbage") and None),
+        checkpoint(garbage),
         ["teacher.weights", "teacher.pt", "cannot be read", "save it again"],
     ),
     "checkpoint that runs code": (
@@ -221,7 +231,7 @@ CASES: dict[str, tuple[Edit, list[str]]] = {
         ["student.arch", "RuntimeError: boom"],
     ),
     "factory of a wrong shape": (
-        factory("from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))\n"),
+        factory(THREE_CLASSES),
         ["student.arch", "(2, 3)", "(2, 10)"],
     ),
     "source that returns junk": (

@@ -1,16 +1,30 @@
-"""The `show` command: a sweep as a dictionary, and that dictionary on a screen."""
+"""The `show` command: a sweep as a dictionary, and that dictionary on a screen.
+
+Owns wording and layout. What is in the dictionary is computed in ``leaderboard`` and ``pareto``.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pdo_search.results.ranking import finished, ranked
-from pdo_search.results.schema import PARAM, Col, TrialStatus
+from pdo_search.analysis.leaderboard import (
+    against,
+    best_student,
+    causes,
+    composite_of,
+    leaderboard,
+    status_counts,
+    teacher_of,
+)
+from pdo_search.analysis.pareto import STUDENT, model_front
+from pdo_search.results.schema import Col, TrialStatus
 
 if TYPE_CHECKING:
     from pdo_search.results.reader import Sweep
@@ -18,162 +32,267 @@ if TYPE_CHECKING:
 __all__ = ["print_sweep", "sweep_summary"]
 
 SHOWN = 10
-WIDTH_WITHOUT_TERMINAL = 110
-COLUMNS = (
-    Col.TRIAL_ID,
-    Col.STATUS,
-    Col.OBJECTIVE,
-    Col.VAL_ACCURACY,
-    Col.PARAMS,
-    Col.FLOPS,
-    Col.LATENCY_MS,
-    Col.EPOCHS_DONE,
-    Col.WALL_S,
+CAUSES_SHOWN = 3
+GAP = 2
+WIDTH_WITHOUT_TERMINAL = 100
+BIASED = (
+    "the best validation score of a search is biased upwards (winner's curse) until it is"
+    " confirmed on fresh seeds"
 )
 
 
 def sweep_summary(sweep: Sweep) -> dict[str, Any]:
-    """What `show` prints, JSON-able: ``counts``, ``teacher``, ``best``, ``leaderboard``, ``front``.
+    """What ``show`` prints, JSON-able: what is missing is None, or an empty list.
 
-    ``teacher`` and ``best`` are None where there is none yet.
+    Returns:
+        ``name``, ``path``, ``created_at``, ``task``, ``metric``, ``mode``, ``num_trials``,
+        ``counts`` by status, ``causes`` of failures, ``teacher``, ``best`` (with
+        ``against_teacher``), its ``composite``, ``leaderboard``, ``front`` and ``note``.
     """
-    trials, mode = sweep.trials, sweep.info.mode
-    counts = {
-        status.value: int((trials[Col.STATUS] == status.value).sum()) for status in TrialStatus
-    }
-    done = finished(trials, mode)
+    info, trials, composites = sweep.info, sweep.trials, sweep.composites
+    teacher, best = teacher_of(trials), best_student(trials, info.mode)
+    composite = composite_of(composites, best[Col.TRIAL_ID]) if best else None
     return {
-        "name": sweep.info.name,
+        "name": info.name,
         "path": sweep.path,
-        "metric": sweep.info.metric,
-        "num_trials": sweep.info.num_trials,
-        "counts": counts,
-        "teacher": _teacher(trials),
-        "best": None if done.empty else _best(done.iloc[0]),
-        "leaderboard": [_entry(row) for _, row in ranked(trials, mode).head(SHOWN).iterrows()],
-        "front": [] if done.empty else [_entry(row) for _, row in sweep.pareto().iterrows()],
+        "created_at": info.created_at,
+        "task": {
+            "kind": _at(info.resolved, "task", "kind"),
+            "data": _at(info.resolved, "task", "data", "source"),
+        },
+        "metric": info.metric,
+        "mode": info.mode,
+        "num_trials": info.num_trials,
+        "counts": status_counts(trials),
+        "causes": causes(trials),
+        "teacher": teacher and {"arch": _at(info.resolved, "teacher", "arch"), **teacher},
+        "best": best and {**best, "against_teacher": against(best, teacher)},
+        "composite": composite and {**composite, "against_teacher": against(composite, teacher)},
+        "leaderboard": leaderboard(trials, info.mode, SHOWN),
+        "front": model_front(trials, composites),
+        "note": BIASED if best else None,
     }
 
 
-def _teacher(trials: Any) -> dict[str, Any] | None:
-    known = trials.dropna(subset=[Col.TEACHER_PARAMS])
-    if known.empty:
-        return None
-    row = known.iloc[0]
-    return {
-        Col.VAL_ACCURACY: _plain(row[Col.TEACHER_ACCURACY]),
-        Col.PARAMS: _plain(row[Col.TEACHER_PARAMS]),
-        Col.FLOPS: _plain(row[Col.TEACHER_FLOPS]),
-        Col.LATENCY_MS: _plain(row[Col.TEACHER_LATENCY_MS]),
-    }
+def _at(tree: Any, *path: str) -> str | None:
+    """The text at a path of a tree that others wrote."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree if isinstance(tree, str) else None
 
 
-def _best(row: Any) -> dict[str, Any]:
-    names = (
-        Col.COMPOSITE_MODE,
-        Col.COMPOSITE_ACCURACY,
-        Col.COMPOSITE_FLOPS,
-        Col.MODEL,
-        Col.COMPOSITE,
-    )
-    return {**_entry(row), **{name: _plain(row[name]) for name in names}}
+def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print a summary.
 
-
-def _entry(row: Any) -> dict[str, Any]:
-    entry = {name: _plain(row[name]) for name in COLUMNS}
-    params = {n.removeprefix(PARAM): _plain(row[n]) for n in row.index if n.startswith(PARAM)}
-    return {**entry, "parameters": params}
-
-
-def _plain(value: Any) -> Any:
-    """A cell as JSON has it; missing ones are None."""
-    value = value.item() if hasattr(value, "item") else value
-    missing = value is None or value != value or type(value).__name__ == "NAType"
-    return None if missing else value
-
-
-def print_sweep(summary: dict[str, Any], console: Console | None = None) -> None:
-    """Print a summary: teacher, best student against it, leaderboard, front, counts."""
-    console = console or Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL, file=console.file)
-    counts = summary["counts"]
-    always = ("finished", "stopped", "failed")
-    shown = ", ".join(f"{n} {status}" for status, n in counts.items() if n or status in always)
-    console.print(
-        f"\n{summary['name']}: {sum(counts.values())} of {summary['num_trials']} trials: {shown}"
-    )
-    teacher, best = summary["teacher"], summary["best"]
-    if teacher:
-        console.print(
-            f"Teacher        val_accuracy {teacher['val_accuracy']:.4f}  {_count(teacher['params'])}"
-            f" params  {_count(teacher['flops'])}FLOPs  {teacher['latency_ms']:.2f} ms"
-        )
-    if best and teacher:
-        console.print(
-            f"Best student   val_accuracy {best['val_accuracy']:.4f}  {_count(best['params'])} params"
-            f" ({best['params'] / teacher['params']:.1%})  {_count(best['flops'])}FLOPs"
-            f" ({best['flops'] / teacher['flops']:.1%})  {best['latency_ms']:.2f} ms  {best['trial_id']}"
-        )
-        if best["composite_mode"]:
-            console.print(
-                f"Its composite  val_accuracy {best['composite_accuracy']:.4f}  {best['composite_mode']}"
-                f"  {_count(best['composite_flops'])}FLOPs"
-                f" ({best['composite_flops'] / teacher['flops']:.1%})"
-            )
-    if not summary["leaderboard"]:
+    Args:
+        summary: from ``sweep_summary``.
+        console: where to; by default standard output, 100 columns wide where that is no terminal.
+    """
+    if console is None:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console = Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+    for line in _header(summary):
+        console.print(_text(line), soft_wrap=True)
+    if summary["teacher"]:
+        console.print()
+        console.print(_comparison(summary))
+    if summary["leaderboard"]:
+        console.print()
+        console.print(_leaderboard(summary, console.width))
+    else:
         console.print("No trial has finished or been stopped yet.")
-        return
-    console.print(_table("Leaderboard", summary["leaderboard"], summary["metric"]))
     if len(summary["front"]) > 1:
+        console.print()
+        console.print(_front(summary["front"]))
+    if summary["best"]:
+        console.print()
+        values = summary["best"]["parameters"]
+        pairs = ", ".join(f"{path}={_short(value)}" for path, value in values.items())
         console.print(
-            _table(
-                "Accuracy against FLOPs: not beaten in both", summary["front"], summary["metric"]
-            )
+            _text(f"Best: {summary['best'][Col.TRIAL_ID]} with {pairs or 'no parameters'}")
         )
+    if summary["note"]:
+        console.print(_text(f"Note: {summary['note']}."), soft_wrap=True)
+
+
+def _header(summary: Mapping[str, Any]) -> Iterable[str]:
+    task = " on ".join(v for v in summary["task"].values() if v)
+    yield f"{summary['name']}: {task}" if task else f"{summary['name']}"
+    counts = summary["counts"]
+    always = (TrialStatus.FINISHED.value, TrialStatus.STOPPED.value, TrialStatus.FAILED.value)
+    shown = ", ".join(f"{n} {status}" for status, n in counts.items() if n or status in always)
+    yield f"{sum(counts.values())} of {summary['num_trials']} trials: {shown}"
+    for found in summary["causes"][:CAUSES_SHOWN]:
+        yield f"  {found['count']} {found['status']}: {found['cause']}"
+    if counts[TrialStatus.INTERRUPTED.value]:
+        yield f"  go on with: pdo-search resume {summary['path']}"
+
+
+def _comparison(summary: Mapping[str, Any]) -> Table:
+    """Teacher, best student and composite, one below the other."""
+    table = _empty_table("", "val_accuracy", "params", "FLOPs", "latency", "")
+    teacher, best, composite = summary["teacher"], summary["best"], summary["composite"]
+    table.add_row("Teacher", *_cost(teacher, {}), _text(teacher["arch"] or ""))
     if best:
-        console.print(
-            "The best of many validation scores is biased upwards; fresh seeds and the test split"
-            " would confirm it."
-        )
+        table.add_row("Best student", *_cost(best, best["against_teacher"]), best[Col.TRIAL_ID])
+    if composite:
+        how = composite[Col.MODE]
+        if composite[Col.DEFERRED] is not None and how == "cascade":
+            how += f", defers {_percent(composite[Col.DEFERRED])}"
+        table.add_row("Its composite", *_cost(composite, composite["against_teacher"]), _text(how))
+    return table
 
 
-def _table(title: str, entries: list[dict[str, Any]], metric: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1))
-    for name in ("trial", "status", metric, "params", "FLOPs", "ms", "epochs", "s"):
-        table.add_column(
-            name, justify="left" if name in ("trial", "status") else "right", no_wrap=True
-        )
-    table.add_column("parameters", overflow="fold", ratio=1)
-    for entry in entries:
+def _cost(model: Mapping[str, Any], shares: Mapping[str, float | None]) -> list[str]:
+    cells = {
+        Col.VAL_ACCURACY: _fixed(model.get(Col.VAL_ACCURACY), 4),
+        Col.PARAMS: _count(model.get(Col.PARAMS)),
+        Col.FLOPS: _count(model.get(Col.FLOPS)),
+        Col.LATENCY_MS: f"{_milliseconds(model.get(Col.LATENCY_MS))} ms",
+    }
+    return [
+        f"{cell} ({_percent(share)})" if (share := shares.get(name)) is not None else cell
+        for name, cell in cells.items()
+    ]
+
+
+def _leaderboard(summary: Mapping[str, Any], width: int) -> Table:
+    """The first trials, with as many of the parameters in which they differ as fit."""
+    entries, metric = summary["leaderboard"], summary["metric"]
+    columns = {
+        "trial": [entry[Col.TRIAL_ID] for entry in entries],
+        "status": [entry[Col.STATUS] for entry in entries],
+        metric: [_fixed(entry[Col.OBJECTIVE], 4) for entry in entries],
+        Col.VAL_ACCURACY: [_fixed(entry[Col.VAL_ACCURACY], 4) for entry in entries],
+        "params": [_count(entry[Col.PARAMS]) for entry in entries],
+        "FLOPs": [_count(entry[Col.FLOPS]) for entry in entries],
+        "ms": [_milliseconds(entry[Col.LATENCY_MS]) for entry in entries],
+        "epochs": [_fixed(entry[Col.EPOCHS_DONE], 0) for entry in entries],
+        "time": [_duration(entry[Col.WALL_S]) for entry in entries],
+    }
+    left, omitted = width - sum(_width(n, cells) for n, cells in columns.items()), []
+    for path, name in _short_names(_varied(entries)).items():
+        cells = [_short(entry["parameters"][path]) for entry in entries]
+        if _width(name, cells) <= left:
+            columns[name] = cells
+            left -= _width(name, cells)
+        else:
+            omitted.append(name)
+    table = _empty_table(*columns)
+    table.title = "Leaderboard"
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*map(_text, cells))
+    if omitted:
+        table.caption = f"not shown: {', '.join(omitted)} (all values: --json)"
+    return table
+
+
+def _width(name: str, cells: Iterable[str]) -> int:
+    """Of a column, with the gap to the next."""
+    return max(map(len, (name, *cells))) + GAP
+
+
+def _front(models: Sequence[Mapping[str, Any]]) -> Table:
+    table = _empty_table("model", "trial", Col.VAL_ACCURACY, "FLOPs", "ms", "params")
+    table.title = "Pareto front: no other model is as accurate for fewer FLOPs"
+    for model in models:
         table.add_row(
-            entry["trial_id"],
-            entry["status"],
-            _fixed(entry["objective"], 4),
-            _count(entry["params"]),
-            _count(entry["flops"]),
-            _fixed(entry["latency_ms"], 2),
-            _fixed(entry["epochs_done"], 0),
-            _fixed(entry["wall_s"], 0),
-            Text(" ".join(f"{k}={_short(v)}" for k, v in entry["parameters"].items())),
+            _text(
+                model[Col.MODE] if model[Col.MODE] == STUDENT else f"composite {model[Col.MODE]}"
+            ),
+            _text(model[Col.TRIAL_ID]),
+            _fixed(model[Col.VAL_ACCURACY], 4),
+            _count(model[Col.FLOPS]),
+            _milliseconds(model[Col.LATENCY_MS]),
+            _count(model[Col.PARAMS]),
         )
     return table
+
+
+def _empty_table(*columns: str) -> Table:
+    """A table without lines; numbers stand to the right."""
+    table = Table(
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, GAP, 0, 0),
+    )
+    for name in columns:
+        left = name in ("", "model", "trial", "status")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    return table
+
+
+def _varied(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The parameters in which the entries differ; all of a single entry."""
+    first = entries[0]["parameters"]
+    return [
+        path
+        for path, value in first.items()
+        if len(entries) == 1 or any(e["parameters"].get(path) != value for e in entries)
+    ]
+
+
+def _short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Names as short as they can be told apart, by path: ``kl`` for ``loss.kl``."""
+    tails = {path: path.rpartition(".")[2] for path in paths}
+    counts = Counter(tails.values())
+    return {path: tail if counts[tail] == 1 else path for path, tail in tails.items()}
+
+
+def _text(value: str) -> Text:
+    """Text as it stands: no markup, and no control characters, whoever wrote it."""
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _fixed(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _duration(seconds: float | None) -> str:
+    """``8.2s``, ``45s``, ``12m05s``, ``3h07m``."""
+    if seconds is None:
+        return "-"
+    whole = round(seconds)
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def _percent(share: float) -> str:
+    """A share of one to two digits that say something: ``0.23%``, ``44%``, ``98.9%``."""
+    percent = 100 * share
+    if 10 <= percent < 90 or percent >= 110 or percent == 0:
+        return f"{percent:.0f}%"
+    return f"{percent:.1f}%" if percent >= 1 else f"{percent:.2g}%"
 
 
 def _count(value: float | None) -> str:
-    """A large number in three digits: 696k, 13.2M."""
+    """A large number in three digits: 696k, 13.1M."""
     if value is None:
         return "-"
-    if value < 1000:
+    if abs(value) < 999.5:
         return f"{value:.0f}"
-    power = min(int(math.log10(value) / 3), 4)
+    power = 1
+    while abs(value) >= 999.5 * 1000**power and power < 4:
+        power += 1
     scaled = value / 1000**power
-    return f"{scaled:.{max(0, 2 - int(math.log10(scaled)))}f}{'kMGT'[power - 1]}"
+    digits = max(0, 2 - int(math.log10(abs(scaled)) + 1e-9))
+    return f"{scaled:.{digits}f}{'kMGT'[power - 1]}"

@@ -1,6 +1,6 @@
 """The end of a trial: student saved, composite of light teacher and student fitted, tuned, saved.
 
-The fits are pure functions in ``composite``; this module gives them logits and keeps what they make.
+The fits are pure functions in ``composite``; this module gives them logits and keeps the outcome.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def combine(
 
     Weight, threshold and calibration are fitted on the transfer split; the mode is chosen on
     validation, under the cost budget. Fine-tuning trains a copy of the student inside the better of
-    the combining modes and is kept where it helps; the student that is saved alone stays as distilled.
+    the combining modes and is kept where it helps; the student saved alone stays as distilled.
 
     Args:
         config: the trial.

@@ -206,7 +206,7 @@ def choose(
 ) -> list[dict[str, Any]]:
     """The rows with ``within_budget`` and ``chosen``: the most accurate mode within the budget.
 
-    Of equally accurate modes the cheapest is chosen; where none fits the budget, the cheapest of all.
+    Of equally accurate modes the cheapest is chosen; where none fits the budget, the cheapest.
     """
     limit = float("inf") if max_flops is None else max_flops * full_flops
     fitting = [row for row in rows if row["flops"] <= limit]

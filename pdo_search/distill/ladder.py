@@ -27,6 +27,7 @@ from pdo_search.store import Store
 from pdo_search.tasks.base import Split, Task
 from pdo_search.tasks.metrics import classification_metrics
 from pdo_search.tasks.modelfile import load_model_file, save_model
+from pdo_search.tasks.models import placed
 
 __all__ = ["Attempt", "Ladder", "Rung", "RungStatus", "next_ratio"]
 
@@ -129,7 +130,7 @@ def next_ratio(attempts: Sequence[Attempt], asked: float, backoffs: int) -> floa
     """
     if any(attempt.accepted for attempt in attempts) or len(attempts) > backoffs:
         return None
-    return round(asked / 2 ** len(attempts), RATIO_DECIMALS)
+    return round(asked * 0.5 ** len(attempts), RATIO_DECIMALS)
 
 
 def accuracy_of(task: Task, model: nn.Module, device: torch.device) -> float:
@@ -196,7 +197,7 @@ class Ladder:
 
     def _loaded(self, rung: Rung) -> nn.Module:
         model, _ = load_model_file(rung.path, self.base_dir)
-        return model.to(self.device, memory_format=torch.channels_last).eval()
+        return placed(model, self.device).eval()
 
     def _next(self, parent: Rung) -> Rung:
         if self.ratio == 0 and self.simplify.drop_blocks == 0:
@@ -245,7 +246,7 @@ class Ladder:
                 model, example, ratio, self.simplify.round_to, timeout_s=self.simplify.timeout
             )
             dropped = drop_blocks(model, self._calibration(), self.simplify.drop_blocks)
-            model = model.to(self.device, memory_format=torch.channels_last)
+            model = placed(model, self.device)
             before = accuracy_of(self.task, model, self.device)
             self._recover(model, parent)
             after = accuracy_of(self.task, model, self.device)

@@ -21,8 +21,8 @@ def load_model(path: str | Path, base_dir: str | Path | None = None) -> nn.Modul
         base_dir: folder of ``module:function`` factories, where the model was made by one.
 
     Returns:
-        A module from pictures (N, C, H, W), in the values that the data source has, to (N, classes):
-        logits of a single model, log-probabilities of a composite.
+        A module from pictures (N, C, H, W), in the values that the data source has, to
+        (N, classes): logits of a single model, log-probabilities of a composite.
 
     Raises:
         InputError: the directory holds no model, or a damaged one.

@@ -130,7 +130,7 @@ class Distillation:
             bank = self._open_bank(stage)
             trained = self._train_epoch(stage, bank)
             with self.clock.phase("evaluation"):
-                metrics = self.worker.broadcast(self._evaluate())
+                metrics = self.worker.broadcast(self._evaluate() if self.worker.rank == 0 else {})
             rows = self._close_epoch(stage, trained, metrics, time.perf_counter() - epoch_started)
             if state.done and self.worker.rank == 0:
                 for table, more in self.finish(state).items():
@@ -274,9 +274,7 @@ class Distillation:
         ]
         return torch.cat(passes)[:needed].to(self.device)
 
-    def _evaluate(self) -> dict[str, float] | None:
-        if self.worker.rank:
-            return None
+    def _evaluate(self) -> dict[str, float]:
         return evaluate(
             self.task, self.student, self.validation, self.teacher_validation, self.device
         )

@@ -29,8 +29,8 @@ class _TimeIsUp(Exception):
 def time_limit(seconds: float, what: str) -> Iterator[None]:
     """End a block of Python code that runs too long, in any thread.
 
-    Signals work in the main thread only, and trials do not run there; so the exception is set in the
-    thread itself. It arrives at the next Python instruction.
+    Signals work in the main thread only, and trials do not run there; so the exception is set in
+    the thread itself. It arrives at the next Python instruction.
 
     Raises:
         Infeasible: the time is up.

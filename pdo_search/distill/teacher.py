@@ -26,7 +26,7 @@ from pdo_search.store import Store
 from pdo_search.tasks.base import Split, Task
 from pdo_search.tasks.factory import is_factory, load_factory, source_digest
 from pdo_search.tasks.modelfile import ModelSpec, save_model
-from pdo_search.tasks.models import build_model, weights_file
+from pdo_search.tasks.models import build_model, placed, weights_file
 
 __all__ = ["trained_teacher"]
 
@@ -57,14 +57,15 @@ def trained_teacher(
     """
 
     def build(folder: Path) -> None:
-        model = build_model(
+        built = build_model(
             config,
             task.input_shape,
             task.heads[0].size,
             seed=seed_for(seed, "teacher"),
             base_dir=base_dir,
             path="teacher",
-        ).to(device, memory_format=torch.channels_last)
+        )
+        model = placed(built, device)
         if config.train is not None:
             smoothing = config.train.label_smoothing
 

@@ -6,6 +6,8 @@ per recorded view, kept in the store, and read by every trial; the teacher never
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -67,7 +69,14 @@ class Teaching:
         views = torch.zeros(count, dtype=torch.long)
         return opened.rows(self.task.heads[0].name, views, torch.arange(count))
 
-    def _bank(self, rung: int, split: str, num_views: int, count: int, outputs: object) -> Bank:
+    def _bank(
+        self,
+        rung: int,
+        split: str,
+        num_views: int,
+        count: int,
+        outputs: Callable[[int, slice], Outputs],
+    ) -> Bank:
         return bank(
             self.store,
             teacher_key=self.ladder.rung(rung).key,
@@ -82,5 +91,7 @@ class Teaching:
     def _forward(self, rung: int, inputs: Tensor) -> Outputs:
         model = self.ladder.model(rung)
         with torch.inference_mode():
-            parts = [self.task.forward(model, part) for part in inputs.split(EVALUATION_BATCH)]
+            parts = [
+                self.task.forward(model, part) for part in torch.split(inputs, EVALUATION_BATCH)
+            ]
         return {head: torch.cat([p[head].float().cpu() for p in parts]) for head in parts[0]}

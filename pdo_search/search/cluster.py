@@ -65,8 +65,9 @@ def slots(resources: ResourcesConfig, nodes: Sequence[Capacity]) -> int:
         largest = max(nodes, key=lambda n: (n.cpus, n.gpus), default=Capacity(0, 0))
         raise InputError(
             f"a trial needs {resources.workers} worker(s) with {resources.cpus:g} CPUs and"
-            f" {resources.gpus:g} GPUs each; there are {len(nodes)} node(s) with {total.cpus:g} CPUs"
-            f" and {total.gpus:g} GPUs in all, {largest.cpus:g} CPUs on the largest",
+            f" {resources.gpus:g} GPUs each; there are {len(nodes)} node(s) with"
+            f" {total.cpus:g} CPUs and {total.gpus:g} GPUs in all,"
+            f" {largest.cpus:g} CPUs on the largest",
             path="resources",
             value=resources.model_dump(include={"cpus", "gpus", "workers"}),
             remedy="lower resources.cpus, gpus or workers, or add nodes",

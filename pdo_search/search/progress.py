@@ -83,9 +83,10 @@ class Progress:
         value = metrics.get(self._metric)
         shown = f"{self._metric} {value:.4f}" if value is not None else "-"
         ended = sum(n for s, n in self._counts.items() if s != TrialStatus.INTERRUPTED.value)
+        seconds = time.monotonic() - entry["began"]
         parts = [
             f"[{ended:>3}/{self._num_trials}] {row['trial_id']} {status.value:<10}",
-            f"epoch {metrics.get('epoch', 0):>3}  {shown}  {time.monotonic() - entry['began']:6.1f} s",
+            f"epoch {metrics.get('epoch', 0):>3}  {shown}  {seconds:6.1f} s",
         ]
         if status in (TrialStatus.FAILED, TrialStatus.INFEASIBLE) and cause:
             parts.append(cause.splitlines()[0][:160])

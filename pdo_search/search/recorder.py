@@ -21,7 +21,7 @@ from pdo_search.search.scheduler import AshaScheduler
 __all__ = ["Recorder"]
 
 
-class Recorder(Callback):  # type: ignore[misc]
+class Recorder(Callback):
     """Writes tables while trials run.
 
     Args:
@@ -67,7 +67,7 @@ class Recorder(Callback):  # type: ignore[misc]
             "status": TrialStatus.RUNNING.value,
             "seed": self._seed,
             "attempt": self._earlier_attempts(number) + 1,
-            **{param_column(path): value for path, value in suggestion["point"].items()},
+            **{param_column(str(path)): value for path, value in suggestion["point"].items()},
         }
         if not self.writer.has("trials", row):
             row["started_at"] = now
@@ -176,6 +176,8 @@ class Recorder(Callback):  # type: ignore[misc]
 
 def _relative(row: dict[str, Any], trial_id: str) -> dict[str, Any]:
     """A trial's row with the places of its models relative to the sweep."""
-    places = {c: f"models/{trial_id}/{row[c]}" for c in ("model", "composite") if c in row}
+    places: dict[str, Any] = {
+        c: f"models/{trial_id}/{row[c]}" for c in ("model", "composite") if c in row
+    }
     known = {column.name for column in TABLES["trials"].columns}
-    return {k: v for k, v in {**row, **places}.items() if k in known}
+    return {name: value for name, value in {**row, **places}.items() if name in known}

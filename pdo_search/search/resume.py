@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from pdo_search.config.schema import SchedulerConfig
@@ -100,4 +101,4 @@ def plan_resume(
 
 def _time(row: Row) -> float:
     at = row.get("reported_at")
-    return float(at.timestamp()) if hasattr(at, "timestamp") else float(at or 0)
+    return float(at.timestamp()) if isinstance(at, datetime) else 0.0

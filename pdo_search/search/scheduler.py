@@ -1,7 +1,7 @@
 """Early stopping: asynchronous successive halving (Li et al. 2020, algorithm 2, stopping variant).
 
-Why not Ray's ``ASHAScheduler`` (read in Ray 2.60): it records a late report into every lower rung as
-well, never stops a trial whose metric is NaN, picks brackets with NumPy's global generator, and
+Why not Ray's ``ASHAScheduler`` (read in Ray 2.60): it records a late report into every lower rung
+as well, never stops a trial whose metric is NaN, picks brackets with NumPy's global generator, and
 cannot be rebuilt from results. The decisions here are a pure function of what was recorded.
 """
 
@@ -55,8 +55,8 @@ class Rungs:
     def observe(self, seen: Observation) -> int | None:
         """Record a report; the milestone at which the trial is to stop, or None to go on.
 
-        A report counts for the highest milestone that it has reached and that the trial has not been
-        recorded at, and for no other: one that comes late says nothing of the lower rungs.
+        A report counts for the highest milestone that it has reached, once, and for no other: one
+        that comes late says nothing of the lower rungs.
         """
         bracket = self.bracket(seen.number)
         milestone = self.milestone(bracket, seen.time)
@@ -74,7 +74,7 @@ class Rungs:
 
     def milestone(self, bracket: int, time: int) -> int | None:
         """The highest milestone of a bracket at or below a time."""
-        milestone = self.config.grace * self.config.reduction**bracket
+        milestone = self.config.grace * int(self.config.reduction**bracket)
         if time < milestone:
             return None
         while milestone * self.config.reduction <= time:
@@ -84,7 +84,7 @@ class Rungs:
     def _goes_on(self, rung: Mapping[int, float], number: int) -> bool:
         """Whether a trial is in the best 1/reduction of its rung, itself included.
 
-        The first at a rung goes on, unless its value is NaN; among equals the earlier trial is ahead.
+        The first at a rung goes on, unless its value is NaN; of equals the earlier trial is ahead.
         """
         value = rung[number]
         if value == -math.inf:
@@ -93,7 +93,7 @@ class Rungs:
         return ahead < max(1, len(rung) // self.config.reduction)
 
 
-class AshaScheduler(FIFOScheduler):  # type: ignore[misc]
+class AshaScheduler(FIFOScheduler):
     """``Rungs`` behind Tune's interface; with ``kind: none`` every trial goes on.
 
     Attributes:

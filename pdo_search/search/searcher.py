@@ -1,10 +1,10 @@
 """The sampler behind Tune: Optuna asked and told, with outcomes as they are.
 
 Why not Ray's ``OptunaSearch`` (read in Ray 2.60): it tells an early-stopped trial as COMPLETE with
-its partial value, so that TPE mixes budgets; it leaves a trial without a metric RUNNING for ever; and
-its state cannot be rebuilt from results. Here a stopped trial is told PRUNED with its intermediate
-values, a failed one FAIL, an infeasible one carries a violated constraint, a configuration is never
-run twice, and every draw depends on (seed, trial number) alone.
+its partial value, so that TPE mixes budgets; it leaves a trial without a metric RUNNING for ever;
+and its state cannot be rebuilt from results. Here a stopped trial is told PRUNED with its
+intermediate values, a failed one FAIL, an infeasible one carries a violated constraint, a
+configuration is never run twice, and every draw depends on (seed, trial number) alone.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def trial_name(number: int) -> str:
     return f"t{number:04d}"
 
 
-class OptunaSearcher(Searcher):  # type: ignore[misc]
+class OptunaSearcher(Searcher):
     """Points for Tune's trials.
 
     A suggestion is ``{"number": int, "trial_id": str, "point": {path: value}}``.
@@ -228,8 +228,8 @@ def told_state(status: TrialStatus, value: float | None) -> TrialState:
     """How Optuna is told of a trial.
 
     COMPLETE only for a finite value at the full budget; PRUNED for a stopped trial, whose
-    intermediate values TPE ranks among trials that came as far, and for an infeasible one, which its
-    constraint keeps out of the good ones; FAIL, which samplers ignore, for the rest.
+    intermediate values TPE ranks among trials that came as far, and for an infeasible one, which
+    its constraint keeps out of the good ones; FAIL, which samplers ignore, for the rest.
     """
     if status is TrialStatus.FINISHED and value is not None and math.isfinite(value):
         return TrialState.COMPLETE

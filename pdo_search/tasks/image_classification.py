@@ -36,7 +36,7 @@ class ImageClassification:
         train = splits[Split.TRAIN].inputs
         self.input_shape = (int(train.shape[1]), int(train.shape[2]), int(train.shape[3]))
         self.class_names = class_names
-        self.heads = (Head(HEAD, HeadKind.CATEGORICAL, len(class_names)),)
+        self.heads: tuple[Head, ...] = (Head(HEAD, HeadKind.CATEGORICAL, len(class_names)),)
         self.normalization = _normalization(train)
         mean, std = self.normalization
         self._mean = torch.tensor(mean).view(1, -1, 1, 1)
@@ -130,7 +130,7 @@ def build_image_classification(config: TaskConfig, base_dir: Path | None) -> Ima
 
 
 def _as_transfer(other: Pictures, like: Examples, class_names: tuple[str, ...]) -> Examples:
-    """Another source's pictures in the shape of ours; labels only where the classes are the same."""
+    """Another source's pictures in the shape of ours; labels only where the classes are ours."""
     inputs = _tensor(other.inputs)
     channels = like.inputs.shape[1]
     if inputs.shape[1] != channels:
@@ -159,8 +159,8 @@ def _normalization(train: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]
     channels = train.transpose(0, 1).flatten(1)
     # float64 sums over chunks: a whole float64 copy of the data would take eight times its memory.
     count = channels.shape[1]
-    total = sum(c.double().sum(1) for c in channels.split(1 << 22, dim=1))
-    squares = sum(c.double().square().sum(1) for c in channels.split(1 << 22, dim=1))
+    total = sum(c.double().sum(1) for c in torch.split(channels, 1 << 22, dim=1))
+    squares = sum(c.double().square().sum(1) for c in torch.split(channels, 1 << 22, dim=1))
     assert isinstance(total, Tensor)
     assert isinstance(squares, Tensor)
     mean = total / count

@@ -119,12 +119,11 @@ def load_model_file(directory: Path, base_dir: Path | None = None) -> tuple[nn.M
         state = load_file(directory / WEIGHTS_FILE)
         if content.pop("format") != FORMAT:
             raise ValueError("written by another version")
-        spec = ModelSpec(
-            **{
-                k: tuple(v) if isinstance(v, list) else v for k, v in content.items() if k != "arch"
-            },
-            arch=ModelConfig.model_validate(content["arch"]),
-        )
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in content.items()
+        }
+        fields["arch"] = ModelConfig.model_validate(content["arch"])
+        spec = ModelSpec(**fields)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise InputError(
             f"holds no model that can be read: {error}",

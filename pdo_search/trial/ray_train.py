@@ -1,7 +1,7 @@
 """The worker function as the training loop of Ray Train, nested in a Tune trial: several workers.
 
-Measured with Ray 2.60: a nested trial takes seconds to start, since each starts processes that import
-torch again; so one-worker trials run in process, and this adapter is for those that need more.
+Measured with Ray 2.60: a nested trial takes seconds to start, since each starts processes that
+import torch again; so one-worker trials run in process, and this adapter is for the others.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pdo_search.config.schema import LimitsConfig, TrialConfig
+from pdo_search.config.schema import LimitsConfig, ModelConfig, TrialConfig
 from pdo_search.distill.combine import combine
 from pdo_search.distill.cost import Cost, measure_cost
 from pdo_search.distill.ladder import Ladder, Rung
@@ -34,7 +34,7 @@ from pdo_search.store import Store
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Task
 from pdo_search.tasks.modelfile import ModelSpec
-from pdo_search.tasks.models import build_model
+from pdo_search.tasks.models import build_model, placed
 from pdo_search.trial.checkpoints import CheckpointFile, publish
 from pdo_search.trial.protocol import Places
 
@@ -106,7 +106,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
         base_dir=base_dir,
     )
     student, spec = build_student(config, task, ladder, base_dir)
-    student = student.to(worker.device, memory_format=torch.channels_last)
+    student = placed(student, worker.device)
     cost = worker.broadcast(measure_cost(student, task.input_shape, worker.device))
     check_limits(cost, config.limits)
 
@@ -169,7 +169,7 @@ def build_student(
         prune_channels(
             model, example, config.student.shrink, simplify.round_to, timeout_s=simplify.timeout
         )
-        arch = config.teacher
+        arch: ModelConfig = config.teacher
     else:
         seed = seed_for(config.seed, "student")
         model = build_model(

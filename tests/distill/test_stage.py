@@ -40,7 +40,7 @@ def test_teacher_order_turns_the_ladder_round() -> None:
 
 @pytest.mark.parametrize("annealing", ["linear", "exponential"])
 def test_temperature_anneals_from_first_to_last_stage(annealing: str) -> None:
-    recipe = Recipe(num_stages=3, temperature=8, temperature_end=2, annealing=annealing)  # type: ignore[arg-type]
+    recipe = Recipe(num_stages=3, temperature=8, temperature_end=2, annealing=annealing)
     middle = stage_temperature(recipe, 2)
     assert stage_temperature(recipe, 1) == 8
     assert stage_temperature(recipe, 3) == pytest.approx(2)

@@ -113,7 +113,7 @@ def test_tpe_learns_to_avoid_what_is_infeasible() -> None:
 
 def test_no_configuration_is_run_twice_and_a_finite_space_ends() -> None:
     found = searcher(SMALL, num_new=50)
-    points = []
+    points: list[Any] = []
     while isinstance(suggestion := found.suggest(str(len(points))), dict):
         found.on_trial_complete(str(len(points)))
         points.append(tuple(suggestion["point"].items()))
@@ -187,8 +187,8 @@ def test_both_ends_of_every_dimension_survive_the_conversion(node: dict[str, Any
         assert there._contains(there.to_internal_repr(end))
         assert there.to_external_repr(there.to_internal_repr(end)) == end
     if dimension.kind != "choice":
-        assert (there.low, there.high) == (dimension.low, dimension.high)  # type: ignore[attr-defined]
-        assert there.log == dimension.log  # type: ignore[attr-defined]
+        assert (there.low, there.high) == (dimension.low, dimension.high)
+        assert there.log == dimension.log
 
 
 def test_both_ends_are_reached_by_sampling() -> None:

@@ -37,9 +37,9 @@ def assert_whole(sweep: Path, num_trials: int) -> None:
     for name, table in TABLES.items():
         assert not found[name].duplicated(list(table.key)).any(), name
     epochs = found["epochs"].groupby("number")["epoch"]
-    for row in found["trials"].itertuples():
-        seen = sorted(epochs.get_group(row.number))
-        assert seen == list(range(1, int(row.epochs_done) + 1))
+    for row in found["trials"].to_dict("records"):
+        seen = sorted(epochs.get_group(row["number"]))
+        assert seen == list(range(1, row["epochs_done"] + 1))
 
 
 def same_numbers(first: Path, second: Path) -> None:

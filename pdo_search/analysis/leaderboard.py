@@ -1,0 +1,133 @@
+"""Who leads: trials in order, counts, and the best student against its teacher.
+
+Pure functions from the rows of tables to plain dictionaries, JSON-able, a missing value being None.
+Knows nothing of files and screens.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pdo_search.results.ranking import finished, ranked
+from pdo_search.results.schema import PARAM, Col, TrialStatus
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "against",
+    "best_student",
+    "causes",
+    "composite_of",
+    "entry",
+    "leaderboard",
+    "plain",
+    "status_counts",
+    "teacher_of",
+]
+
+ENTRY = (
+    Col.TRIAL_ID,
+    Col.STATUS,
+    Col.OBJECTIVE,
+    Col.VAL_ACCURACY,
+    Col.PARAMS,
+    Col.FLOPS,
+    Col.LATENCY_MS,
+    Col.EPOCHS_DONE,
+    Col.WALL_S,
+)
+COMPARED = (Col.VAL_ACCURACY, Col.PARAMS, Col.FLOPS, Col.LATENCY_MS)
+TEACHER = (Col.TEACHER_ACCURACY, Col.TEACHER_PARAMS, Col.TEACHER_FLOPS, Col.TEACHER_LATENCY_MS)
+UNSUCCESSFUL = (TrialStatus.FAILED.value, TrialStatus.INFEASIBLE.value)
+
+Entry = dict[str, Any]
+Row = Mapping[Hashable, Any]
+
+
+def plain(value: Any) -> Any:
+    """A cell as JSON has it: no NumPy, and None for what is missing."""
+    value = value.item() if hasattr(value, "item") else value
+    missing = value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
+    return None if missing else value
+
+
+def entry(row: Row) -> Entry:
+    """A trial's line: its main columns, and ``parameters`` by path."""
+    params = {
+        str(name).removeprefix(PARAM): plain(value)
+        for name, value in row.items()
+        if str(name).startswith(PARAM)
+    }
+    return {**{name: plain(row[name]) for name in ENTRY}, "parameters": params}
+
+
+def leaderboard(trials: pd.DataFrame, mode: str, n: int) -> list[Entry]:
+    """The n first trials: finished ones, best first, then the stopped ones by how far they came."""
+    return [entry(row) for row in ranked(trials, mode).head(n).to_dict("records")]
+
+
+def status_counts(trials: pd.DataFrame) -> dict[str, int]:
+    """Number of trials of every status."""
+    counts = Counter(trials[Col.STATUS])
+    return {status.value: counts[status.value] for status in TrialStatus}
+
+
+def causes(trials: pd.DataFrame) -> list[Entry]:
+    """Why trials failed or were infeasible: ``status``, ``cause``, ``count``; most frequent first.
+
+    A cause is its first line.
+    """
+    rows = trials[trials[Col.STATUS].isin(UNSUCCESSFUL)]
+    pairs = zip(rows[Col.STATUS], rows[Col.CAUSE], strict=True)
+    counts = Counter((status, _first_line(cause)) for status, cause in pairs)
+    return [
+        {"status": status, "cause": cause, "count": count}
+        for (status, cause), count in counts.most_common()
+    ]
+
+
+def _first_line(text: Any) -> str:
+    lines = text.strip().splitlines() if isinstance(text, str) else []
+    return lines[0] if lines else "unknown"
+
+
+def teacher_of(trials: pd.DataFrame) -> Entry | None:
+    """Accuracy and cost of the full teacher; None before any trial has reported."""
+    known = trials.dropna(subset=[Col.TEACHER_PARAMS])
+    if known.empty:
+        return None
+    row = known.iloc[0]
+    return {name: plain(row[column]) for name, column in zip(COMPARED, TEACHER, strict=True)}
+
+
+def best_student(trials: pd.DataFrame, mode: str) -> Entry | None:
+    """The best finished trial's line, with where its models are; None where none has finished."""
+    candidates = finished(trials, mode)
+    if candidates.empty:
+        return None
+    row = candidates.head(1).to_dict("records")[0]
+    places = {name: plain(row[name]) for name in (Col.MODEL, Col.COMPOSITE)}
+    return {**entry(row), **places}
+
+
+def composite_of(composites: pd.DataFrame, trial_id: str) -> Entry | None:
+    """The composite that a trial chose: ``mode``, accuracy and cost; None where it made none."""
+    chosen = composites[composites[Col.CHOSEN].fillna(False).astype(bool)]
+    chosen = chosen[chosen[Col.TRIAL_ID] == trial_id]
+    if chosen.empty:
+        return None
+    names = (Col.MODE, Col.VAL_ACCURACY, Col.FLOPS, Col.LATENCY_MS, Col.DEFERRED, Col.WITHIN_BUDGET)
+    row = chosen.iloc[0]
+    return {Col.TRIAL_ID: trial_id, **{name: plain(row[name]) for name in names}}
+
+
+def against(model: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> dict[str, float | None]:
+    """Accuracy and cost of a model as shares of the teacher's: 0.01 is a hundredth."""
+    ratios: dict[str, float | None] = {}
+    for name in COMPARED:
+        value, whole = model.get(name), (teacher or {}).get(name)
+        ratios[name] = value / whole if value is not None and whole else None
+    return ratios
