@@ -135,7 +135,9 @@ def _comparison(summary: Mapping[str, Any]) -> Table:
     teacher, best, composite = summary["teacher"], summary["best"], summary["composite"]
     table.add_row("Teacher", *_cost(teacher, {}), _text(teacher["arch"] or ""))
     if best:
-        table.add_row("Best student", *_cost(best, best["against_teacher"]), best[Col.TRIAL_ID])
+        table.add_row(
+            "Best student", *_cost(best, best["against_teacher"]), _text(best[Col.TRIAL_ID])
+        )
     if composite:
         how = composite[Col.MODE]
         if composite[Col.DEFERRED] is not None and how == "cascade":
@@ -145,11 +147,12 @@ def _comparison(summary: Mapping[str, Any]) -> Table:
 
 
 def _cost(model: Mapping[str, Any], shares: Mapping[str, float | None]) -> list[str]:
+    latency = model.get(Col.LATENCY_MS)
     cells = {
         Col.VAL_ACCURACY: _fixed(model.get(Col.VAL_ACCURACY), 4),
         Col.PARAMS: _count(model.get(Col.PARAMS)),
         Col.FLOPS: _count(model.get(Col.FLOPS)),
-        Col.LATENCY_MS: f"{_milliseconds(model.get(Col.LATENCY_MS))} ms",
+        Col.LATENCY_MS: "-" if latency is None else f"{_milliseconds(latency)} ms",
     }
     return [
         f"{cell} ({_percent(share)})" if (share := shares.get(name)) is not None else cell
@@ -160,11 +163,14 @@ def _cost(model: Mapping[str, Any], shares: Mapping[str, float | None]) -> list[
 def _leaderboard(summary: Mapping[str, Any], width: int) -> Table:
     """The first trials, with as many of the parameters in which they differ as fit."""
     entries, metric = summary["leaderboard"], summary["metric"]
+    accuracy = {Col.VAL_ACCURACY: [_fixed(entry[Col.VAL_ACCURACY], 4) for entry in entries]}
+    if metric == Col.VAL_ACCURACY:
+        accuracy = {}
     columns = {
         "trial": [entry[Col.TRIAL_ID] for entry in entries],
         "status": [entry[Col.STATUS] for entry in entries],
         metric: [_fixed(entry[Col.OBJECTIVE], 4) for entry in entries],
-        Col.VAL_ACCURACY: [_fixed(entry[Col.VAL_ACCURACY], 4) for entry in entries],
+        **accuracy,
         "params": [_count(entry[Col.PARAMS]) for entry in entries],
         "FLOPs": [_count(entry[Col.FLOPS]) for entry in entries],
         "ms": [_milliseconds(entry[Col.LATENCY_MS]) for entry in entries],
@@ -181,10 +187,10 @@ def _leaderboard(summary: Mapping[str, Any], width: int) -> Table:
             omitted.append(name)
     table = _empty_table(*columns)
     table.title = "Leaderboard"
-    for cells in zip(*columns.values(), strict=True):
-        table.add_row(*map(_text, cells))
+    for line in zip(*columns.values(), strict=True):
+        table.add_row(*map(_text, line))
     if omitted:
-        table.caption = f"not shown: {', '.join(omitted)} (all values: --json)"
+        table.caption = _text(f"not shown: {', '.join(omitted)} (all values: --json)")
     return table
 
 
@@ -222,7 +228,7 @@ def _empty_table(*columns: str) -> Table:
     )
     for name in columns:
         left = name in ("", "model", "trial", "status")
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+        table.add_column(_text(name), justify="left" if left else "right", no_wrap=True)
     return table
 
 

@@ -5,8 +5,8 @@ key never stands twice, a reader never sees a torn file, and a trial's row may c
 Who knows the rows is ``search.recorder``.
 
 A reader that opens a file twice in one query, as DuckDB and Polars do and pandas does not, can meet
-two versions of a block, fail, and succeed when asked again. Measured: 54 of 1640 such queries beside
-a writer that flushes without pause, none of 650 at one flush a second.
+two versions of a block, fail, and succeed when asked again. Measured: 54 of 1640 such queries
+beside a writer that flushes without pause, none of 650 at one flush a second.
 """
 
 from __future__ import annotations

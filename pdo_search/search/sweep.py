@@ -159,9 +159,11 @@ def run_sweep(info: SweepInfo, sweep: str, *, address: str, console: Console) ->
         interrupted = False
         nodes = connect(address, dashboard=experiment.resources.uses_train)
         try:
-            at_once = slots(experiment.resources, nodes)
-            _prepare_teacher(info, loaded, console, at_once if address == "local" else 0)
-            interrupted = _tune(info, loaded, sweep, writer, at_once, scratch, console)
+            # Ray's core has put a handler of its own over ours.
+            with _terminable():
+                at_once = slots(experiment.resources, nodes)
+                _prepare_teacher(info, loaded, console, at_once if address == "local" else 0)
+                interrupted = _tune(info, loaded, sweep, writer, at_once, scratch, console)
         except KeyboardInterrupt:
             interrupted = True
         finally:

@@ -41,7 +41,7 @@ def check(sweep: Path) -> int:
 
 def test_killed_while_it_flushes(tmp_path: Path) -> None:
     counts = []
-    for delay in (0.3, 0.5):
+    for delay in (0.2, 0.3):
         child = subprocess.Popen(
             [sys.executable, "-c", WRITING, str(tmp_path)], stdout=subprocess.PIPE, text=True
         )

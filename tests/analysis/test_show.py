@@ -1,0 +1,223 @@
+"""What `show` says: read from real tables, on paper of 100 columns."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pdo_search.analysis.show import (
+    _count,
+    _duration,
+    _percent,
+    _short_names,
+    print_sweep,
+    sweep_summary,
+)
+from pdo_search.results.reader import open_sweep
+from pdo_search.results.schema import Type, trial_id
+from pdo_search.results.sweepfile import SweepInfo, write_sweep_file
+from pdo_search.results.writer import TableWriter
+
+PARAMS: dict[str, Type] = {
+    "temperature": "float64",
+    "num_stages": "int64",
+    "teacher_order": "string",
+    "curriculum.adaptive": "bool",
+    "loss.kl": "float64",
+    "loss.avg": "float64",
+    "optimizer.lr": "float64",
+}
+
+
+def write_sweep(directory: Path, *trials: dict[str, Any], **info: Any) -> Path:
+    values: dict[str, Any] = {
+        "name": "digits",
+        "given": {},
+        "resolved": {
+            "task": {"kind": "image_classification", "data": {"source": "digits"}},
+            "teacher": {"arch": "small_resnet"},
+        },
+        "file": "experiments/digits.yaml",
+        "base_dir": "experiments",
+        "metric": "val_accuracy",
+        "mode": "max",
+        "num_trials": 12,
+        "store": "results/.store",
+    }
+    write_sweep_file(directory, SweepInfo(**{**values, **info}))
+    writer = TableWriter(directory, PARAMS)
+    for number, columns in enumerate(trials):
+        identity = {"number": number, "trial_id": trial_id(number)}
+        row = {
+            **identity,
+            "status": "finished",
+            "objective": 0.9 - number / 100,
+            "val_accuracy": 0.9 - number / 100,
+            "params": 12_345 * (number + 1),
+            "flops": 4.1e6 * (number + 1),
+            "latency_ms": 0.25,
+            "epochs_done": 12,
+            "wall_s": 125.0,
+            "teacher_params": 696_042,
+            "teacher_flops": 13_146_624.0,
+            "teacher_latency_ms": 0.5,
+            "teacher_accuracy": 0.98,
+            "param.temperature": 1.5 + number,
+            "param.num_stages": 2,
+            "param.teacher_order": "descending",
+            "param.curriculum.adaptive": number % 2 == 0,
+            "param.loss.kl": 0.123456 + number,
+            "param.loss.avg": 0.1 * number,
+            "param.optimizer.lr": 0.01 * (number + 1),
+        }
+        writer.upsert("trials", {**row, **columns})
+        for mode, chosen in (("student", False), ("cascade", True)):
+            if {**row, **columns}["status"] == "finished":
+                composite = {"val_accuracy": 0.95, "flops": 5e6, "deferred": 0.037}
+                writer.upsert(
+                    "composites", {**identity, "mode": mode, "chosen": chosen, **composite}
+                )
+    writer.flush()
+    return directory
+
+
+def shown(sweep: Path, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    print_sweep(sweep_summary(open_sweep(sweep)), console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_sweep_at_a_glance(tmp_path: Path) -> None:
+    text = shown(
+        write_sweep(
+            tmp_path,
+            {},
+            {},
+            {"status": "stopped", "objective": 0.4, "epochs_done": 3},
+            {"status": "failed", "cause": "Diverged: the loss became nan in epoch 2"},
+            {"status": "interrupted"},
+        )
+    )
+    lines = text.splitlines()
+    assert lines[0] == "digits: image_classification on digits"
+    assert lines[1] == "5 of 12 trials: 2 finished, 1 stopped, 1 failed, 1 interrupted"
+    assert "1 failed: Diverged: the loss became nan in epoch 2" in text
+    assert f"pdo-search resume {tmp_path}" in text
+    found = {line.split("  ")[0]: line.split() for line in lines if line}
+    assert found["Teacher"][1:4] == ["0.9800", "696k", "13.1M"]
+    assert found["Best student"][2:6] == ["0.9000", "(91.8%)", "12.3k", "(1.8%)"]
+    assert "cascade, defers 3.7%" in text
+    assert found["t0002"][:8] == [
+        "t0002", "stopped", "0.4000", "37.0k", "12.3M", "0.25", "3", "2m05s",
+    ]  # fmt: skip
+    assert text.index("t0000  finished") < text.index("t0001  finished")
+    assert "composite cascade" in text
+    assert "Best: t0000 with temperature=1.5, num_stages=2" in text
+    assert text.rstrip().endswith("confirmed on fresh seeds.")
+    table = text[text.index("Leaderboard") : text.index("Best:")]
+    assert "num_stages" not in table, "what does not differ tells nothing"
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_nothing_of_the_leaderboard_is_cut_off(tmp_path: Path, width: int) -> None:
+    text = shown(write_sweep(tmp_path, {}, {}, {}), width)
+    table = text[text.index("Leaderboard") : text.index("Best:")].splitlines()
+    assert max(map(len, table)) <= width
+    if width >= 80:
+        assert "…" not in "".join(table)
+    if width == 200:
+        assert "not shown" not in text
+        assert all(name in table[1].split() for name in ("temperature", "kl", "avg", "lr"))
+    if width == 80:
+        assert "not shown: " in text
+
+
+def test_another_metric_stands_beside_accuracy(tmp_path: Path) -> None:
+    text = shown(write_sweep(tmp_path, {"objective": 0.31}, metric="val_loss", mode="min"))
+    header = next(line for line in text.splitlines() if line.startswith("trial"))
+    assert header.split()[2:4] == ["val_loss", "val_accuracy"]
+
+
+def test_a_sweep_that_has_just_begun(tmp_path: Path) -> None:
+    assert "No trial has finished or been stopped yet" in shown(write_sweep(tmp_path / "a"))
+    running = {"status": "running", "objective": None, "teacher_params": None}
+    text = shown(write_sweep(tmp_path / "b", running))
+    assert "1 of 12 trials: 1 running, 0 finished, 0 stopped, 0 failed" in text.splitlines()
+    assert "Note" not in text
+
+
+def test_missing_numbers_are_dashes(tmp_path: Path) -> None:
+    missing = ("params", "flops", "latency_ms", "wall_s", "teacher_latency_ms", "val_accuracy")
+    text = shown(write_sweep(tmp_path, dict.fromkeys(missing)))
+    row = next(line for line in text.splitlines() if line.startswith("t0000"))
+    assert row.split()[3:7] == ["-", "-", "-", "12"]
+
+
+def test_json_has_the_same_numbers(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path, {}, {"status": "running", "objective": float("nan")})
+    payload = json.loads(json.dumps(sweep_summary(open_sweep(sweep)), allow_nan=False))
+    assert payload["name"] == "digits"
+    assert payload["counts"]["running"] == 1
+    assert payload["teacher"]["arch"] == "small_resnet"
+    assert payload["best"]["trial_id"] == "t0000"
+    assert payload["best"]["parameters"]["curriculum.adaptive"] is True
+    assert payload["best"]["against_teacher"]["params"] == pytest.approx(12_345 / 696_042)
+    assert payload["composite"]["mode"] == "cascade"
+    assert [entry["trial_id"] for entry in payload["leaderboard"]] == ["t0000"]
+    assert [model["mode"] for model in payload["front"]] == ["student", "cascade"]
+    assert "biased upwards" in payload["note"]
+
+
+def test_what_a_sweep_holds_is_shown_and_not_obeyed(tmp_path: Path) -> None:
+    hostile = {
+        "status": "failed",
+        "cause": "[bold red]x[/] \x1b]0;owned\x07\x1b[2J",
+        "objective": None,
+    }
+    text = shown(write_sweep(tmp_path, hostile, {}, name="[link=x]y", metric="[red]\x1b[2Jz"))
+    assert "[red]" in text
+    assert "[bold red]x[/]" in text
+    assert text.startswith("[link=x]y")
+    assert not set(text) & {"\x1b", "\x07"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0, "0"), (950, "950"), (999.7, "1.00k"), (12_345, "12.3k"), (696_042, "696k"),
+     (999_600, "1.00M"), (4.1e6, "4.10M"), (8.2e9, "8.20G"), (5e15, "5000T")],
+)  # fmt: skip
+def test_large_numbers(value: float | None, text: str) -> None:
+    assert _count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.52, "0.5s"), (9.96, "10s"), (59.6, "1m00s"), (725, "12m05s"),
+     (11_220, "3h07m")],
+)  # fmt: skip
+def test_durations(seconds: float | None, text: str) -> None:
+    assert _duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0, "0%"), (0.00228, "0.23%"), (0.0312, "3.1%"), (0.44, "44%"), (0.9886, "98.9%"),
+     (1.0123, "101.2%"), (2.5, "250%")],
+)  # fmt: skip
+def test_percentages(share: float, text: str) -> None:
+    assert _percent(share) == text
+
+
+def test_names_are_shortened_only_where_they_stay_apart() -> None:
+    assert _short_names(["loss.kl", "student.width", "teacher.width", "temperature"]) == {
+        "loss.kl": "kl",
+        "student.width": "student.width",
+        "teacher.width": "teacher.width",
+        "temperature": "temperature",
+    }
