@@ -9,15 +9,16 @@ from pathlib import Path
 
 from pdo_search.config.schema import is_uri
 
-__all__ = ["log_to_file"]
+__all__ = ["LOG_FORMAT", "log_to_file"]
 
 FILE = "driver.log"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 NOISY = ("ray", "optuna", "filelock")
 
 
 @contextmanager
 def log_to_file(sweep: str) -> Iterator[None]:
-    """Append the log of this process, Ray's included, to ``<sweep>/logs/driver.log``.
+    """Append the log of this process to ``<sweep>/logs/driver.log``: Ray's too, if it is imported.
 
     A sweep on an object store has no such file; its log is dropped.
     """
@@ -27,7 +28,7 @@ def log_to_file(sweep: str) -> Iterator[None]:
         folder = Path(sweep) / "logs"
         folder.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(folder / FILE, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
     ours = logging.getLogger("pdo_search")
     level = ours.level
     ours.setLevel(logging.INFO)

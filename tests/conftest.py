@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,10 @@ def ray_cluster() -> Iterator[Cluster]:
         yield Cluster(env, f"http://127.0.0.1:{dashboard}")
     finally:
         process.terminate()
-        try:
-            process.wait(timeout=20)
-        finally:
-            _kill_group(process.pid)
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+        _kill_group(process.pid)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _free_port() -> int:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from pdo_search.config.schema import ResourcesConfig
 from pdo_search.errors import InputError, PdoError
+from pdo_search.log import LOG_FORMAT
 
-__all__ = ["Capacity", "check_local", "connect", "disconnect", "slots"]
+__all__ = ["Capacity", "check_local", "connect", "disconnect", "import_ray", "slots"]
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +76,16 @@ def slots(resources: ResourcesConfig, nodes: Sequence[Capacity]) -> int:
     return trials
 
 
+def import_ray(address: str) -> None:
+    """Import Ray with the settings that it reads then; it also takes over its own logging then."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address == "local":
+        _secure()
+    import ray  # noqa: F401
+
+
 def connect(address: str, *, dashboard: bool) -> list[Capacity]:
-    """Start a local Ray, or join the cluster that this machine belongs to.
+    """Start a local Ray, or join the cluster that this machine belongs to; after ``import_ray``.
 
     Args:
         address: ``local`` starts one that ends with this process; ``auto`` joins.
@@ -89,12 +98,10 @@ def connect(address: str, *, dashboard: bool) -> list[Capacity]:
     Raises:
         PdoError: there is no cluster, or it refuses this client.
     """
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address == "local":
-        _secure()
     import ray
 
-    settings = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    # configure_logging=False would take the log file from Ray's logger.
+    settings = {"log_to_driver": False, "logging_level": logging.INFO, "logging_format": LOG_FORMAT}
     if address == "local":
         ray.init(
             address="local",

@@ -33,7 +33,7 @@ from pdo_search.results.files import Folder
 from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo, read_sweep_file, write_sweep_file
 from pdo_search.results.writer import TableWriter
-from pdo_search.search.cluster import connect, disconnect, slots
+from pdo_search.search.cluster import connect, disconnect, import_ray, slots
 from pdo_search.search.lock import only_driver
 from pdo_search.search.progress import Progress
 from pdo_search.search.resume import plan_resume
@@ -153,6 +153,7 @@ def run_sweep(info: SweepInfo, sweep: str, *, address: str, console: Console) ->
     loaded = loaded_of(info)
     experiment = loaded.experiment
     os.environ.update(TUNE_SETTINGS)
+    import_ray(address)
     with only_driver(sweep), log_to_file(sweep), _scratch() as scratch, _terminable():
         write_sweep_file(sweep, info)
         writer = TableWriter(sweep, param_types(loaded.space))
