@@ -145,7 +145,7 @@ def _sweep(info: Any, directory: str, address: str) -> None:
 
     console = Console(highlight=False)
     outcome = run_sweep(info, directory, address=address, console=console)
-    shown = os.path.relpath(outcome.sweep) if os.path.isabs(outcome.sweep) else outcome.sweep
+    shown = outcome.sweep.removeprefix(f"{os.getcwd()}/")
     if outcome.interrupted:
         console.print(
             f"Interrupted; results are kept. Go on with: pdo-search resume {shown}", soft_wrap=True

@@ -180,6 +180,7 @@ class Store:
             return False
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
         fs.copy_files(remote, str(beside), source_filesystem=filesystem)
         beside.rename(path)
         return self._sound(path)

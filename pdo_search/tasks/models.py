@@ -252,6 +252,16 @@ def _shrink_stem(model: nn.Module, edge: int) -> None:
             model.avgpool = nn.AdaptiveAvgPool2d(1)
             name = next(n for n, m in model.named_modules() if m is linear)
             _replace(model, name, nn.Linear(last, linear.out_features))
+            _drop_pools(model, edge)
+
+
+def _drop_pools(model: nn.Module, edge: int) -> None:
+    """Take out the last poolings of a VGG that would leave nothing of the picture."""
+    for name, pool in list(model.named_modules()):
+        if isinstance(pool, nn.MaxPool2d):
+            edge //= 2
+            if edge == 0:
+                _replace(model, name, nn.Identity())
 
 
 def _with_channels(conv: nn.Conv2d, channels: int) -> nn.Conv2d:

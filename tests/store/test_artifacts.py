@@ -1,0 +1,153 @@
+"""The store: one builder, atomic publication, verification, an object store's mirror."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pdo_search.errors import StoreError
+from pdo_search.store import Store, artifacts
+
+BUILDER = """
+import os, sys, time
+from pathlib import Path
+from pdo_search.store import Store
+
+def build(folder):
+    log = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(log, b"x")
+    (folder / "half").write_text("half")
+    time.sleep(float(sys.argv[3]))
+    (folder / "data").write_text("whole")
+
+found = Store(sys.argv[1]).get_or_build("thing", {"a": 1}, build)
+print((found.path / "data").read_text(), found.built)
+"""
+
+
+def builder(root: Path, log: Path, seconds: float) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", BUILDER, str(root), str(log), str(seconds)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+
+def put(store: Store, text: str = "content", key: int = 1) -> artifacts.Artifact:
+    def build(folder: Path) -> None:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "more").write_text(text)
+        (folder / "data").write_text(text)
+
+    return store.get_or_build("thing", {"key": key}, build)
+
+
+@pytest.fixture(autouse=True)
+def nothing_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a new process."""
+    monkeypatch.setattr(artifacts, "_VERIFIED", set())
+
+
+def test_of_several_processes_one_builds(tmp_path: Path) -> None:
+    processes = [builder(tmp_path / "store", tmp_path / "log", 0.5) for _ in range(3)]
+    answers = sorted(p.communicate(timeout=30)[0].strip() for p in processes)
+    assert answers == ["whole False", "whole False", "whole True"]
+    assert (tmp_path / "log").read_text() == "x"
+
+
+def test_a_killed_builder_is_taken_over(tmp_path: Path) -> None:
+    first = builder(tmp_path / "store", tmp_path / "log", 60)
+    deadline = time.monotonic() + 20
+    while not list((tmp_path / "store").rglob("half")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    second = builder(tmp_path / "store", tmp_path / "log", 0)
+    assert second.communicate(timeout=30)[0].strip() == "whole True"
+    assert len(list((tmp_path / "store").rglob("half"))) == 1
+
+
+def test_the_same_key_is_found_and_another_is_not(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first = put(store)
+    assert first.built
+    assert not put(store).built
+    assert put(store, key=2).path != first.path
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "missing", "manifest"])
+def test_a_damaged_artifact_is_set_aside_and_rebuilt(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    path = put(store, "good").path
+    if how == "flipped":
+        (path / "data").write_text("gold")
+    elif how == "truncated":
+        (path / "data").write_text("go")
+    elif how == "missing":
+        (path / "data").unlink()
+    else:
+        (path / "manifest.json").write_text("{")
+    monkeypatch.setattr(artifacts, "_VERIFIED", set())
+    again = put(store, "good")
+    assert again.built
+    assert (again.path / "data").read_text() == "good"
+    assert len(list((tmp_path / ".damaged").iterdir())) == 1
+
+
+def test_a_failing_builder_leaves_nothing_and_its_error_is_passed_on(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "data").write_text("half")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        Store(tmp_path).get_or_build("thing", {"key": 1}, fail)
+    assert not list(tmp_path.rglob("data"))
+    assert put(Store(tmp_path)).built
+
+
+def test_a_full_disk_is_said_in_words(tmp_path: Path) -> None:
+    def full(folder: Path) -> None:
+        raise OSError(28, os.strerror(28))
+
+    with pytest.raises(StoreError, match="the disk is full; make space and resume"):
+        Store(tmp_path).get_or_build("thing", {"key": 1}, full)
+
+
+def test_an_object_store_serves_a_second_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"file://{tmp_path}/bucket"
+    monkeypatch.setenv("PDO_SEARCH_CACHE", str(tmp_path / "first"))
+    assert put(Store(uri)).built
+    monkeypatch.setenv("PDO_SEARCH_CACHE", str(tmp_path / "second"))
+    fetched = put(Store(uri))
+    assert not fetched.built
+    assert (fetched.path / "data").read_text() == "content"
+    assert (fetched.path / "inner" / "more").read_text() == "content"
+    assert str(tmp_path / "second") in str(fetched.path)
+    # Without its manifest, uploaded last, an artifact is not there.
+    next((tmp_path / "bucket").rglob("manifest.json")).unlink()
+    monkeypatch.setenv("PDO_SEARCH_CACHE", str(tmp_path / "third"))
+    assert put(Store(uri)).built
+
+
+def test_entries_say_what_there_is(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, "12345")
+    (entry,) = store.entries()
+    assert entry["kind"] == "thing"
+    assert entry["key"] == {"key": 1}
+    manifest = json.loads((Path(entry["path"]) / "manifest.json").read_text())
+    assert entry["bytes"] == 10 + (Path(entry["path"]) / "manifest.json").stat().st_size
+    assert list(manifest["files"]) == ["data", "inner/more"]
