@@ -13,7 +13,9 @@ from pdo_search.distill.optim import lr_factor, make_optimizer, set_hyperparamet
 from pdo_search.distill.seeds import seed_for
 from pdo_search.tasks.base import Examples, Task
 
-__all__ = ["BatchLoss", "fit"]
+__all__ = ["BatchLoss", "fit", "refresh_batch_norm"]
+
+NORM_BATCH = 256
 
 BatchLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Loss of a batch: student logits (N, C), prepared inputs (N, C, H, W), targets (N,)."""
@@ -81,3 +83,29 @@ def fit(
                 }
             )
     model.eval()
+
+
+def refresh_batch_norm(model: nn.Module, inputs: Tensor) -> None:
+    """Measure batch norms' statistics anew, as plain means over batches.
+
+    Surgery makes the stored ones wrong, and a recovery of few steps does not bring their running
+    means home (Wu and Johnson 2021, section 3, "PreciseBN").
+
+    Args:
+        model: changed in place; its mode is left as it was.
+        inputs: (N, C, H, W) prepared, in no order of classes.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    was_training = model.training
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad():
+        for batch in torch.split(inputs, NORM_BATCH):
+            model(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.train(was_training)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pdo_search.config.schema import OptimizerConfig, Recipe, SimplifyConfig
 from pdo_search.distill.cost import Cost, measure_cost
 from pdo_search.distill.evaluate import outputs_of
-from pdo_search.distill.fit import fit
+from pdo_search.distill.fit import fit, refresh_batch_norm
 from pdo_search.distill.losses import categorical_kl, hard_label_loss
 from pdo_search.distill.prune import drop_blocks, prune_channels
 from pdo_search.distill.seeds import seed_for
@@ -34,7 +34,8 @@ __all__ = ["Attempt", "Ladder", "Rung", "RungStatus", "next_ratio"]
 VERSION = 1
 RUNG_FILE = "rung.json"
 RECOVERY_TEMPERATURE = 2.0
-CALIBRATION_EXAMPLES = 256
+CALIBRATION_EXAMPLES = 2048
+DROPPING_EXAMPLES = 256
 RATIO_DECIMALS = 3
 
 
@@ -55,7 +56,7 @@ class Attempt:
 
     Attributes:
         ratio: share of channels removed.
-        accuracy_before: validation accuracy before recovery.
+        accuracy_before: validation accuracy before recovery, batch norms measured anew.
         val_accuracy: after recovery.
         accepted: whether the fall was small enough.
     """
@@ -245,15 +246,22 @@ class Ladder:
             prune_channels(
                 model, example, ratio, self.simplify.round_to, timeout_s=self.simplify.timeout
             )
-            dropped = drop_blocks(model, self._calibration(), self.simplify.drop_blocks)
+            calibration = self._calibration()
+            dropped = drop_blocks(model, calibration[:DROPPING_EXAMPLES], self.simplify.drop_blocks)
+            if sum(p.numel() for p in model.parameters()) == parent.cost.params:
+                # No layer is wide enough to lose channels at this ratio, nor at a smaller one.
+                break
             model = placed(model, self.device)
+            calibration = calibration.to(self.device)
+            refresh_batch_norm(model, calibration)
             before = accuracy_of(self.task, model, self.device)
             self._recover(model, parent)
+            refresh_batch_norm(model, calibration)
             after = accuracy_of(self.task, model, self.device)
             accepted = parent.val_accuracy - after <= self.simplify.max_drop
             attempts.append(Attempt(ratio, before, after, accepted))
         record: dict[str, Any] = {"attempts": [asdict(a) for a in attempts]}
-        if attempts[-1].accepted:
+        if attempts and attempts[-1].accepted:
             spec = replace(spec, dropped_blocks=(*spec.dropped_blocks, *dropped))
             save_model(folder, model, spec)
             cost = measure_cost(model, self.task.input_shape, self.device)
@@ -267,8 +275,11 @@ class Ladder:
         (folder / RUNG_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
     def _calibration(self) -> Tensor:
-        """A batch of train pictures on the CPU."""
-        return self.task.prepare(self.task.examples(Split.TRAIN).inputs[:CALIBRATION_EXAMPLES])
+        """Train pictures on the CPU, in random order."""
+        train = self.task.examples(Split.TRAIN)
+        generator = torch.Generator().manual_seed(seed_for(self.seed, "calibration"))
+        picked = torch.randperm(len(train), generator=generator)[:CALIBRATION_EXAMPLES]
+        return self.task.prepare(train.inputs[picked])
 
     def _recover(self, model: nn.Module, parent: Rung) -> None:
         """Short self-distillation from the parent on the train split."""

@@ -65,7 +65,7 @@ def prune_channels(
         model: pruned in place; on the CPU.
         example: (1, C, H, W) input.
         ratio: share of channels removed, 0 to below 1; 0 changes nothing.
-        round_to: channel counts stay a multiple of this.
+        round_to: channel counts become the nearest multiple of this; a layer may keep all.
         timeout_s: longest time, seconds.
 
     Raises:
@@ -75,13 +75,21 @@ def prune_channels(
         return
     import torch_pruning as tp
 
+    class Pruner(tp.pruner.BasePruner):  # type: ignore[misc]
+        """Rounds channel counts to the nearest multiple; upstream rounds down, which takes half of
+        eight channels where a tenth was asked for."""
+
+        def _round_to(self, n_pruned: int, current_channels: int, round_to: int) -> int:
+            left = (current_channels - n_pruned) / round_to
+            return max(0, current_channels - max(1, round(left)) * round_to)
+
     heads = [m for m in model.modules() if isinstance(m, nn.Linear)]
     name = type(model).__name__
     was_training = model.training
     model.eval()
     try:
         with time_limit(timeout_s, f"pruning {name}"):
-            pruner = tp.pruner.BasePruner(
+            pruner = Pruner(
                 model,
                 example,
                 importance=tp.importance.GroupMagnitudeImportance(p=2),

@@ -1,7 +1,8 @@
 """The bank: a teacher's outputs per example and recorded view, computed once, read by every trial.
 
 Half precision: against float32 logits the softmax's KL error stays below 5e-5 nats for logits up to
-32 in size, 3e-6 up to 8 (tested). Files are memory-mapped, so that the trials of a node share one copy.
+32 in size, 3e-6 up to 8 (tested). Files are memory-mapped, so that the trials of a node share one
+copy.
 """
 
 from __future__ import annotations

@@ -40,7 +40,6 @@ def builder(root: Path, log: Path, seconds: float) -> subprocess.Popen[str]:
     )
 
 
-
 def put(store: Store, text: str = "content", key: int = 1) -> artifacts.Artifact:
     def build(folder: Path) -> None:
         (folder / "inner").mkdir()

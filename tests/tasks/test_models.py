@@ -141,5 +141,5 @@ def test_a_factory_beside_the_experiment(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_suggests_near_ones() -> None:
-    with pytest.raises(InputError, match="did you mean.*resnet"):
+    with pytest.raises(InputError, match=r"did you mean.*resnet"):
         build("resnt18")

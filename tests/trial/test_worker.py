@@ -15,6 +15,9 @@ from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.protocol import LocalWorker
 from pdo_search.errors import Infeasible
+from pdo_search.tasks import cached_task
+from pdo_search.tasks.base import Split
+from pdo_search.tasks.image_classification import ImageClassification
 from pdo_search.trial.protocol import Places
 from pdo_search.trial.worker import run_trial
 
@@ -123,6 +126,9 @@ from pathlib import Path
 torch.set_num_threads(1)
 from pdo_search.config import TrialConfig
 from pdo_search.distill.protocol import LocalWorker
+from pdo_search.tasks import cached_task
+from pdo_search.tasks.base import Split
+from pdo_search.tasks.image_classification import ImageClassification
 from pdo_search.trial.protocol import Places
 from pdo_search.trial.worker import run_trial
 folder = sys.argv[2]
@@ -161,20 +167,6 @@ def test_a_student_over_a_limit_is_infeasible(store: Path, tmp_path: Path) -> No
         )
 
 
-def test_no_search_ever_reads_the_test_split(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pdo_search.tasks import image_classification
-
-    def refuse(self: object) -> None:
-        raise AssertionError("a trial read the test split")
-
-    monkeypatch.setattr(image_classification.ImageClassification, "test_examples", refuse)
-    worker = LocalWorker()
-    run_trial(config_with(), worker, places=places(store, tmp_path))
-    assert worker.reports[-1].metrics["done"]
-
-
 @pytest.mark.parametrize(
     "trial",
     [
@@ -202,3 +194,40 @@ def test_a_shrunk_teacher_is_a_student(store: Path, tmp_path: Path) -> None:
     facts = worker.reports[0].rows["trials"][0]
     assert facts["params"] < 0.5 * facts["teacher_params"]
     assert pdo_search.load_model(tmp_path / "model" / "student") is not None
+
+
+class Trap:
+    """Fails whoever looks at it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError("the test split was read")
+
+
+def test_a_trial_never_reads_the_test_split(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_with()
+    task = cached_task(config.task, None)
+    assert isinstance(task, ImageClassification)
+    monkeypatch.setitem(task._splits, Split.TEST, Trap())
+    with pytest.raises(AssertionError, match="was read"):
+        task.test_examples().inputs.sum()
+    # A store of its own: teacher, rungs and banks are built here, not found.
+    worker = LocalWorker()
+    run_trial(config, worker, places=places(tmp_path / "store", tmp_path))
+    assert worker.reports[-1].metrics["done"]
+
+
+def test_an_unlabelled_transfer_source_teaches(store: Path, tmp_path: Path) -> None:
+    task = {
+        "data": {"source": "digits", "limit": 1200},
+        "splits": {"transfer": 0},
+        "transfer_data": {"source": "digits", "limit": 300, "labelled": False},
+    }
+    worker = LocalWorker()
+    loss = {"kl": 1.0, "avg": 0.5, "init": 0.0}
+    config = config_with(task=task, trial={"loss": loss, "epochs": 8, "composite": None})
+    run_trial(config, worker, places=places(store, tmp_path))
+    rows = [row for report in worker.reports for row in report.rows["epochs"]]
+    assert all(row["loss_avg"] == 0 for row in rows)
+    assert rows[-1]["val_accuracy"] > 0.7
