@@ -15,7 +15,7 @@ from pdo_search.config.schema import ResourcesConfig
 from pdo_search.errors import InputError, PdoError
 from pdo_search.log import LOG_FORMAT
 
-__all__ = ["Capacity", "check_local", "connect", "disconnect", "import_ray", "slots"]
+__all__ = ["Capacity", "check_local", "concurrency", "connect", "disconnect", "import_ray", "slots"]
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +71,29 @@ def slots(resources: ResourcesConfig, nodes: Sequence[Capacity]) -> int:
             f" {largest.cpus:g} CPUs on the largest",
             path="resources",
             value=resources.model_dump(include={"cpus", "gpus", "workers"}),
-            remedy="lower resources.cpus, gpus or workers, or add nodes",
+            remedy="lower resources.cpus, gpus or workers, or add nodes; for a cluster that grows,"
+            " say with resources.max_concurrent how many trials it is to grow for",
         )
     return trials
+
+
+def concurrency(resources: ResourcesConfig, nodes: Sequence[Capacity], *, may_grow: bool) -> int:
+    """How many trials to run at once.
+
+    Args:
+        resources: of a trial.
+        nodes: those that are there now.
+        may_grow: whether more may come: then a given ``max_concurrent`` counts, whatever fits now,
+            since only trials that wait make an autoscaler start nodes.
+
+    Raises:
+        InputError: not even one fits, and none is to be waited for.
+    """
+    given = resources.max_concurrent
+    if may_grow and given != "auto":
+        return given
+    fitting = slots(resources, nodes)
+    return fitting if given == "auto" else min(fitting, given)
 
 
 def import_ray(address: str) -> None:

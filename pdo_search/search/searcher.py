@@ -26,10 +26,10 @@ from ray.tune.search import Searcher
 from pdo_search.config.schema import SearchConfig
 from pdo_search.config.space import Space
 from pdo_search.distill.seeds import seed_for
-from pdo_search.results.schema import TrialStatus
+from pdo_search.results.schema import TrialStatus, trial_id
 from pdo_search.search.optuna_space import all_points, distributions
 
-__all__ = ["OptunaSearcher", "PastTrial", "Requeued", "trial_name"]
+__all__ = ["OptunaSearcher", "PastTrial", "Requeued"]
 
 TRIES = 20
 LARGEST_FINITE_SPACE = 10_000
@@ -61,11 +61,6 @@ class Requeued:
 
     number: int
     point: dict[str, Any]
-
-
-def trial_name(number: int) -> str:
-    """The name of a trial, such as ``t0007``."""
-    return f"t{number:04d}"
 
 
 class OptunaSearcher(Searcher):
@@ -168,7 +163,7 @@ class OptunaSearcher(Searcher):
         """Nothing, as ``save``."""
 
     def _configuration(self, number: int, point: Mapping[str, Any]) -> dict[str, Any]:
-        return {"number": number, "trial_id": trial_name(number), "point": dict(point)}
+        return {"number": number, "trial_id": trial_id(number), "point": dict(point)}
 
     def _ask(self, number: int) -> Trial | None:
         """A trial at a point that was not run before; None where there is none left."""

@@ -33,7 +33,7 @@ from pdo_search.results.files import Folder
 from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo, read_sweep_file, write_sweep_file
 from pdo_search.results.writer import TableWriter
-from pdo_search.search.cluster import connect, disconnect, import_ray, slots
+from pdo_search.search.cluster import concurrency, connect, disconnect, import_ray, slots
 from pdo_search.search.lock import only_driver
 from pdo_search.search.progress import Progress
 from pdo_search.search.resume import plan_resume
@@ -162,8 +162,10 @@ def run_sweep(info: SweepInfo, sweep: str, *, address: str, console: Console) ->
         try:
             # Ray's core has put a handler of its own over ours.
             with _terminable():
-                at_once = slots(experiment.resources, nodes)
-                _prepare_teacher(info, loaded, console, at_once if address == "local" else 0)
+                local = address == "local"
+                at_once = concurrency(experiment.resources, nodes, may_grow=not local)
+                idle = slots(experiment.resources, nodes) if local else 0
+                _prepare_teacher(info, loaded, console, idle)
                 interrupted = _tune(info, loaded, sweep, writer, at_once, scratch, console)
         except KeyboardInterrupt:
             interrupted = True
@@ -204,8 +206,6 @@ def _tune(
     total = plan.num_new + len(plan.requeued)
     if total == 0:
         return False
-    if experiment.resources.max_concurrent != "auto":
-        at_once = min(at_once, experiment.resources.max_concurrent)
     wall = experiment.limits.wall
     searcher = OptunaSearcher(
         loaded.space,

@@ -1,0 +1,102 @@
+"""Ladder evidence: what simplification does to a teacher, rung by rung, as Markdown tables.
+
+First the teacher of an experiment, on its data, with accuracy before and after recovery; then
+torchvision models at random weights, for shapes and sizes only.
+
+    python experiments/benchmarks/ladder.py                 # about ten minutes on two cores
+    python experiments/benchmarks/ladder.py --skip-trained  # the second table alone: a minute
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from pdo_search.config import load_experiment
+from pdo_search.config.schema import ModelConfig, Recipe, SimplifyConfig
+from pdo_search.distill.cost import Cost, measure_cost
+from pdo_search.distill.ladder import Ladder
+from pdo_search.distill.prune import prune_channels
+from pdo_search.distill.teacher import trained_teacher
+from pdo_search.store import Store
+from pdo_search.tasks import build_task
+from pdo_search.tasks.models import build_model, placed
+
+CPU = torch.device("cpu")
+RATIO = 0.2
+RUNGS = 3
+PICTURE = (3, 224, 224)
+CLASSES = 1000
+
+
+def trained(file: str, store: str) -> Iterator[str]:
+    """Rows of an experiment's teacher, simplified with each ratio."""
+    loaded = load_experiment(file)
+    experiment = loaded.experiment
+    task = build_task(experiment.task, loaded.base_dir)
+    full = trained_teacher(
+        task,
+        experiment.teacher,
+        store=Store(store),
+        seed=experiment.search.seed,
+        device=CPU,
+        base_dir=loaded.base_dir,
+        on_epoch=lambda seen: print(f"  teacher epoch {seen['epoch']:.0f}", flush=True),
+    )
+    for ratio, blocks in ((0.15, 0), (0.3, 0), (0.0, 1)):
+        recipe = Recipe(prune_ratio=ratio, simplify=SimplifyConfig(drop_blocks=blocks))
+        ladder = Ladder(task, full, recipe, Store(store), seed=experiment.search.seed, device=CPU)
+        for index in range(RUNGS + 1):
+            rung = ladder.rung(index)
+            if index == 0 and ratio > 0.15:
+                continue
+            asked = f"{ratio:.0%} of channels" if ratio else f"{blocks} block"
+            before = "" if rung.accuracy_before is None else f"{rung.accuracy_before:.4f}"
+            yield (
+                f"| {asked if index else 'full teacher'} | {index} | {rung.status.value}"
+                f" | {sizes(rung.cost, full.cost)} | {before} | {rung.val_accuracy:.4f} |"
+            )
+
+
+def untrained(arch: str) -> Iterator[str]:
+    """Rows of a torchvision model at random weights, pruned again and again."""
+    model = placed(build_model(ModelConfig(arch=arch), PICTURE, CLASSES, seed=0), CPU)
+    full = measure_cost(model, PICTURE, CPU)
+    yield f"| {arch} | 0 | {sizes(full, full)} |"
+    for index in range(1, RUNGS + 1):
+        prune_channels(model, torch.zeros(1, *PICTURE), RATIO, 8, timeout_s=600)
+        yield f"| {arch} | {index} | {sizes(measure_cost(model, PICTURE, CPU), full)} |"
+
+
+def sizes(cost: Cost, full: Cost) -> str:
+    return (
+        f"{cost.params:,} ({cost.params / full.params:.0%})"
+        f" | {cost.flops / 1e6:,.1f} M ({cost.flops / full.flops:.0%})"
+        f" | {cost.latency_ms:.2f} ms ({cost.latency_ms / full.latency_ms:.0%})"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    experiment = Path(__file__).parents[1] / "fashion_mnist.yaml"
+    parser.add_argument("--experiment", default=str(experiment))
+    parser.add_argument("--store", default="results/.store", help="where teacher and rungs lie")
+    parser.add_argument("--skip-trained", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if not given.skip_trained:
+        rows = list(trained(given.experiment, given.store))
+        print(f"\n{Path(given.experiment).stem}, one thread\n")
+        print("| removed per rung | rung | status | params | FLOPs | latency | before | after |")
+        print("|---|---|---|---|---|---|---|---|", *rows, sep="\n")
+    print(f"\nrandom weights, {PICTURE[-1]} pixels, {RATIO:.0%} of channels per rung, one thread\n")
+    print("| model | rung | params | FLOPs | latency |\n|---|---|---|---|---|")
+    for arch in ("resnet50", "vgg16", "mobilenet_v2"):
+        print(*untrained(arch), sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

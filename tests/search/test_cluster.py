@@ -1,0 +1,87 @@
+"""Capacity and concurrency by numbers, and Ray's errors in words."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from pdo_search.config.schema import ResourcesConfig
+from pdo_search.errors import InputError
+from pdo_search.search.cluster import Capacity, concurrency, explained, slots
+
+NODES = [Capacity(0, 0), Capacity(8, 1), Capacity(4, 2)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"cpus": 1}, 12),
+        ({"cpus": 3}, 3),
+        ({"cpus": 1, "gpus": 1}, 3),
+        ({"cpus": 1, "gpus": 0.5}, 6),
+        ({"cpus": 4, "gpus": 0.5}, 3),
+        ({"cpus": 2, "workers": 2}, 3),
+        ({"cpus": 0.1}, 120),
+    ],
+)
+def test_slots_are_counted_node_by_node(asked: dict[str, Any], expected: int) -> None:
+    assert slots(ResourcesConfig(**asked), NODES) == expected
+
+
+def test_what_cannot_be_had_is_refused_with_the_numbers() -> None:
+    with pytest.raises(InputError) as caught:
+        slots(ResourcesConfig(cpus=9), NODES)
+    for part in ("9 CPUs", "3 node(s)", "12 CPUs", "8 CPUs on the largest", "max_concurrent"):
+        assert part in str(caught.value)
+
+
+def test_a_machine_runs_what_fits_and_a_growing_cluster_what_it_is_told() -> None:
+    asked = ResourcesConfig(cpus=4, gpus=1, max_concurrent=16)
+    assert concurrency(asked, NODES, may_grow=False) == 3
+    assert concurrency(asked, NODES, may_grow=True) == 16
+    assert concurrency(asked, NODES[:1], may_grow=True) == 16
+    auto = ResourcesConfig(cpus=4, gpus=1)
+    assert concurrency(auto, NODES, may_grow=True) == 3
+    with pytest.raises(InputError):
+        concurrency(auto, NODES[:1], may_grow=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Missing authentication token", "RAY_AUTH_MODE=token"),
+        ("Could not find any running Ray instance", "ray start --head"),
+        ("Failed to connect to GCS", "authentication may refuse"),
+        ("something else", "something else"),
+    ],
+)
+def test_ray_errors_say_what_to_do(said: str, told: str) -> None:
+    assert told in explained(RuntimeError(said))
+
+
+def mode_after_import(**env: str) -> str:
+    code = (
+        "from pdo_search.search.cluster import import_ray; import_ray('local'); import os;"
+        "print(os.environ['RAY_AUTH_MODE'], os.environ.get('RAY_AUTH_TOKEN', ''))"
+    )
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**kept, **env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_a_local_ray_gets_a_token_of_its_own_unless_the_user_chose() -> None:
+    one, two = mode_after_import(), mode_after_import()
+    assert re.fullmatch("token [0-9a-f]{64}", one)
+    assert one != two
+    assert mode_after_import(RAY_AUTH_MODE="disabled") == "disabled"

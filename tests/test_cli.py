@@ -1,0 +1,78 @@
+"""The command line's answers, in this process and without a cluster."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pdo_search.cli import run_command
+
+from .conftest import TINY
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(TINY))
+    return file
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    assert run_command([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["--help"]) == 0
+    said = capsys.readouterr().out
+    for command in ("run", "resume", "check", "show", "schema", "doctor"):
+        assert command in said
+
+
+def test_check_says_what_there_is(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "check", str(tiny))
+    assert found["task"]["classes"] == 10
+    assert sum(found["task"]["splits"].values()) < 1200
+    assert found["teacher"]["params"] > 20 * found["students"][0]["params"]
+    assert set(found["dimensions"]) == {"num_stages", "temperature", "optimizer.lr"}
+    assert found["estimate"]["trial_s"] > 0
+    assert not (tiny.parent / "results").exists()
+
+
+def test_check_prints_the_same_for_people(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["check", str(tiny)]) == 0
+    said = capsys.readouterr().out
+    assert "small_resnet" in said
+    assert "validation" in said
+
+
+def test_values_can_be_set(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(
+        capsys, "check", str(tiny), "--set", "student.width=8", "--set", "search.num_trials=3"
+    )
+    plain = answer(capsys, "check", str(tiny))
+    assert found["num_trials"] == 3
+    assert found["students"][0]["params"] > plain["students"][0]["params"]
+
+
+def test_schema_knows_every_section(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert set(schema["properties"]) >= {*TINY, "limits", "resources", "output"}
+
+
+def test_doctor_says_what_this_machine_has(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {finding["what"]: finding for finding in answer(capsys, "doctor")["findings"]}
+    assert found["python"]["found"] == platform.python_version()
+    assert found["torch"]["found"] == version("torch")
+
+
+def test_a_command_that_does_not_exist_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["dance"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
