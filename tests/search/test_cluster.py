@@ -42,11 +42,11 @@ def test_what_cannot_be_had_is_refused_with_the_numbers() -> None:
 
 def test_a_machine_runs_what_fits_and_a_growing_cluster_what_it_is_told() -> None:
     asked = ResourcesConfig(cpus=4, gpus=1, max_concurrent=16)
-    assert concurrency(asked, NODES, may_grow=False) == 3
+    assert concurrency(asked, NODES, may_grow=False) == 2
     assert concurrency(asked, NODES, may_grow=True) == 16
     assert concurrency(asked, NODES[:1], may_grow=True) == 16
     auto = ResourcesConfig(cpus=4, gpus=1)
-    assert concurrency(auto, NODES, may_grow=True) == 3
+    assert concurrency(auto, NODES, may_grow=True) == 2
     with pytest.raises(InputError):
         concurrency(auto, NODES[:1], may_grow=True)
 
