@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -335,7 +336,10 @@ def read_state_dict(file: Path, path: str) -> dict[str, Tensor]:
 
             content: Any = load_file(file)
         else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                # A file that is no checkpoint at all makes torch ask for an issue upstream.
+                warnings.simplefilter("ignore", UserWarning)
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
             f"the checkpoint cannot be read: {str(error).splitlines()[0]}",
