@@ -246,7 +246,7 @@ class Ladder:
             prune_channels(
                 model, example, ratio, self.simplify.round_to, timeout_s=self.simplify.timeout
             )
-            calibration = self._calibration()
+            calibration = self.calibration()
             dropped = drop_blocks(model, calibration[:DROPPING_EXAMPLES], self.simplify.drop_blocks)
             if sum(p.numel() for p in model.parameters()) == parent.cost.params:
                 # No layer is wide enough to lose channels at this ratio, nor at a smaller one.
@@ -274,8 +274,8 @@ class Ladder:
             record["status"] = RungStatus.KEPT_PARENT.value
         (folder / RUNG_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
-    def _calibration(self) -> Tensor:
-        """Train pictures on the CPU, in random order."""
+    def calibration(self) -> Tensor:
+        """Prepared train pictures on the CPU, in random order: enough to measure batch norms by."""
         train = self.task.examples(Split.TRAIN)
         generator = torch.Generator().manual_seed(seed_for(self.seed, "calibration"))
         picked = torch.randperm(len(train), generator=generator)[:CALIBRATION_EXAMPLES]

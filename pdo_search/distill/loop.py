@@ -107,9 +107,9 @@ class Distillation:
         self.model = worker.wrap_model(student)
         self.validation = task.examples(Split.VALIDATION)
         self.teacher_validation = teaching.split_logits(0, Split.VALIDATION)
-        batch = min(self.recipe.optimizer.batch_size, teaching.num_train)
+        batch = min(self.recipe.optimizer.batch_size, teaching.pool.num_train)
         self.batch_size = batch - batch % worker.world_size or worker.world_size
-        self.steps = max(1, teaching.num_train // self.batch_size)
+        self.steps = max(1, teaching.pool.num_train // self.batch_size)
         self._saved_at = time.monotonic()
         self._first_step_at: float | None = None
         self._known_rungs: set[int] = {
@@ -154,7 +154,7 @@ class Distillation:
     def _train_epoch(self, stage: Stage, bank: Bank | None) -> dict[str, float]:
         """Train on as many examples as the train split has; losses and accuracy of the epoch."""
         state, recipe, teaching = self.state, self.recipe, self.teaching
-        epoch = state.epoch
+        epoch, pool = state.epoch, teaching.pool
         # Dropout draws from the global generator; per epoch, so that a resumed trial draws alike.
         torch.manual_seed(seed_for(self.config.seed, "dropout", epoch, self.worker.rank))
         set_dropout(self.student, state.tuning.dropout)
@@ -169,9 +169,9 @@ class Distillation:
             with self.clock.phase("data"):
                 first = step * self.batch_size + self.worker.rank
                 rows = order[first : (step + 1) * self.batch_size : self.worker.world_size]
-                inputs = self.task.view(teaching.pool.inputs[rows], teaching.pool.ids[rows], view)
-                targets = teaching.pool.targets[rows]
-                in_train = rows < teaching.num_train
+                inputs = pool.inputs(view, rows)
+                targets = pool.examples.targets[rows]
+                in_train = rows < pool.num_train
                 taught = self._taught(bank, view, rows)
             with self.clock.phase("student"):
                 if self._first_step_at is None:
@@ -202,7 +202,7 @@ class Distillation:
             **losses,
             "train_accuracy": sums[4] / max(sums[5], 1),
             "lr": lr,
-            "admitted": len(admitted) / len(teaching.pool) if bank else 1.0,
+            "admitted": len(admitted) / len(pool) if bank else 1.0,
         }
 
     def _taught(self, bank: Bank | None, view: int, rows: Tensor) -> Tensor | None:
@@ -239,7 +239,7 @@ class Distillation:
         """Indices into the pool that this epoch may use."""
         teaching, curriculum = self.teaching, self.recipe.curriculum
         if stage.phase is not Phase.STAGE:
-            return torch.arange(teaching.num_train)
+            return torch.arange(teaching.pool.num_train)
         if curriculum.start >= 1:
             return torch.arange(len(teaching.pool))
         if self.state.scores is None:
@@ -256,12 +256,14 @@ class Distillation:
         teacher = full.rows(self.head, torch.zeros(count, dtype=torch.long), torch.arange(count))
         student = None
         if kind == "student_loss":
-            student = outputs_of(self.task, self.student, teaching.pool, self.device)[self.head]
+            student = outputs_of(self.task, self.student, teaching.pool.examples, self.device)[
+                self.head
+            ]
         return difficulty(
             kind,
             teacher_NC=teacher,
             student_NC=None if student is None else student.cpu(),
-            targets_N=teaching.pool.targets.cpu(),
+            targets_N=teaching.pool.examples.targets.cpu(),
         ).clone()
 
     def _order(self, admitted: Tensor, epoch: int) -> Tensor:

@@ -18,15 +18,75 @@ from pdo_search.store import Store
 from pdo_search.store.bank import Bank, bank
 from pdo_search.tasks.base import Examples, Outputs, Split, Task
 
-__all__ = ["Teaching"]
+__all__ = ["Pool", "Teaching"]
+
+LARGEST_VIEWS = 1 << 29
+"""Bytes of augmented pictures that a process keeps; beyond, they are drawn anew in every step."""
+
+
+class Pool:
+    """The examples of the train split, then those of the transfer split, and their recorded views.
+
+    Attributes:
+        examples: of both, on the device.
+        num_train: how many of them are train examples.
+    """
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        train, transfer = task.examples(Split.TRAIN), task.examples(Split.TRANSFER)
+        self.num_train = len(train)
+        self.examples = Examples(
+            inputs=torch.cat([train.inputs, transfer.inputs]),
+            targets=torch.cat([train.targets, transfer.targets]),
+            ids=torch.cat([train.ids, transfer.ids]),
+        ).to(device)
+        self._task = task
+        self._device = device
+        self._views: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def serves(self, task: Task, device: torch.device) -> bool:
+        """Whether this is the pool of a task on a device."""
+        return self._task is task and self._device == device
+
+    def inputs(self, view: int, rows: Tensor) -> Tensor:
+        """Prepared pictures of a view (B, C, H, W) at rows (B,) of the pool."""
+        if view not in self._views and not self._keep(view):
+            examples = self.examples
+            return self._task.view(examples.inputs[rows], examples.ids[rows], view)
+        pictures = self._views[view].index_select(0, rows)
+        return self._task.prepare(pictures.permute(0, 3, 1, 2))
+
+    def _keep(self, view: int) -> bool:
+        """Draw a whole view, if there is room: pixel last, so that a row is one piece of memory."""
+        inputs, ids = self.examples.inputs, self.examples.ids
+        if (len(self._views) + 1) * inputs.nbytes > LARGEST_VIEWS:
+            return False
+        parts = zip(
+            torch.split(inputs, EVALUATION_BATCH), torch.split(ids, EVALUATION_BATCH), strict=True
+        )
+        drawn = [self._task.augment(part, i, view).permute(0, 2, 3, 1) for part, i in parts]
+        self._views[view] = torch.cat(drawn).contiguous()
+        return True
+
+
+_POOLS: list[Pool] = []
+
+
+def _pool(task: Task, device: torch.device) -> Pool:
+    """The pool, built once per process: a warm process keeps the last one."""
+    if not (_POOLS and _POOLS[0].serves(task, device)):
+        _POOLS[:] = [Pool(task, device)]
+    return _POOLS[0]
 
 
 class Teaching:
     """Pool and teacher outputs of one trial.
 
     Attributes:
-        pool: train examples, then transfer examples, on the device.
-        num_train: how many of the pool are train examples.
+        pool: of the task, on the device.
         num_views: recorded views per example.
     """
 
@@ -37,25 +97,18 @@ class Teaching:
         self.ladder = ladder
         self.store = store
         self.device = device
-        train, transfer = task.examples(Split.TRAIN), task.examples(Split.TRANSFER)
-        self.num_train = len(train)
-        self.pool = Examples(
-            inputs=torch.cat([train.inputs, transfer.inputs]),
-            targets=torch.cat([train.targets, transfer.targets]),
-            ids=torch.cat([train.ids, transfer.ids]),
-        ).to(device)
+        self.pool = _pool(task, device)
         augment = task.config.augment
         self.num_views = recipe.num_views if augment.crop or augment.flip else 1
 
     def pool_bank(self, rung: int) -> Bank:
         """A rung's outputs on every view of the pool, (views, examples, size) per head."""
-        pool = self.pool
 
         def outputs(view: int, rows: slice) -> Outputs:
-            inputs = self.task.view(pool.inputs[rows], pool.ids[rows], view)
-            return self._forward(rung, inputs)
+            index = torch.arange(rows.start, rows.stop, device=self.device)
+            return self._forward(rung, self.pool.inputs(view, index))
 
-        return self._bank(rung, "train+transfer", self.num_views, len(pool), outputs)
+        return self._bank(rung, "train+transfer", self.num_views, len(self.pool), outputs)
 
     def split_logits(self, rung: int, split: Split) -> Tensor:
         """A rung's logits on a split's plain examples, (N, C) float32 on the CPU."""

@@ -109,8 +109,11 @@ class Task(Protocol):
     def prepare(self, inputs: Tensor) -> Tensor:
         """Raw inputs (N, C, H, W) as normalised float32, channels last."""
 
+    def augment(self, inputs: Tensor, ids: Tensor, view: int) -> Tensor:
+        """Raw augmented inputs: a pure function of (task seed, id, view)."""
+
     def view(self, inputs: Tensor, ids: Tensor, view: int) -> Tensor:
-        """Prepared and augmented inputs: a pure function of (task seed, id, view)."""
+        """Augmented and prepared inputs."""
 
     def forward(self, model: nn.Module, prepared: Tensor) -> Outputs:
         """A model's outputs by head."""

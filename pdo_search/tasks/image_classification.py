@@ -40,7 +40,7 @@ class ImageClassification:
         self.normalization = _normalization(train)
         mean, std = self.normalization
         self._mean = torch.tensor(mean).view(1, -1, 1, 1)
-        self._std = torch.tensor(std).view(1, -1, 1, 1)
+        self._scale = 1 / torch.tensor(std).view(1, -1, 1, 1)
         self.fingerprint = self._digest()
 
     def examples(self, split: Split) -> Examples:
@@ -59,12 +59,16 @@ class ImageClassification:
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Raw inputs (N, C, H, W) as normalised float32, channels last."""
-        mean, std = self._mean.to(inputs.device), self._std.to(inputs.device)
-        return ((inputs.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+        mean, scale = self._mean.to(inputs.device), self._scale.to(inputs.device)
+        return torch.sub(inputs, mean).mul_(scale).contiguous(memory_format=torch.channels_last)
+
+    def augment(self, inputs: Tensor, ids: Tensor, view: int) -> Tensor:
+        """Raw augmented inputs: a pure function of (task seed, id, view)."""
+        return augmented(inputs, ids, view, self.config.augment, self.config.seed)
 
     def view(self, inputs: Tensor, ids: Tensor, view: int) -> Tensor:
-        """Prepared and augmented inputs: a pure function of (task seed, id, view)."""
-        return self.prepare(augmented(inputs, ids, view, self.config.augment, self.config.seed))
+        """Augmented and prepared inputs."""
+        return self.prepare(self.augment(inputs, ids, view))
 
     def forward(self, model: nn.Module, prepared: Tensor) -> Outputs:
         """The class logits (N, C)."""

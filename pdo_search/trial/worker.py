@@ -21,6 +21,7 @@ from torch import nn
 from pdo_search.config.schema import LimitsConfig, ModelConfig, TrialConfig
 from pdo_search.distill.combine import combine
 from pdo_search.distill.cost import Cost, measure_cost
+from pdo_search.distill.fit import refresh_batch_norm
 from pdo_search.distill.ladder import Ladder, Rung
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.protocol import Report, Worker
@@ -33,7 +34,7 @@ from pdo_search.errors import Infeasible, StoreError
 from pdo_search.store import Store
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Task
-from pdo_search.tasks.modelfile import ModelSpec
+from pdo_search.tasks.modelfile import ModelSpec, load_model_file
 from pdo_search.tasks.models import build_model, placed
 from pdo_search.trial.checkpoints import CheckpointFile, publish
 from pdo_search.trial.protocol import Places
@@ -163,12 +164,13 @@ def build_student(
     """
     num_outputs = task.heads[0].size
     if config.student.shrink is not None:
-        model = ladder.model(0).cpu()
+        model, _ = load_model_file(ladder.rung(0).path, base_dir)
         example = torch.zeros(1, *task.input_shape)
         simplify = config.recipe.simplify
         prune_channels(
             model, example, config.student.shrink, simplify.round_to, timeout_s=simplify.timeout
         )
+        refresh_batch_norm(model, ladder.calibration())
         arch: ModelConfig = config.teacher
     else:
         seed = seed_for(config.seed, "student")

@@ -193,6 +193,10 @@ def test_a_shrunk_teacher_is_a_student(store: Path, tmp_path: Path) -> None:
     run_trial(resolve(loaded.experiment, {}), worker, places=places(store, tmp_path))
     facts = worker.reports[0].rows["trials"][0]
     assert facts["params"] < 0.5 * facts["teacher_params"]
+    # The teacher itself stays whole: the first rung is pruned from it, not from the student.
+    rungs = [row for report in worker.reports for row in report.rows["teachers"]]
+    assert rungs[1]["params"] > facts["params"]
+    assert worker.reports[-1].metrics["val_accuracy"] > 0.5
     assert pdo_search.load_model(tmp_path / "model" / "student") is not None
 
 

@@ -1,0 +1,287 @@
+"""Images per second of student distillation, all sides in one go, at equal models and batches.
+
+    python experiments/benchmarks/step.py                      # both pairs on one CPU thread
+    python experiments/benchmarks/step.py --pair large --device cuda --batch 128
+
+Sides: the *bound* is the student's own forward, backward and update on a batch that stays where it
+is; *bank* and *online* are this package's training loop with stored teacher outputs and with the
+teacher in every step; *plain* is a hand-written PyTorch loop over a DataLoader; *torchdistill* is
+its DistillationBox with KDLoss (`pip install torchdistill==1.1.5`; left out where it is missing).
+Rounds go round all sides, so that a busy machine hits all alike; the median round counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from pdo_search.config import parse_experiment, resolve
+from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.cost import measure_cost
+from pdo_search.distill.ladder import Ladder
+from pdo_search.distill.loop import Distillation, initial_state
+from pdo_search.distill.optim import make_optimizer
+from pdo_search.distill.protocol import LocalWorker
+from pdo_search.distill.teacher import trained_teacher
+from pdo_search.distill.teaching import Teaching
+from pdo_search.store import Store
+from pdo_search.store.bank import Bank
+from pdo_search.tasks import build_task
+from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.models import build_model, placed
+
+CLASSES = 10
+TEMPERATURE = 4.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Teacher and student with the pictures they see."""
+
+    teacher: dict[str, Any]
+    student: dict[str, Any]
+    edge: int
+    batch: int
+    steps: int
+
+
+PAIRS = {
+    "small": Pair(
+        {"arch": "small_resnet", "width": 32, "depth": 2},
+        {"arch": "small_convnet", "width": 16, "depth": 2},
+        edge=32,
+        batch=128,
+        steps=16,
+    ),
+    "large": Pair({"arch": "resnet50"}, {"arch": "mobilenet_v2"}, edge=64, batch=32, steps=8),
+}
+
+
+def pictures(count: int, edge: int) -> tuple[Any, Any]:
+    """Noise: what is on a picture does not change how long it takes."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randint(0, 256, (count, 3, edge, edge), generator=generator, dtype=torch.uint8)
+    return inputs.numpy(), torch.arange(count).remainder(CLASSES).numpy()
+
+
+def configured(pair: Pair, batch: int) -> TrialConfig:
+    """A trial whose epoch is `pair.steps` steps."""
+    count = round(batch * pair.steps / 0.7) + CLASSES * 10
+    tree = {
+        "name": "step",
+        "task": {
+            "data": {
+                "source": "step:pictures",
+                "args": {"count": count, "edge": pair.edge},
+            },
+            "splits": {"transfer": 0.1, "validation": 0.1, "test": 0.1},
+            "augment": {"crop": 4, "flip": True},
+        },
+        "teacher": {**pair.teacher, "train": {"epochs": 1, "lr": 1e-6}},
+        "student": pair.student,
+        "trial": {
+            "epochs": 100,
+            "init_epochs": 0,
+            "num_stages": 1,
+            "temperature": TEMPERATURE,
+            "optimizer": {"batch_size": batch},
+        },
+    }
+    loaded = parse_experiment(tree, file=Path(__file__), base_dir=Path(__file__).parent)
+    return resolve(loaded.experiment, {})
+
+
+class Online(Distillation):
+    """The loop with the teacher in every step instead of its stored outputs."""
+
+    def _taught(self, bank: Bank | None, view: int, rows: Tensor) -> Tensor:
+        inputs = self.teaching.pool.inputs(view, rows)
+        with torch.inference_mode():
+            taught = self.task.forward(self.teaching.ladder.model(0), inputs)[self.head]
+        return taught.clone()
+
+
+def ours(kind: type[Distillation], config: TrialConfig, task: Task, ladder: Ladder, store: Store,
+         device: torch.device) -> Callable[[], int]:  # fmt: skip
+    student = placed(fresh(config, task), device)
+    training = kind(
+        config,
+        task=task,
+        teaching=Teaching(task, ladder, store, config.recipe, device),
+        student=student,
+        cost=measure_cost(student, task.input_shape, device),
+        worker=LocalWorker(device=device),
+        state=initial_state(config),
+        save=lambda _: None,
+        finish=lambda _: {},
+        facts={},
+    )
+    stage = training.state.stage
+    bank = training.teaching.pool_bank(0)
+
+    def epoch() -> int:
+        training._train_epoch(stage, bank)
+        return training.steps * training.batch_size
+
+    return epoch
+
+
+def fresh(config: TrialConfig, task: Task) -> nn.Module:
+    return build_model(config.student, task.input_shape, CLASSES, seed=0)
+
+
+def bound(config: TrialConfig, task: Task, steps: int, device: torch.device) -> Callable[[], int]:
+    """The student alone on a resident batch."""
+    student = placed(fresh(config, task), device).train()
+    optimizer = make_optimizer(student, config.recipe.optimizer)
+    batch = config.recipe.optimizer.batch_size
+    train = task.examples(Split.TRAIN).select(torch.arange(batch)).to(device)
+    inputs = task.prepare(train.inputs)
+
+    def epoch() -> int:
+        for _ in range(steps):
+            loss = F.cross_entropy(student(inputs), train.targets)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        return steps * batch
+
+    return epoch
+
+
+def dataset(task: Task) -> TensorDataset:
+    """The train split as a torch user would hold it: floats, already normalised."""
+    train = task.examples(Split.TRAIN)
+    return TensorDataset(task.prepare(train.inputs).contiguous(), train.targets)
+
+
+def plain(
+    config: TrialConfig, task: Task, ladder: Ladder, device: torch.device
+) -> Callable[[], int]:
+    """What one writes by hand."""
+    student = fresh(config, task).to(device).train()
+    teacher = build_model(config.teacher, task.input_shape, CLASSES, seed=0).to(device).eval()
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+    batch = config.recipe.optimizer.batch_size
+    loader = DataLoader(dataset(task), batch, shuffle=True, drop_last=True)
+
+    def epoch() -> int:
+        for inputs, targets in loader:
+            inputs, targets = inputs.to(device), targets.to(device)
+            with torch.no_grad():
+                taught = teacher(inputs)
+            logits = student(inputs)
+            soft = F.kl_div(
+                F.log_softmax(logits / TEMPERATURE, 1),
+                F.softmax(taught / TEMPERATURE, 1),
+                reduction="batchmean",
+            )
+            loss = 0.7 * TEMPERATURE**2 * soft + 0.5 * F.cross_entropy(logits, targets)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        return len(loader) * batch
+
+    return epoch
+
+
+def torchdistill(config: TrialConfig, task: Task, device: torch.device) -> Callable[[], int]:
+    """Its DistillationBox, forward-and-distil, as its examples drive it."""
+    from torch.utils.data import RandomSampler
+    from torchdistill.core.distillation import DistillationBox
+
+    batch = config.recipe.optimizer.batch_size
+    logits = {"student_module_path": ".", "student_module_io": "output",
+              "teacher_module_path": ".", "teacher_module_io": "output"}  # fmt: skip
+    kd = {"key": "KDLoss", "kwargs": {**logits, "temperature": TEMPERATURE, "alpha": 0.5}}
+    settings = {
+        "num_epochs": 1,
+        "train_data_loader": {
+            "dataset_id": "train",
+            "sampler": {"class_or_func": RandomSampler},
+            "kwargs": {"batch_size": batch, "drop_last": True},
+        },
+        "teacher": {"forward_proc": "forward_batch_only", "requires_grad": False},
+        "student": {"forward_proc": "forward_batch_only"},
+        "optimizer": {"key": "SGD", "kwargs": {"lr": 0.05, "momentum": 0.9, "nesterov": True}},
+        "criterion": {
+            "key": "WeightedSumLoss",
+            "kwargs": {"sub_terms": {"kd": {"criterion": kd, "weight": 1.0}}},
+        },
+    }
+    teacher = build_model(config.teacher, task.input_shape, CLASSES, seed=0)
+    box = DistillationBox(
+        teacher, fresh(config, task), {"train": dataset(task)}, settings, device, None, False, 1.0
+    )
+
+    def epoch() -> int:
+        box.pre_epoch_process(epoch=0)
+        for inputs, targets, extra in box.train_data_loader:
+            loss = box.forward_process(inputs.to(device), targets.to(device), extra)
+            box.post_forward_process(loss=loss)
+        return len(box.train_data_loader) * batch
+
+    return epoch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--pair", choices=[*PAIRS, "both"], default="both")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, help="another batch size than the pair's")
+    parser.add_argument("--rounds", type=int, default=7)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in PAIRS if given.pair == "both" else (given.pair,):
+        measure(name, given.batch or PAIRS[name].batch, given.rounds, torch.device(given.device))
+
+
+def measure(name: str, batch: int, rounds: int, device: torch.device) -> None:
+    pair = PAIRS[name]
+    config = configured(pair, batch)
+    task = build_task(config.task, Path(__file__).parent)
+    with tempfile.TemporaryDirectory(prefix="pdo-step-") as folder:
+        store = Store(folder)
+        full = trained_teacher(task, config.teacher, store=store, seed=0, device=device)
+        ladder = Ladder(task, full, config.recipe, store, seed=0, device=device)
+        sides = {
+            "bound": bound(config, task, pair.steps, device),
+            "bank": ours(Distillation, config, task, ladder, store, device),
+            "online": ours(Online, config, task, ladder, store, device),
+            "plain": plain(config, task, ladder, device),
+        }
+        if importlib.util.find_spec("torchdistill"):
+            sides["torchdistill"] = torchdistill(config, task, device)
+        speeds: dict[str, list[float]] = {side: [] for side in sides}
+        for turn in range(rounds + 1):
+            for side, epoch in sides.items():
+                started = time.perf_counter()
+                count = epoch()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                if turn:
+                    speeds[side].append(count / (time.perf_counter() - started))
+    median = {side: statistics.median(values) for side, values in speeds.items()}
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "one CPU thread"
+    print(f"\n{name}: {config.teacher.arch} to {config.student.arch}, {pair.edge} pixels,"
+          f" batch {batch}, {where}\n")  # fmt: skip
+    print("| side | images/s | bank is faster by | of the bound |\n|---|---|---|---|")
+    for side, value in median.items():
+        faster, share = median["bank"] / value, value / median["bound"]
+        print(f"| {side} | {value:,.0f} | {faster:.2f} | {share:.0%} |")
+
+
+if __name__ == "__main__":
+    main()
