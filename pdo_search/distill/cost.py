@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = ["Cost", "measure_cost"]
 
-WARM_UP = 3
+WARM_UP = 10
 RUNS = 15
 
 
