@@ -31,7 +31,7 @@ def test_your_own_model_and_data(pdo: Pdo) -> None:
     assert "my_project:student" in pdo.run("check", "my_experiment.yaml")
     pdo.run("run", "my_experiment.yaml", "--address", "auto")
     done = subprocess.run(
-        [sys.executable, "-c", block("python", "open_sweep")],
+        [sys.executable, "-c", block("python", "load_model")],
         cwd=pdo.folder,
         capture_output=True,
         text=True,
@@ -39,6 +39,8 @@ def test_your_own_model_and_data(pdo: Pdo) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "('disc', 'diamond', 'square')" in done.stdout
-    best = pdo_search.open_sweep(pdo.folder / "results" / "shapes").best()
-    assert best.val_accuracy > 0.8
+    sweep = pdo_search.open_sweep(pdo.folder / "results" / "shapes")
+    assert "infeasible" in set(sweep.trials["status"])
+    best = sweep.best()
+    assert best.val_accuracy > 0.7
     assert best.params <= 2000

@@ -185,7 +185,8 @@ class ModelConfig(Frozen):
     """A checkpoint (.pt, .pth, .safetensors) relative to the experiment file, or the name of
     torchvision weights such as ``IMAGENET1K_V2``."""
     args: dict[str, Any] = {}
-    """Further keyword arguments of the model's constructor or factory."""
+    """Further keyword arguments of the model's constructor or factory; a student's may be
+    dimensions."""
 
 
 class TeacherConfig(ModelConfig):

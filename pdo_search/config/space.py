@@ -171,7 +171,7 @@ def find_dimensions(tree: Mapping[str, Any], prefix: str = "") -> list[Dimension
         path = f"{prefix}{key}"
         if is_dimension(node):
             found.append(parse_dimension(path, node))
-        elif isinstance(node, Mapping) and key != "args":
+        elif isinstance(node, Mapping):
             found.extend(find_dimensions(node, f"{path}."))
     return found
 
@@ -187,7 +187,7 @@ def fill(tree: Mapping[str, Any], point: Mapping[str, Any], prefix: str = "") ->
         path = f"{prefix}{key}"
         if is_dimension(node):
             filled[key] = point[path]
-        elif isinstance(node, Mapping) and key != "args":
+        elif isinstance(node, Mapping):
             filled[key] = fill(node, point, f"{path}.")
         else:
             filled[key] = node

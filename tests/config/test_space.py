@@ -14,18 +14,16 @@ TREE: dict[str, Any] = {
     "num_stages": {"int": [1, 4]},
     "loss": {"kl": {"float": [0.1, 1.0]}, "avg": 0.2},
     "curriculum": {"order": {"choice": ["easy_first", "random"]}},
-    "args": {"int": [1, 2]},
 }
 
 
-def test_finds_leaves_in_the_order_of_the_file_and_leaves_args_alone() -> None:
-    found = find_dimensions({**TREE, "args": {"x": {"int": [1, 2]}}})
-    assert [d.path for d in found] == ["num_stages", "loss.kl", "curriculum.order"]
+def test_finds_leaves_in_the_order_of_the_file() -> None:
+    found = find_dimensions({**TREE, "args": {"x": {"int": [1, 2]}, "y": {"z": 3}}})
+    assert [d.path for d in found] == ["num_stages", "loss.kl", "curriculum.order", "args.x"]
 
 
 def test_fill_puts_values_where_dimensions_were() -> None:
-    tree = {k: v for k, v in TREE.items() if k != "args"}
-    filled = fill(tree, {"num_stages": 3, "loss.kl": 0.5, "curriculum.order": "random"})
+    filled = fill(TREE, {"num_stages": 3, "loss.kl": 0.5, "curriculum.order": "random"})
     assert filled == {
         "epochs": 12,
         "num_stages": 3,

@@ -74,6 +74,67 @@ def test_a_sweep_leaves_tables_and_a_student_and_can_be_extended(pdo: Pdo) -> No
     assert summary
 
 
+STUDENTS = """
+import os, signal, torch
+from torch import nn
+
+class Student(nn.Module):
+    def __init__(self, num_outputs, kind):
+        super().__init__()
+        self.kind = kind
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, num_outputs))
+        if kind == "huge":
+            self.unused = nn.Linear(1000, 1000)
+
+    def forward(self, pictures):
+        logits = self.net(pictures)
+        if self.training and self.kind == "raises":
+            raise RuntimeError("no such operator")
+        if self.training and self.kind == "dies" and len(pictures) > 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return logits * float("nan") if self.training and self.kind == "nan" else logits
+
+def student(num_outputs, kind):
+    return Student(num_outputs, kind)
+"""
+
+
+def test_trials_that_break_are_recorded_and_the_others_go_on(pdo: Pdo) -> None:
+    (pdo.folder / "students.py").write_text(STUDENTS)
+    kinds = ["fine", "huge", "raises", "nan", "dies"]
+    file = pdo.experiment(
+        student={"arch": "students:student", "width": None, "args": {"kind": {"choice": kinds}}},
+        trial={"num_stages": 1, "temperature": 4.0, "optimizer": {"batch_size": 32}},
+        search={
+            "sampler": "grid",
+            "num_trials": 5,
+            "points": [{"student.args.kind": kind} for kind in kinds],
+        },
+        limits={"params": 100_000},
+    )
+    pdo.run("run", str(file), "--address", "auto")
+    sweep = pdo.folder / "results" / "tiny"
+    trials = pdo_search.open_sweep(sweep).trials.to_dict("records")
+    found = {str(row["param.student.args.kind"]): row for row in trials}
+    expected = {
+        "fine": ("finished", None),
+        "huge": ("infeasible", "over the limit 100000"),
+        "raises": ("failed", "RuntimeError: no such operator"),
+        "nan": ("failed", "Diverged: the loss became nan"),
+        "dies": ("failed", "died"),
+    }
+    for kind, (status, cause) in expected.items():
+        assert found.loc[kind, "status"] == status
+        assert cause is None or cause in found.loc[kind, "cause"]
+    assert found.loc["dies", "attempt"] == 2
+    assert (
+        "no such operator"
+        in (
+            pdo.folder / "results" / "tiny" / "errors" / f"{found.loc['raises', 'trial_id']}.txt"
+        ).read_text()
+    )
+
+
 def wait_for(process: subprocess.Popen[str], text: str) -> str:
     """Read a command's output until a text appears."""
     seen = ""
