@@ -124,15 +124,11 @@ def test_trials_that_break_are_recorded_and_the_others_go_on(pdo: Pdo) -> None:
         "dies": ("failed", "died"),
     }
     for kind, (status, cause) in expected.items():
-        assert found.loc[kind, "status"] == status
-        assert cause is None or cause in found.loc[kind, "cause"]
-    assert found.loc["dies", "attempt"] == 2
-    assert (
-        "no such operator"
-        in (
-            pdo.folder / "results" / "tiny" / "errors" / f"{found.loc['raises', 'trial_id']}.txt"
-        ).read_text()
-    )
+        assert found[kind]["status"] == status
+        assert cause is None or cause in found[kind]["cause"]
+    assert found["dies"]["attempt"] == 2
+    traceback = sweep / "errors" / f"{found['raises']['trial_id']}.txt"
+    assert "no such operator" in traceback.read_text()
 
 
 def wait_for(process: subprocess.Popen[str], text: str) -> str:
