@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from torch import nn
 
+from pdo_search.config.schema import is_uri
 from pdo_search.distill.composite import FILE, load_composite
 from pdo_search.errors import InputError
 from pdo_search.tasks.modelfile import load_inference
@@ -17,7 +19,8 @@ def load_model(path: str | Path, base_dir: str | Path | None = None) -> nn.Modul
     """A saved student, teacher or composite that takes raw pictures, in evaluation mode.
 
     Args:
-        path: a directory that a sweep saved, such as ``results/digits/models/t0003/student``.
+        path: a directory that a sweep saved, such as ``results/digits/models/t0003/student``;
+            or its URI (``s3://…``), which is copied for the time of loading.
         base_dir: folder of ``module:function`` factories, where the model was made by one.
 
     Returns:
@@ -27,9 +30,30 @@ def load_model(path: str | Path, base_dir: str | Path | None = None) -> nn.Modul
     Raises:
         InputError: the directory holds no model, or a damaged one.
     """
-    directory = Path(path)
     folder = Path(base_dir) if base_dir is not None else None
-    if not directory.is_dir():
+    if is_uri(str(path)):
+        with tempfile.TemporaryDirectory(prefix="pdo-model-") as scratch:
+            _fetch(str(path), scratch)
+            return _loaded(Path(scratch), folder)
+    return _loaded(Path(path), folder)
+
+
+def _fetch(uri: str, scratch: str) -> None:
+    from pyarrow import fs
+
+    try:
+        filesystem, path = fs.FileSystem.from_uri(uri)
+        for kind in ("", "/student", "/teacher"):
+            source = f"{path.rstrip('/')}{kind}"
+            if filesystem.get_file_info(source).type is fs.FileType.Directory:
+                Path(f"{scratch}{kind}").mkdir(exist_ok=True)
+                fs.copy_files(source, f"{scratch}{kind}", source_filesystem=filesystem)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be fetched: {error}", file=uri) from None
+
+
+def _loaded(directory: Path, folder: Path | None) -> nn.Module:
+    if not (directory.is_dir() and any(directory.iterdir())):
         raise InputError(
             "no such model directory",
             file=directory,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class CheckpointFile:
         """
         if is_uri(self.directory):
             filesystem, path = _filesystem(self.directory)
+            filesystem.create_dir(path, recursive=True)
             with filesystem.open_output_stream(f"{path}/{FILE_NAME}") as stream:
                 stream.write(data)
             return
@@ -80,18 +82,28 @@ class CheckpointFile:
 
 
 def publish(source: Path, destination: str) -> None:
-    """Move a finished directory to its place, a path or URI, replacing an earlier one."""
+    """Copy a finished directory to its place, a path or URI, replacing an earlier one.
+
+    On a disk it appears whole or not at all, also where ``source`` lies on another one.
+    """
     if is_uri(destination):
         from pyarrow import fs
 
         filesystem, path = _filesystem(destination)
+        filesystem.create_dir(path, recursive=True)
         fs.copy_files(str(source), path, destination_filesystem=filesystem)
         return
     target = Path(destination)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        target.rename(source.with_name(f"{source.name}.replaced"))
-    source.rename(target)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        shutil.copytree(source, beside)
+        if target.exists():
+            shutil.rmtree(target)
+        beside.rename(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _filesystem(uri: str):  # type: ignore[no-untyped-def]

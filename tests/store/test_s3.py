@@ -1,0 +1,69 @@
+"""A store and a trial's files on S3, as moto emulates it over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pdo_search
+from pdo_search.config.schema import ModelConfig
+from pdo_search.store import Store, artifacts
+from pdo_search.tasks.modelfile import InferenceModel, ModelSpec, save_model
+from pdo_search.tasks.models import build_model
+from pdo_search.trial.checkpoints import CheckpointFile, publish
+
+server = pytest.importorskip("moto.server")
+boto3 = pytest.importorskip("boto3")
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The URI of an empty bucket."""
+    with pytest.MonkeyPatch.context() as patch:
+        running = server.ThreadedMotoServer(port=0)
+        running.start()
+        host, port = running.get_host_and_port()
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        }.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        yield "s3://bucket/sweeps"
+        running.stop()
+
+
+def test_what_one_machine_builds_another_fetches(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(folder: Path) -> None:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "data").write_text("content")
+
+    found = []
+    for machine in ("first", "second"):
+        monkeypatch.setenv("PDO_SEARCH_CACHE", str(tmp_path / machine))
+        monkeypatch.setattr(artifacts, "_VERIFIED", set())
+        found.append(Store(f"{bucket}/.store").get_or_build("thing", {"a": 1}, build))
+    assert [one.built for one in found] == [True, False]
+    assert (found[1].path / "inner" / "data").read_text() == "content"
+
+
+def test_checkpoints_and_models(bucket: str, tmp_path: Path) -> None:
+    checkpoint = CheckpointFile(f"{bucket}/checkpoints/t0000")
+    assert checkpoint.read() is None
+    checkpoint.write(b"state")
+    assert CheckpointFile(f"{bucket}/checkpoints/t0000").read() == b"state"
+    arch = ModelConfig(arch="small_convnet")
+    model = build_model(arch, (1, 8, 8), 3, seed=0)
+    spec = ModelSpec(arch, (1, 8, 8), 3, ("a", "b", "c"), (0.0,), (1.0,))
+    save_model(tmp_path / "out" / "student", model, spec)
+    publish(tmp_path / "out", f"{bucket}/models/t0000")
+    loaded = pdo_search.load_model(f"{bucket}/models/t0000/student")
+    assert isinstance(loaded, InferenceModel)
+    assert loaded.spec.class_names == ("a", "b", "c")
