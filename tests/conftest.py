@@ -57,7 +57,7 @@ class Cluster:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Cluster]:
     """One local cluster of four logical CPUs, with the jobs API."""
-    gcs, dashboard = _free_port(), _free_port()
+    gcs, dashboard, agent = (_free_port() for _ in range(3))
     folder = Path(tempfile.mkdtemp(prefix="pdo-ray-"))
     env = {
         **os.environ,
@@ -68,6 +68,8 @@ def ray_cluster() -> Iterator[Cluster]:
     command = [
         str(Path(sys.executable).parent / "ray"), "start", "--head", "--block",
         f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1",
+        # The default is taken where another Ray runs, and jobs then find no agent.
+        f"--dashboard-agent-listen-port={agent}",
         "--node-ip-address=127.0.0.1", "--num-cpus=4", f"--temp-dir={folder}",
         "--disable-usage-stats",
     ]  # fmt: skip
