@@ -38,5 +38,7 @@ def resolve(experiment: Experiment, point: Mapping[str, Any]) -> TrialConfig:
         recipe=recipe,
         limits=experiment.limits,
         resources=experiment.resources,
+        execution=experiment.execution,
+        evaluation=experiment.scheduler.clock,
         seed=experiment.search.seed,
     )

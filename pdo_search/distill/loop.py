@@ -20,6 +20,7 @@ from pdo_search.distill.adapt import Tuning, adapt
 from pdo_search.distill.cost import Cost
 from pdo_search.distill.curriculum import admit, difficulty, progress_at
 from pdo_search.distill.evaluate import evaluate, outputs_of
+from pdo_search.distill.execution import autocast, compiled
 from pdo_search.distill.losses import DIVERGENCES, hard_label_loss, masked_mean, standardized
 from pdo_search.distill.optim import lr_factor, make_optimizer, set_hyperparameters
 from pdo_search.distill.protocol import Report, Worker
@@ -104,7 +105,8 @@ class Distillation:
         if state.epoch:
             student.load_state_dict(state.model)
             self.optimizer.load_state_dict(state.optimizer)
-        self.model = worker.wrap_model(student)
+        self.model = compiled(worker.wrap_model(student), config.execution, self.device)
+        self._autocast = autocast(config.execution, self.device)
         self.validation = task.examples(Split.VALIDATION)
         self.teacher_validation = teaching.split_logits(0, Split.VALIDATION)
         batch = min(self.recipe.optimizer.batch_size, teaching.pool.num_train)
@@ -130,7 +132,7 @@ class Distillation:
             bank = self._open_bank(stage)
             trained = self._train_epoch(stage, bank)
             with self.clock.phase("evaluation"):
-                metrics = self.worker.broadcast(self._evaluate() if self.worker.rank == 0 else {})
+                metrics = self._metrics(stage)
             rows = self._close_epoch(stage, trained, metrics, time.perf_counter() - epoch_started)
             if state.done and self.worker.rank == 0:
                 for table, more in self.finish(state).items():
@@ -179,7 +181,8 @@ class Distillation:
                 progress = (epoch * self.steps + step) / (recipe.epochs * self.steps)
                 lr = peak * lr_factor(recipe.optimizer, progress)
                 set_hyperparameters(self.optimizer, lr=lr, weight_decay=state.tuning.weight_decay)
-                logits = self.task.forward(self.model, inputs)[self.head]
+                with self._autocast:
+                    logits = self.task.forward(self.model, inputs)[self.head].float()
                 parts = self._loss(stage, logits, taught, targets, in_train)
                 self.optimizer.zero_grad(set_to_none=True)
                 parts[0].backward()  # type: ignore[no-untyped-call]
@@ -276,10 +279,25 @@ class Distillation:
         ]
         return torch.cat(passes)[:needed].to(self.device)
 
-    def _evaluate(self) -> dict[str, float]:
-        return evaluate(
-            self.task, self.student, self.validation, self.teacher_validation, self.device
-        )
+    def _metrics(self, stage: Stage) -> dict[str, float]:
+        """The student's metrics on every rank; none after an epoch that nobody asks about."""
+        last = self.state.stage_epoch + 1 >= stage.epochs
+        if not (last or self._watched):
+            return {}
+        metrics: dict[str, float] = {}
+        if self.worker.rank == 0:
+            metrics = evaluate(
+                self.task, self.student, self.validation, self.teacher_validation, self.device
+            )
+        return self.worker.broadcast(metrics)
+
+    @property
+    def _watched(self) -> bool:
+        """Whether every epoch is evaluated, not the stages' last ones alone."""
+        recipe = self.recipe
+        targets = (recipe.target, recipe.target_of_teacher)
+        has_target = any(target is not None for target in targets)
+        return self.config.evaluation == "epoch" or recipe.curriculum.adaptive or has_target
 
     def _close_epoch(
         self, stage: Stage, trained: dict[str, float], metrics: dict[str, float], wall_s: float
@@ -287,7 +305,8 @@ class Distillation:
         """Advance the state by an epoch; its rows. Decides whether stage and trial end."""
         state = self.state
         state.epoch += 1
-        state.accuracies.append(metrics["val_accuracy"])
+        if metrics:
+            state.accuracies.append(metrics["val_accuracy"])
         state.train_accuracy = trained["train_accuracy"]
         seconds = self.clock.take()
         for name, value in seconds.items():
@@ -313,28 +332,29 @@ class Distillation:
             "reported_at": time.time(),
         }
         rows: dict[str, list[dict[str, Any]]] = {"epochs": [epoch_row]}
-        ended = self._ended(stage, metrics["val_accuracy"])
+        ended = self._ended(stage)
         if ended is not None:
             rows["stages"] = [self._close_stage(stage, ended, metrics, examples)]
         return rows
 
-    def _ended(self, stage: Stage, accuracy: float) -> StageEnd | None:
+    def _ended(self, stage: Stage) -> StageEnd | None:
+        state = self.state
         goals = [self.recipe.target]
         if self.recipe.target_of_teacher is not None:
             goals.append(self.recipe.target_of_teacher * self.teaching.ladder.rung(0).val_accuracy)
-        if any(goal is not None and accuracy >= goal for goal in goals):
+        if any(goal is not None and state.accuracies[-1] >= goal for goal in goals):
             return StageEnd.TARGET
-        state = self.state
         later = state.plan[state.position + 1 :]
         is_last = not any(s.phase is Phase.STAGE for s in later)
-        return stage_end(stage, state.accuracies, self.recipe.curriculum, is_last=is_last)
+        curriculum = self.recipe.curriculum
+        return stage_end(stage, state.stage_epoch, state.accuracies, curriculum, is_last=is_last)
 
     def _close_stage(
         self, stage: Stage, ended: StageEnd, metrics: dict[str, float], examples: int
     ) -> dict[str, Any]:
         """The stage's row; moves the state to the next stage, adapted, or to the end."""
         state = self.state
-        used = len(state.accuracies)
+        used = state.stage_epoch
         accuracy = metrics["val_accuracy"]
         gain = accuracy - (state.entered_at if state.entered_at is not None else 0.0)
         tuning, said = state.tuning, "last stage"
@@ -373,7 +393,8 @@ class Distillation:
             state.plan = reassign(state.plan, state.position, used)
             state.position += 1
             state.tuning = tuning
-            state.accuracies, state.seconds, state.entered_at = [], {}, accuracy
+            state.stage_began, state.entered_at = state.epoch, accuracy
+            state.accuracies, state.seconds = [], {}
         return row
 
     def _new_teacher_rows(self) -> list[dict[str, Any]]:

@@ -94,17 +94,23 @@ def stage_temperature(recipe: Recipe, k: int) -> float:
 
 
 def stage_end(
-    stage: Stage, accuracies: Sequence[float], curriculum: CurriculumConfig, *, is_last: bool
+    stage: Stage,
+    used: int,
+    accuracies: Sequence[float],
+    curriculum: CurriculumConfig,
+    *,
+    is_last: bool,
 ) -> StageEnd | None:
     """Whether a stage ends now.
 
     Args:
         stage: the stage.
-        accuracies: validation accuracy after each of its epochs so far.
+        used: its epochs so far.
+        accuracies: validation accuracy after each evaluated one of them: all, in adaptive stages.
         curriculum: patience and smallest gain of an adaptive stage.
         is_last: whether no later stage of the plan could use the epochs left over.
     """
-    if len(accuracies) >= stage.epochs:
+    if used >= stage.epochs:
         return StageEnd.PLAN
     if not curriculum.adaptive or stage.phase is not Phase.STAGE or is_last:
         return None

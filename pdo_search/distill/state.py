@@ -20,7 +20,7 @@ from pdo_search.errors import StoreError
 
 __all__ = ["TrialState", "pack", "unpack"]
 
-FORMAT = 1
+FORMAT = 2
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -33,7 +33,8 @@ class TrialState:
         tuning: what adaptation may change.
         epoch: finished epochs.
         position: index in the plan of the current stage.
-        accuracies: validation accuracy after each epoch of the current stage.
+        stage_began: epochs that were finished when the current stage began.
+        accuracies: validation accuracy after each evaluated epoch of the current stage.
         entered_at: validation accuracy when the current stage began; None before any evaluation.
         train_accuracy: of the last epoch.
         scores: difficulty of the pool's examples, where it depends on the student.
@@ -50,6 +51,7 @@ class TrialState:
     tuning: Tuning
     epoch: int = 0
     position: int = 0
+    stage_began: int = 0
     accuracies: list[float] = field(default_factory=list)
     entered_at: float | None = None
     train_accuracy: float = 0.0
@@ -65,6 +67,11 @@ class TrialState:
     def stage(self) -> Stage:
         """The current stage."""
         return self.plan[self.position]
+
+    @property
+    def stage_epoch(self) -> int:
+        """Finished epochs of the current stage."""
+        return self.epoch - self.stage_began
 
 
 def pack(state: TrialState, config_key: str) -> bytes:

@@ -62,7 +62,7 @@ class Progress:
     def reported(self, number: int, metrics: Mapping[str, Any]) -> None:
         """A trial finished an epoch."""
         if number in self._running:
-            self._running[number]["metrics"] = metrics
+            self._running[number]["metrics"].update(metrics)
 
     def ended(self, number: int, status: TrialStatus, cause: str | None) -> None:
         """A trial ended; prints its line."""

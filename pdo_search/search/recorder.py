@@ -96,7 +96,8 @@ class Recorder(Callback):
                         update.update(_relative(full, identity["trial_id"]))
                     elif not self.writer.has(table, full):
                         self.writer.upsert(table, full)
-            update["objective"] = metrics.get(self._metric)
+            if self._metric in metrics:
+                update["objective"] = metrics[self._metric]
             decision = metrics.get("decision")
             self._progress.reported(number, metrics)
         self.writer.upsert("trials", update)

@@ -51,11 +51,11 @@ def test_an_adaptive_stage_ends_when_accuracy_stands_still() -> None:
     stage = Stage(1, Phase.STAGE, 6, rung=0, temperature=4.0)
     adaptive = CurriculumConfig(adaptive=True, patience=2, min_delta=0.01)
     still = [0.5, 0.6, 0.605, 0.604]
-    assert stage_end(stage, still, adaptive, is_last=False) is StageEnd.ADAPTIVE
-    assert stage_end(stage, still[:3], adaptive, is_last=False) is None
-    assert stage_end(stage, still, adaptive, is_last=True) is None
-    assert stage_end(stage, still, CurriculumConfig(), is_last=False) is None
-    assert stage_end(stage, [0.1] * 6, CurriculumConfig(), is_last=True) is StageEnd.PLAN
+    assert stage_end(stage, 4, still, adaptive, is_last=False) is StageEnd.ADAPTIVE
+    assert stage_end(stage, 3, still[:3], adaptive, is_last=False) is None
+    assert stage_end(stage, 4, still, adaptive, is_last=True) is None
+    assert stage_end(stage, 4, still, CurriculumConfig(), is_last=False) is None
+    assert stage_end(stage, 6, [0.1], CurriculumConfig(), is_last=True) is StageEnd.PLAN
 
 
 def test_epochs_left_over_go_to_later_stages() -> None:

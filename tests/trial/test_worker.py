@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,40 @@ def test_the_same_seed_gives_the_same_bits_warm_resumed_and_in_a_cold_process(
         check=True,
     )
     assert cold.stdout.strip() == repr([r.metrics["val_loss"] for r in whole.reports])
+
+
+def test_with_the_stage_clock_a_student_is_evaluated_at_its_stages_ends(
+    store: Path, tmp_path: Path
+) -> None:
+    every, ends = LocalWorker(), LocalWorker()
+    run_trial(config_with(), every, places=places(store, tmp_path / "a"))
+    config = config_with(scheduler={"clock": "stage"})
+    run_trial(config, ends, places=places(store, tmp_path / "b"))
+    assert ["val_loss" in r.metrics for r in ends.reports] == [True, False, True, True]
+    assert ends.reports[-1].metrics["val_loss"] == every.reports[-1].metrics["val_loss"]
+    adaptive = LocalWorker()
+    config = config_with(scheduler={"clock": "stage"}, trial={"curriculum": {"adaptive": True}})
+    run_trial(config, adaptive, places=places(store, tmp_path / "c"))
+    assert all("val_loss" in r.metrics for r in adaptive.reports)
+
+
+@pytest.mark.parametrize(
+    "execution",
+    [{"precision": "bf16"}, pytest.param({"compile": True}, marks=pytest.mark.slow)],
+    ids=["bf16", "compile"],
+)
+def test_another_execution_learns_as_well(
+    store: Path, tmp_path: Path, execution: dict[str, Any]
+) -> None:
+    if "compile" in execution and shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    plain, other = LocalWorker(), LocalWorker()
+    run_trial(config_with(), plain, places=places(store, tmp_path / "a"))
+    run_trial(config_with(execution=execution), other, places=places(store, tmp_path / "b"))
+    expected, found = (w.reports[-1].metrics for w in (plain, other))
+    assert found["val_loss"] != expected["val_loss"]
+    assert found["val_accuracy"] == pytest.approx(expected["val_accuracy"], abs=0.15)
+    assert pdo_search.load_model(tmp_path / "b" / "model" / "student") is not None
 
 
 COLD = """
