@@ -1,6 +1,7 @@
 """The `check` command, and the pre-flight checks of `run`: all that can be known without training.
 
 Builds the task and the models at the ends of every dimension; starts neither Ray nor a trial.
+Decoded pictures of a folder are kept in the store, where the sweep finds them.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def check_experiment(loaded: Loaded, *, timed: bool) -> dict[str, Any]:
 
 def _found(loaded: Loaded, *, timed: bool) -> dict[str, Any]:
     experiment = loaded.experiment
-    task = cached_task(experiment.task, loaded.base_dir)
+    task = cached_task(experiment.task, loaded.base_dir, experiment.output.store_root)
     teacher_model = _built(experiment.teacher, task, loaded.base_dir, "teacher")
     device = torch.device("cpu")
     teacher = measure_cost(teacher_model, task.input_shape, device)
@@ -150,7 +151,7 @@ def _rate(task: Task, model: torch.nn.Module) -> float:
     torch.set_num_threads(1)
     model = model.to(memory_format=torch.channels_last).train()
     trial = task.examples(Split.TRAIN).select(torch.arange(TIMED_BATCH))
-    inputs = task.view(trial.inputs, trial.ids, 0)
+    inputs = task.view(trial.inputs(), trial.ids, 0)
     from pdo_search.config.schema import OptimizerConfig
 
     optimizer = make_optimizer(model, OptimizerConfig())

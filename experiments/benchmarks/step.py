@@ -148,7 +148,7 @@ def bound(config: TrialConfig, task: Task, steps: int, device: torch.device) -> 
     optimizer = make_optimizer(student, config.recipe.optimizer)
     batch = config.recipe.optimizer.batch_size
     train = task.examples(Split.TRAIN).select(torch.arange(batch)).to(device)
-    inputs = task.prepare(train.inputs)
+    inputs = task.prepare(train.inputs())
 
     def epoch() -> int:
         for _ in range(steps):
@@ -164,7 +164,7 @@ def bound(config: TrialConfig, task: Task, steps: int, device: torch.device) -> 
 def dataset(task: Task) -> TensorDataset:
     """The train split as a torch user would hold it: floats, already normalised."""
     train = task.examples(Split.TRAIN)
-    return TensorDataset(task.prepare(train.inputs).contiguous(), train.targets)
+    return TensorDataset(task.prepare(train.inputs()).contiguous(), train.targets)
 
 
 def plain(

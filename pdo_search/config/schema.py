@@ -503,6 +503,11 @@ class OutputConfig(Frozen):
     store: str | None = None
     """Artifacts shared by sweeps (teachers, ladders, banks); None is ``<root>/.store``."""
 
+    @property
+    def store_root(self) -> str:
+        """Where artifacts lie."""
+        return self.store or f"{self.root.rstrip('/')}/.store"
+
 
 class TrialConfig(Frozen):
     """Everything that determines one trial: an experiment at one point of its space."""

@@ -177,7 +177,7 @@ def _finetune(parts: Parts, student: nn.Module, row: Row) -> None:
         if update % steps == 0:
             order = torch.randperm(len(examples), generator=generator).to(parts.device)
         picked = order[(update % steps) * batch : (update % steps + 1) * batch]
-        logits = task.forward(student, task.prepare(examples.inputs[picked]))[head]
+        logits = task.forward(student, task.prepare(examples.inputs(picked)))[head]
         log_probs = composite_log_probs(_fit_of(row), logits, taught[picked])
         loss = hard_label_loss(log_probs, examples.targets[picked]).mean()
         set_hyperparameters(

@@ -31,7 +31,7 @@ def outputs_of(task: Task, model: nn.Module, examples: Examples, device: torch.d
     with torch.inference_mode():
         for first in range(0, len(examples), EVALUATION_BATCH):
             rows = torch.arange(first, min(first + EVALUATION_BATCH, len(examples)))
-            inputs = task.prepare(examples.inputs[rows].to(device))
+            inputs = task.prepare(examples.inputs(rows).to(device))
             batches.append({k: v.float() for k, v in task.forward(model, inputs).items()})
     model.train(was_training)
     return {head: torch.cat([b[head] for b in batches]) for head in batches[0]}

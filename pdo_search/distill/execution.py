@@ -1,6 +1,8 @@
-"""How a student's updates are computed: precision and compilation. What they compute is elsewhere."""
+"""How a student's updates are computed: in which precision, and compiled or not."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from torch import nn
@@ -32,5 +34,4 @@ def compiled(model: nn.Module, config: ExecutionConfig, device: torch.device) ->
     if not config.compile:
         return model
     mode = "reduce-overhead" if device.type == "cuda" else "default"
-    wrapped: nn.Module = torch.compile(model, mode=mode)
-    return wrapped
+    return cast(nn.Module, torch.compile(model, mode=mode))

@@ -51,7 +51,7 @@ def fit(
     optimizer = make_optimizer(model, config)
     generator = torch.Generator().manual_seed(seed_for(seed, "fit"))
     torch.manual_seed(seed_for(seed, "fit", "dropout"))
-    device = examples.inputs.device
+    device = examples.targets.device
     model.train()
     for update in range(total):
         epoch, step = divmod(update, steps)
@@ -59,7 +59,7 @@ def fit(
             started, losses = time.perf_counter(), torch.zeros((), device=device)
             order = torch.randperm(len(examples), generator=generator).to(device)
         picked = order[step * batch : (step + 1) * batch]
-        inputs = task.view(examples.inputs[picked], examples.ids[picked], epoch)
+        inputs = task.view(examples.inputs(picked), examples.ids[picked], epoch)
         logits = task.forward(model, inputs)[head]
         loss = loss_of(logits, inputs, examples.targets[picked])
         set_hyperparameters(

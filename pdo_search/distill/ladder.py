@@ -279,7 +279,7 @@ class Ladder:
         train = self.task.examples(Split.TRAIN)
         generator = torch.Generator().manual_seed(seed_for(self.seed, "calibration"))
         picked = torch.randperm(len(train), generator=generator)[:CALIBRATION_EXAMPLES]
-        return self.task.prepare(train.inputs[picked])
+        return self.task.prepare(train.inputs(picked))
 
     def _recover(self, model: nn.Module, parent: Rung) -> None:
         """Short self-distillation from the parent on the train split."""

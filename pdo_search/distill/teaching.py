@@ -36,9 +36,10 @@ class Pool:
         train, transfer = task.examples(Split.TRAIN), task.examples(Split.TRANSFER)
         self.num_train = len(train)
         self.examples = Examples(
-            inputs=torch.cat([train.inputs, transfer.inputs]),
-            targets=torch.cat([train.targets, transfer.targets]),
-            ids=torch.cat([train.ids, transfer.ids]),
+            torch.cat([train.inputs(), transfer.inputs()]),
+            None,
+            torch.cat([train.targets, transfer.targets]),
+            torch.cat([train.ids, transfer.ids]),
         ).to(device)
         self._task = task
         self._device = device
@@ -55,13 +56,13 @@ class Pool:
         """Prepared pictures of a view (B, C, H, W) at rows (B,) of the pool."""
         if view not in self._views and not self._keep(view):
             examples = self.examples
-            return self._task.view(examples.inputs[rows], examples.ids[rows], view)
+            return self._task.view(examples.inputs(rows), examples.ids[rows], view)
         pictures = self._views[view].index_select(0, rows)
         return self._task.prepare(pictures.permute(0, 3, 1, 2))
 
     def _keep(self, view: int) -> bool:
         """Draw a whole view, if there is room: pixel last, so that a row is one piece of memory."""
-        inputs, ids = self.examples.inputs, self.examples.ids
+        inputs, ids = self.examples.inputs(), self.examples.ids
         if (len(self._views) + 1) * inputs.nbytes > LARGEST_VIEWS:
             return False
         parts = zip(
@@ -115,7 +116,7 @@ class Teaching:
         examples = self.task.examples(split)
 
         def outputs(view: int, rows: slice) -> Outputs:
-            return self._forward(rung, self.task.prepare(examples.inputs[rows].to(self.device)))
+            return self._forward(rung, self.task.prepare(examples.inputs(rows).to(self.device)))
 
         count = len(examples)
         opened = self._bank(rung, split.value, 1, count, outputs)

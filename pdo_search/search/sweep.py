@@ -107,7 +107,7 @@ def new_sweep(
         metric=experiment.search.metric,
         mode=experiment.search.mode,
         num_trials=experiment.search.num_trials,
-        store=_absolute(experiment.output.store) if experiment.output.store else f"{root}/.store",
+        store=_absolute(experiment.output.store_root),
     )
     return info, directory
 

@@ -13,6 +13,8 @@ from pdo_search.config.schema import TaskConfig
 
 __all__ = ["Examples", "Head", "HeadKind", "Outputs", "Split", "Task"]
 
+_EVERYTHING = slice(None)
+
 Outputs = dict[str, Tensor]
 """Head name to logits (N, size)."""
 
@@ -58,17 +60,23 @@ class Split(StrEnum):
 
 @dataclass(frozen=True)
 class Examples:
-    """N examples.
+    """N examples. Their inputs stay where the source has them until they are asked for.
 
     Attributes:
-        inputs: (N, C, H, W) uint8 or float32, as the source has them.
+        source: (M, C, H, W) uint8 or float32, M >= N: in memory, on a device, or a mapped file that
+            is larger than memory.
+        rows: (N,) int64 position of each example in the source, on the CPU; None where example i is
+            row i.
         targets: (N,) int64 class indices, -1 for no label.
         ids: (N,) int64, unique over all splits of a task.
+        digest: of the source, where it is known without reading all of it.
     """
 
-    inputs: Tensor
+    source: Tensor
+    rows: Tensor | None
     targets: Tensor
     ids: Tensor
+    digest: str | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -78,13 +86,24 @@ class Examples:
         """Whether every example has a label."""
         return bool((self.targets >= 0).all())
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the inputs of these examples."""
+        return len(self) * self.source[0].nbytes
+
+    def inputs(self, index: Tensor | slice = _EVERYTHING) -> Tensor:
+        """Raw inputs (B, C, H, W) at an index (B,) or a range: by default all of them."""
+        return self.source[index if self.rows is None else self.rows[index]]
+
     def select(self, index: Tensor) -> Examples:
-        """The examples at an index (M,)."""
-        return Examples(self.inputs[index], self.targets[index], self.ids[index])
+        """The examples at an index (M,); copies no inputs."""
+        rows = index if self.rows is None else self.rows[index]
+        return Examples(self.source, rows, self.targets[index], self.ids[index], self.digest)
 
     def to(self, device: torch.device) -> Examples:
-        """The same examples on a device."""
-        return Examples(self.inputs.to(device), self.targets.to(device), self.ids.to(device))
+        """The same examples on a device, their inputs and no others."""
+        inputs = self.inputs().to(device)
+        return Examples(inputs, None, self.targets.to(device), self.ids.to(device))
 
 
 class Task(Protocol):

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import difflib
 import gzip
+import hashlib
 import io
+import json
+import math
+import os
 import pickle
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from pdo_search.config.schema import DataConfig
 from pdo_search.errors import InputError
+from pdo_search.store import Store
 from pdo_search.tasks.factory import is_factory, load_factory
 from pdo_search.tasks.splits import stratified_subset
 
@@ -29,6 +36,8 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 CACHE = Path.home() / ".cache" / "pdo_search" / "datasets"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 DEFAULT_FOLDER_SIZE = 64
+MAPPED_BYTES = 1 << 25
+"""Decoded pictures of this size take seconds to decode: from here on the store keeps them."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ class Pictures:
         class_names: names by label.
         test_inputs: the source's own test split, or None.
         test_labels: its labels.
+        digest: of the inputs, where it is known without reading them all.
     """
 
     inputs: NDArray[Any]
@@ -48,9 +58,17 @@ class Pictures:
     class_names: tuple[str, ...]
     test_inputs: NDArray[Any] | None = None
     test_labels: NDArray[np.int64] | None = None
+    digest: str | None = None
 
 
-def load_pictures(config: DataConfig, *, path: str, base_dir: Path | None, seed: int) -> Pictures:
+def load_pictures(
+    config: DataConfig,
+    *,
+    path: str,
+    base_dir: Path | None,
+    seed: int,
+    store: Store | None = None,
+) -> Pictures:
     """Load a source.
 
     Args:
@@ -58,6 +76,8 @@ def load_pictures(config: DataConfig, *, path: str, base_dir: Path | None, seed:
         path: where it stands in the experiment, such as ``task.data``.
         base_dir: folder that relative paths refer to.
         seed: of the subset, where ``limit`` is set.
+        store: keeps the decoded pictures of ``image_folder``, mapped into memory by all processes
+            that use them; None decodes them into this process's memory.
 
     Raises:
         InputError: the source is unknown, missing, damaged, or not what it should be.
@@ -65,7 +85,7 @@ def load_pictures(config: DataConfig, *, path: str, base_dir: Path | None, seed:
     if is_factory(config.source):
         pictures = _from_factory(config, path, base_dir)
     elif config.source in SOURCES:
-        pictures = SOURCES[config.source](config, path, base_dir)
+        pictures = SOURCES[config.source](config, path, base_dir, store)
     else:
         near = difflib.get_close_matches(config.source, SOURCES, n=1)
         raise InputError(
@@ -80,7 +100,8 @@ def load_pictures(config: DataConfig, *, path: str, base_dir: Path | None, seed:
         pictures = _resized(pictures, config.size)
     if config.limit is not None and config.limit < len(pictures.labels):
         kept = stratified_subset(pictures.labels, config.limit, seed)
-        pictures = replace(pictures, inputs=pictures.inputs[kept], labels=pictures.labels[kept])
+        inputs, labels = pictures.inputs[kept], pictures.labels[kept]
+        pictures = replace(pictures, inputs=inputs, labels=labels, digest=None)
     if not config.labelled:
         pictures = replace(pictures, labels=np.full(len(pictures.labels), -1))
     return pictures
@@ -97,7 +118,7 @@ def _folder(config: DataConfig, path: str, base_dir: Path | None) -> Path | None
     return folder
 
 
-def _digits(config: DataConfig, path: str, base_dir: Path | None) -> Pictures:
+def _digits(config: DataConfig, path: str, base_dir: Path | None, store: Store | None) -> Pictures:
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -117,7 +138,9 @@ FASHION_FILES = (
 )
 
 
-def _fashion_mnist(config: DataConfig, path: str, base_dir: Path | None) -> Pictures:
+def _fashion_mnist(
+    config: DataConfig, path: str, base_dir: Path | None, store: Store | None
+) -> Pictures:
     given = _folder(config, path, base_dir)
     places = [given] if given else [DEBIAN_FASHION_MNIST, CACHE]
     places += [place / "FashionMNIST" / "raw" for place in places]
@@ -156,7 +179,7 @@ def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
         ) from None
 
 
-def _cifar(config: DataConfig, path: str, base_dir: Path | None) -> Pictures:
+def _cifar(config: DataConfig, path: str, base_dir: Path | None, store: Store | None) -> Pictures:
     name, kind = ("cifar-10-batches-py", "CIFAR10")
     train, test, key = [f"data_batch_{i}" for i in range(1, 6)], "test_batch", b"labels"
     meta, names_key = "batches.meta", b"label_names"
@@ -253,7 +276,9 @@ def _download(kind: str, config: DataConfig, path: str, instead: str) -> None:
         ) from None
 
 
-def _image_folder(config: DataConfig, path: str, base_dir: Path | None) -> Pictures:
+def _image_folder(
+    config: DataConfig, path: str, base_dir: Path | None, store: Store | None
+) -> Pictures:
     folder = _folder(config, path, base_dir)
     if folder is None:
         raise InputError("image_folder needs a path", path=f"{path}.path", remedy="name the folder")
@@ -266,37 +291,100 @@ def _image_folder(config: DataConfig, path: str, base_dir: Path | None) -> Pictu
             value=str(train),
         )
     size = config.size or DEFAULT_FOLDER_SIZE
-    inputs, labels = _read_folder(train, names, size)
+    parts = {"train": _picture_files(train, names)}
     test = folder / "test"
     if train != folder and test.is_dir():
-        return Pictures(inputs, labels, names, *_read_folder(test, names, size))
-    return Pictures(inputs, labels, names)
+        parts["test"] = _picture_files(test, names)
+    arrays, digest = _decoded(parts, size, store)
+    labels = {
+        part: np.asarray([label for _, label in files], np.int64) for part, files in parts.items()
+    }
+    return Pictures(
+        arrays["train"], labels["train"], names, arrays.get("test"), labels.get("test"), digest
+    )
 
 
-def _read_folder(
-    folder: Path, names: tuple[str, ...], size: int
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+PictureFiles = list[tuple[Path, int]]
+
+
+def _picture_files(folder: Path, names: tuple[str, ...]) -> PictureFiles:
+    """All picture files of a folder with their labels, in a fixed order."""
+    found = [
+        (file, label)
+        for label, name in enumerate(names)
+        for file in sorted((folder / name).rglob("*"))
+        if file.suffix.lower() in IMAGE_SUFFIXES
+    ]
+    if not found:
+        raise InputError("holds no pictures", file=folder, remedy="check the path")
+    return found
+
+
+def _decoded(
+    parts: Mapping[str, PictureFiles], size: int, store: Store | None
+) -> tuple[dict[str, NDArray[np.uint8]], str | None]:
+    """Pictures (N, 3, size, size) by part; and the checksums of the files that hold them.
+
+    With a store, more than a few are decoded once and mapped into memory: they may be larger.
+    """
+    shapes = {part: (len(files), 3, size, size) for part, files in parts.items()}
+    if store is None or sum(map(math.prod, shapes.values())) < MAPPED_BYTES:
+        arrays = {part: np.empty(shape, np.uint8) for part, shape in shapes.items()}
+        for part, files in parts.items():
+            _decode(files, arrays[part])
+        return arrays, None
+
+    def build(directory: Path) -> None:
+        for part, files in parts.items():
+            array = open_memmap(directory / f"{part}.npy", "w+", np.uint8, shapes[part])
+            _decode(files, array)
+            array.flush()
+
+    listing = hashlib.sha256()
+    for part, files in parts.items():
+        for file, label in files:
+            seen = file.stat()
+            listing.update(
+                f"{part}\0{file}\0{label}\0{seen.st_size}\0{seen.st_mtime_ns}\n".encode()
+            )
+    key = {"files": listing.hexdigest(), "size": size}
+    found = store.get_or_build("pictures", key, build)
+    arrays = {part: np.load(found.path / f"{part}.npy", mmap_mode="c") for part in parts}
+    manifest = json.loads((found.path / "manifest.json").read_text(encoding="utf-8"))
+    # By content: the same pictures elsewhere are the same task, with the same teachers.
+    return arrays, json.dumps(manifest["files"], sort_keys=True)
+
+
+def _decode(files: PictureFiles, into: NDArray[np.uint8]) -> None:
+    """Decode and scale pictures, on all cores: Pillow lets go of the interpreter meanwhile.
+
+    Raises:
+        InputError: names the first file that is no picture.
+    """
     from PIL import Image
 
-    pictures, labels = [], []
-    for label, name in enumerate(names):
-        for file in sorted((folder / name).rglob("*")):
-            if file.suffix.lower() not in IMAGE_SUFFIXES:
-                continue
-            try:
-                with Image.open(file) as image:
-                    small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
-                raise InputError(
-                    f"is not a picture that can be read: {error}",
-                    file=file,
-                    remedy="repair or remove it",
-                ) from None
-            pictures.append(np.asarray(small, np.uint8).transpose(2, 0, 1))
-            labels.append(label)
-    if not pictures:
-        raise InputError("holds no pictures", file=folder, remedy="check the path")
-    return np.stack(pictures), np.asarray(labels, np.int64)
+    size = into.shape[-1]
+
+    def decode(row: int) -> None:
+        file = files[row][0]
+        try:
+            with Image.open(file) as image:
+                small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise InputError(
+                f"is not a picture that can be read: {error}",
+                file=file,
+                remedy="repair or remove it",
+            ) from None
+        into[row] = np.asarray(small, np.uint8).transpose(2, 0, 1)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for _ in pool.map(decode, range(len(files))):
+                pass
+        except InputError:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _from_factory(config: DataConfig, path: str, base_dir: Path | None) -> Pictures:
@@ -369,7 +457,7 @@ def _resized(pictures: Pictures, size: int) -> Pictures:
     )
 
 
-SOURCES: dict[str, Callable[[DataConfig, str, Path | None], Pictures]] = {
+SOURCES: dict[str, Callable[[DataConfig, str, Path | None, Store | None], Pictures]] = {
     "digits": _digits,
     "fashion_mnist": _fashion_mnist,
     "cifar10": _cifar,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pdo_search.config.schema import TaskConfig
 from pdo_search.errors import InputError, PdoError
+from pdo_search.store import Store
 from pdo_search.tasks.augment import augmented
 from pdo_search.tasks.base import Examples, Head, HeadKind, Outputs, Split
 from pdo_search.tasks.data import Pictures, load_pictures
@@ -23,6 +24,8 @@ __all__ = ["ImageClassification", "build_image_classification"]
 HEAD = "class"
 TEST_IDS = 1 << 40
 TRANSFER_IDS = 1 << 41
+NORMALIZATION_SAMPLE = 50_000
+NORMALIZATION_CHUNK = 1_024
 
 
 class ImageClassification:
@@ -33,8 +36,9 @@ class ImageClassification:
     ) -> None:
         self.config = config
         self._splits = splits
-        train = splits[Split.TRAIN].inputs
-        self.input_shape = (int(train.shape[1]), int(train.shape[2]), int(train.shape[3]))
+        train = splits[Split.TRAIN]
+        channels, height, width = train.source.shape[1:]
+        self.input_shape = (channels, height, width)
         self.class_names = class_names
         self.heads: tuple[Head, ...] = (Head(HEAD, HeadKind.CATEGORICAL, len(class_names)),)
         self.normalization = _normalization(train)
@@ -80,18 +84,28 @@ class ImageClassification:
         digest.update(f"{settings}{self.class_names}".encode())
         for split in Split:
             examples = self._splits[split]
-            for tensor in (examples.inputs, examples.targets, examples.ids):
-                digest.update(tensor.contiguous().numpy().tobytes())
+            known = examples.digest.encode() if examples.digest else _bytes(examples.inputs())
+            for part in (known, _bytes(examples.targets), _bytes(examples.ids)):
+                digest.update(part)
         return digest.hexdigest()
 
 
-def build_image_classification(config: TaskConfig, base_dir: Path | None) -> ImageClassification:
+def build_image_classification(
+    config: TaskConfig, base_dir: Path | None, store: Store | None
+) -> ImageClassification:
     """Load, split and check the data.
+
+    Args:
+        config: the task.
+        base_dir: folder that relative paths and factories refer to.
+        store: keeps decoded pictures for all processes; None decodes them in this one.
 
     Raises:
         InputError: names the source, the class and the split that cannot be used.
     """
-    pictures = load_pictures(config.data, path="task.data", base_dir=base_dir, seed=config.seed)
+    pictures = load_pictures(
+        config.data, path="task.data", base_dir=base_dir, seed=config.seed, store=store
+    )
     if len(pictures.class_names) < 2:
         raise InputError("a classifier needs two classes", value=pictures.class_names)
     if (pictures.labels < 0).any():
@@ -113,13 +127,13 @@ def build_image_classification(config: TaskConfig, base_dir: Path | None) -> Ima
         _tensor(pictures.inputs),
         torch.from_numpy(pictures.labels),
     )
-    everything = Examples(inputs, labels, torch.arange(len(labels)))
+    everything = Examples(inputs, None, labels, torch.arange(len(labels)), pictures.digest)
     splits = {split: everything.select(torch.from_numpy(i)) for split, i in indices.items()}
     if pictures.test_inputs is not None and pictures.test_labels is not None:
         test_labels = torch.from_numpy(pictures.test_labels)
         test_inputs = _tensor(pictures.test_inputs)
         ids = torch.arange(len(test_labels)) + TEST_IDS
-        splits[Split.TEST] = Examples(test_inputs, test_labels, ids)
+        splits[Split.TEST] = Examples(test_inputs, None, test_labels, ids, pictures.digest)
     if config.transfer_data is not None:
         other = load_pictures(
             config.transfer_data.model_copy(
@@ -128,6 +142,7 @@ def build_image_classification(config: TaskConfig, base_dir: Path | None) -> Ima
             path="task.transfer_data",
             base_dir=base_dir,
             seed=config.seed,
+            store=store,
         )
         splits[Split.TRANSFER] = _as_transfer(other, everything, pictures.class_names)
     return ImageClassification(config, splits, pictures.class_names)
@@ -135,22 +150,22 @@ def build_image_classification(config: TaskConfig, base_dir: Path | None) -> Ima
 
 def _as_transfer(other: Pictures, like: Examples, class_names: tuple[str, ...]) -> Examples:
     """Another source's pictures in the shape of ours; labels only where the classes are ours."""
-    inputs = _tensor(other.inputs)
-    channels = like.inputs.shape[1]
+    inputs, digest = _tensor(other.inputs), other.digest
+    channels = like.source.shape[1]
     if inputs.shape[1] != channels:
         grey = inputs.float().mean(dim=1, keepdim=True).to(inputs.dtype)
-        inputs = grey.expand(-1, channels, -1, -1).contiguous()
-    if inputs.shape[1:] != like.inputs.shape[1:] or inputs.dtype != like.inputs.dtype:
+        inputs, digest = grey.expand(-1, channels, -1, -1).contiguous(), None
+    if inputs.shape[1:] != like.source.shape[1:] or inputs.dtype != like.source.dtype:
         raise InputError(
             "the transfer source's pictures do not fit the task's",
             path="task.transfer_data",
             value=(tuple(inputs.shape[1:]), str(inputs.dtype)),
-            remedy=f"they must be {tuple(like.inputs.shape[1:])}, {like.inputs.dtype}",
+            remedy=f"they must be {tuple(like.source.shape[1:])}, {like.source.dtype}",
         )
     labels = torch.from_numpy(other.labels)
     if other.class_names != class_names:
         labels = torch.full_like(labels, -1)
-    return Examples(inputs, labels, torch.arange(len(labels)) + TRANSFER_IDS)
+    return Examples(inputs, None, labels, torch.arange(len(labels)) + TRANSFER_IDS, digest)
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
@@ -158,15 +173,22 @@ def _tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
-def _normalization(train: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel."""
-    channels = train.transpose(0, 1).flatten(1)
-    # float64 sums over chunks: a whole float64 copy of the data would take eight times its memory.
-    count = channels.shape[1]
-    total = sum(c.double().sum(1) for c in torch.split(channels, 1 << 22, dim=1))
-    squares = sum(c.double().square().sum(1) for c in torch.split(channels, 1 << 22, dim=1))
-    assert isinstance(total, Tensor)
-    assert isinstance(squares, Tensor)
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.contiguous().numpy().tobytes()
+
+
+def _normalization(train: Examples) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, of a sample of train examples where there are many.
+
+    Sums are of float64 and over chunks: a whole float64 copy would take eight times the memory.
+    """
+    sample = torch.linspace(0, len(train) - 1, min(len(train), NORMALIZATION_SAMPLE)).long()
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for rows in torch.split(sample, NORMALIZATION_CHUNK):
+        values = train.inputs(rows).transpose(0, 1).flatten(1).double()
+        count += values.shape[1]
+        total = total + values.sum(1)
+        squares = squares + values.square().sum(1)
     mean = total / count
     std = (squares / count - mean.square()).clamp(min=1e-12).sqrt()
     return tuple(mean.tolist()), tuple(std.tolist())

@@ -63,7 +63,7 @@ def prepare(
         InputError: data or weights cannot be used.
     """
     folder = Path(base_dir) if base_dir else None
-    task = cached_task(config.task, folder)
+    task = cached_task(config.task, folder, store)
     return trained_teacher(
         task,
         config.teacher,
@@ -95,7 +95,7 @@ def run_trial(config: TrialConfig, worker: Worker, *, places: Places) -> None:
 def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
     base_dir = Path(places.base_dir) if places.base_dir else None
     store = Store(places.store)
-    task = cached_task(config.task, base_dir)
+    task = cached_task(config.task, base_dir, places.store)
     rung = prepare(config, store=places.store, base_dir=places.base_dir, device=worker.device)
     ladder = Ladder(
         task,

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from pdo_search.config.schema import DataConfig
+from pdo_search.config.schema import DataConfig, TaskConfig
 from pdo_search.errors import InputError
-from pdo_search.tasks import data
+from pdo_search.store import Store
+from pdo_search.tasks import build_task, data
+from pdo_search.tasks.base import Split
 from pdo_search.tasks.data import FASHION_FILES, Pictures, load_pictures
 
 RNG = np.random.default_rng(0)
@@ -157,6 +160,47 @@ def test_image_folder_with_classes_as_folders(tmp_path: Path) -> None:
     assert pictures.inputs[pictures.labels == 1].min() >= 140
     assert pictures.test_labels is not None
     assert pictures.test_labels.tolist() == [0, 0, 1, 1]
+
+
+def test_a_store_keeps_the_decoded_pictures_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "MAPPED_BYTES", 0)
+    write_pictures(tmp_path / "train", 5)
+    write_pictures(tmp_path / "test", 2)
+    config = DataConfig(source="image_folder", path=str(tmp_path), size=16)
+    store = Store(tmp_path / "store")
+
+    def found() -> Pictures:
+        return load_pictures(config, path="task.data", base_dir=None, seed=0, store=store)
+
+    decoded, kept = load(source="image_folder", path=str(tmp_path), size=16), found()
+    assert isinstance(kept.inputs, np.memmap)
+    assert np.array_equal(kept.inputs, decoded.inputs)
+    assert kept.test_inputs is not None
+    assert decoded.test_inputs is not None
+    assert np.array_equal(kept.test_inputs, decoded.test_inputs)
+    assert found().digest == kept.digest
+    assert len(list((tmp_path / "store" / "pictures").glob("??/*/train.npy"))) == 1
+    (tmp_path / "train" / "pear" / "0.png").unlink()
+    assert len(found().labels) == 9
+    assert found().digest != kept.digest
+
+
+def test_a_task_over_mapped_pictures_copies_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "MAPPED_BYTES", 0)
+    write_pictures(tmp_path / "pictures", 20)
+    config = TaskConfig(
+        data=DataConfig(source="image_folder", path=str(tmp_path / "pictures"), size=16)
+    )
+    task = build_task(config, None, Store(tmp_path / "store"))
+    in_memory = build_task(config, None)
+    for split in (Split.TRAIN, Split.TRANSFER, Split.VALIDATION):
+        assert task.examples(split).source.data_ptr() == task.test_examples().source.data_ptr()
+        assert torch.equal(task.examples(split).inputs(), in_memory.examples(split).inputs())
+    assert task.normalization == in_memory.normalization
 
 
 def test_image_folder_names_a_broken_picture(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def pictures_of(task: Task) -> dict[Split, set[bytes]]:
     found[Split.TEST] = task.test_examples()
     return {
         split: {label.numpy().tobytes() + row.numpy().tobytes() for row, label in zip(
-            e.inputs, e.targets, strict=True)}
+            e.inputs(), e.targets, strict=True)}
         for split, e in found.items()
     }  # fmt: skip
 
@@ -64,7 +64,7 @@ def test_a_search_cannot_read_the_test_split() -> None:
 
 def test_the_normalisation_is_that_of_the_train_split_alone() -> None:
     task = digits()
-    train = task.examples(Split.TRAIN).inputs.double()
+    train = task.examples(Split.TRAIN).inputs().double()
     mean, std = task.normalization
     assert mean[0] == pytest.approx(train.mean().item())
     assert std[0] == pytest.approx(train.std(correction=0).item())

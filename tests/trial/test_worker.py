@@ -250,7 +250,7 @@ def test_a_trial_never_reads_the_test_split(
     assert isinstance(task, ImageClassification)
     monkeypatch.setitem(task._splits, Split.TEST, Trap())
     with pytest.raises(AssertionError, match="was read"):
-        task.test_examples().inputs.sum()
+        task.test_examples().inputs().sum()
     # A store of its own: teacher, rungs and banks are built here, not found.
     worker = LocalWorker()
     run_trial(config, worker, places=places(tmp_path / "store", tmp_path))
