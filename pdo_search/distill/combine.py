@@ -23,6 +23,7 @@ from pdo_search.distill.composite import (
 )
 from pdo_search.distill.cost import Cost
 from pdo_search.distill.evaluate import outputs_of
+from pdo_search.distill.feed import Feed
 from pdo_search.distill.losses import hard_label_loss
 from pdo_search.distill.optim import lr_factor, make_optimizer, set_hyperparameters
 from pdo_search.distill.seeds import seed_for
@@ -163,23 +164,25 @@ def _finetune(parts: Parts, student: nn.Module, row: Row) -> None:
     """Train the student inside a composite on the plain train split, at a low learning rate."""
     task, config = parts.task, parts.config
     head = task.heads[0].name
-    examples = task.examples(Split.TRAIN).to(parts.device)
+    feed = Feed(task.examples(Split.TRAIN), parts.device)
     taught = parts.teaching.split_logits(parts.light, Split.TRAIN).to(parts.device)
     settings = config.recipe.optimizer
     optimizer = make_optimizer(student, settings)
-    batch = min(settings.batch_size, len(examples))
-    steps = len(examples) // batch
+    batch = min(settings.batch_size, len(feed))
+    steps = len(feed) // batch
     total = steps * parts.composite.finetune_epochs
     generator = torch.Generator().manual_seed(seed_for(config.seed, "composite"))
     torch.manual_seed(seed_for(config.seed, "composite", "dropout"))
     student.train()
     for update in range(total):
         if update % steps == 0:
-            order = torch.randperm(len(examples), generator=generator).to(parts.device)
-        picked = order[(update % steps) * batch : (update % steps + 1) * batch]
-        logits = task.forward(student, task.prepare(examples.inputs(picked)))[head]
+            order = torch.randperm(len(feed), generator=generator).to(parts.device)
+            batches = torch.split(order[: steps * batch], batch)
+            loaded = feed.batches(batches)
+        picked = batches[update % steps]
+        logits = task.forward(student, task.prepare(next(loaded)))[head]
         log_probs = composite_log_probs(_fit_of(row), logits, taught[picked])
-        loss = hard_label_loss(log_probs, examples.targets[picked]).mean()
+        loss = hard_label_loss(log_probs, feed.examples.targets[picked]).mean()
         set_hyperparameters(
             optimizer,
             lr=settings.lr * FINETUNE_LR_SHARE * lr_factor(settings, update / total),

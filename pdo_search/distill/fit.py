@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.config.schema import OptimizerConfig
+from pdo_search.distill.feed import Feed
 from pdo_search.distill.optim import lr_factor, make_optimizer, set_hyperparameters
 from pdo_search.distill.seeds import seed_for
-from pdo_search.tasks.base import Examples, Task
+from pdo_search.tasks.base import Task
 
 __all__ = ["BatchLoss", "fit", "refresh_batch_norm"]
 
@@ -24,7 +25,7 @@ BatchLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 def fit(
     task: Task,
     model: nn.Module,
-    examples: Examples,
+    feed: Feed,
     loss_of: BatchLoss,
     config: OptimizerConfig,
     *,
@@ -37,14 +38,14 @@ def fit(
     Args:
         task: makes views and outputs.
         model: on the device of the examples; left in evaluation mode.
-        examples: N examples with labels.
+        feed: N examples with labels.
         loss_of: the loss of a batch.
         config: optimizer and schedule.
         epochs: passes over the examples; may be a fraction.
         seed: of order and dropout.
         on_epoch: called with ``epoch``, ``train_loss`` and ``images_per_s``.
     """
-    head = task.heads[0].name
+    head, examples = task.heads[0].name, feed.examples
     batch = min(config.batch_size, len(examples))
     steps = len(examples) // batch
     total = round(epochs * steps)
@@ -58,8 +59,10 @@ def fit(
         if step == 0:
             started, losses = time.perf_counter(), torch.zeros((), device=device)
             order = torch.randperm(len(examples), generator=generator).to(device)
-        picked = order[step * batch : (step + 1) * batch]
-        inputs = task.view(examples.inputs(picked), examples.ids[picked], epoch)
+            batches = torch.split(order[: steps * batch], batch)
+            loaded = feed.batches(batches)
+        picked = batches[step]
+        inputs = task.view(next(loaded), examples.ids[picked], epoch)
         logits = task.forward(model, inputs)[head]
         loss = loss_of(logits, inputs, examples.targets[picked])
         set_hyperparameters(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pdo_search.config.schema import OptimizerConfig, Recipe, SimplifyConfig
 from pdo_search.distill.cost import Cost, measure_cost
 from pdo_search.distill.evaluate import outputs_of
+from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit, refresh_batch_norm
 from pdo_search.distill.losses import categorical_kl, hard_label_loss
 from pdo_search.distill.prune import drop_blocks, prune_channels
@@ -295,7 +296,7 @@ class Ladder:
         fit(
             self.task,
             model,
-            self.task.examples(Split.TRAIN).to(self.device),
+            Feed(self.task.examples(Split.TRAIN), self.device),
             loss_of,
             OptimizerConfig(lr=self.simplify.recovery_lr),
             epochs=self.simplify.recovery_epochs,

@@ -21,6 +21,7 @@ from pdo_search.distill.cost import Cost
 from pdo_search.distill.curriculum import admit, difficulty, progress_at
 from pdo_search.distill.evaluate import evaluate, outputs_of
 from pdo_search.distill.execution import autocast, compiled
+from pdo_search.distill.feed import resident
 from pdo_search.distill.losses import DIVERGENCES, hard_label_loss, masked_mean, standardized
 from pdo_search.distill.optim import lr_factor, make_optimizer, set_hyperparameters
 from pdo_search.distill.protocol import Report, Worker
@@ -107,7 +108,7 @@ class Distillation:
             self.optimizer.load_state_dict(state.optimizer)
         self.model = compiled(worker.wrap_model(student), config.execution, self.device)
         self._autocast = autocast(config.execution, self.device)
-        self.validation = task.examples(Split.VALIDATION)
+        self.validation = resident(task.examples(Split.VALIDATION), self.device)
         self.teacher_validation = teaching.split_logits(0, Split.VALIDATION)
         batch = min(self.recipe.optimizer.batch_size, teaching.pool.num_train)
         self.batch_size = batch - batch % worker.world_size or worker.world_size

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pdo_search.config.schema import TeacherConfig
 from pdo_search.distill.cost import Cost, measure_cost
+from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
 from pdo_search.distill.ladder import RUNG_FILE, VERSION, Rung, RungStatus, accuracy_of
 from pdo_search.distill.losses import hard_label_loss
@@ -75,7 +76,7 @@ def trained_teacher(
             fit(
                 task,
                 model,
-                task.examples(Split.TRAIN).to(device),
+                Feed(task.examples(Split.TRAIN), device),
                 loss_of,
                 config.train,
                 epochs=config.train.epochs,
