@@ -20,7 +20,13 @@ from pdo_search.distill.adapt import Tuning, adapt
 from pdo_search.distill.cost import Cost
 from pdo_search.distill.curriculum import admit, difficulty, progress_at
 from pdo_search.distill.evaluate import evaluate, outputs_of
-from pdo_search.distill.losses import DIVERGENCES, hard_label_loss, masked_mean, standardized
+from pdo_search.distill.losses import (
+    DIVERGENCES,
+    Mixed,
+    masked_mean,
+    mixed_label_loss,
+    standardized,
+)
 from pdo_search.distill.optim import lr_factor, make_optimizer, set_hyperparameters
 from pdo_search.distill.protocol import Report, Worker
 from pdo_search.distill.seeds import seed_for
@@ -149,7 +155,12 @@ class Distillation:
         if stage.rung is None:
             return None
         with self.clock.phase("teacher"):
-            return self.teaching.pool_bank(stage.rung)
+            return self.teaching.pool_bank(stage.rung, self._view)
+
+    @property
+    def _view(self) -> int:
+        """The recorded view that the current epoch sees."""
+        return self.state.epoch % self.teaching.num_views
 
     def _train_epoch(self, stage: Stage, bank: Bank | None) -> dict[str, float]:
         """Train on as many examples as the train split has; losses and accuracy of the epoch."""
@@ -160,7 +171,6 @@ class Distillation:
         set_dropout(self.student, state.tuning.dropout)
         admitted = self._admitted(stage)
         order = self._order(admitted, epoch)
-        view = epoch % teaching.num_views
         peak = recipe.optimizer.lr * state.tuning.lr_scale
         totals = torch.zeros(6, device=self.device)
         lr = peak
@@ -169,10 +179,11 @@ class Distillation:
             with self.clock.phase("data"):
                 first = step * self.batch_size + self.worker.rank
                 rows = order[first : (step + 1) * self.batch_size : self.worker.world_size]
-                inputs = pool.inputs(view, rows)
+                inputs = pool.inputs(self._view, rows)
+                mixed = pool.mixed(self._view, rows)
                 targets = pool.examples.targets[rows]
                 in_train = rows < pool.num_train
-                taught = self._taught(bank, view, rows)
+                taught = self._taught(bank, rows, stage)
             with self.clock.phase("student"):
                 if self._first_step_at is None:
                     self._first_step_at = time.time()
@@ -180,7 +191,7 @@ class Distillation:
                 lr = peak * lr_factor(recipe.optimizer, progress)
                 set_hyperparameters(self.optimizer, lr=lr, weight_decay=state.tuning.weight_decay)
                 logits = self.task.forward(self.model, inputs)[self.head]
-                parts = self._loss(stage, logits, taught, targets, in_train)
+                parts = self._loss(stage, logits, taught, targets, in_train, mixed)
                 self.optimizer.zero_grad(set_to_none=True)
                 parts[0].backward()  # type: ignore[no-untyped-call]
                 if recipe.optimizer.clip_norm is not None:
@@ -205,11 +216,11 @@ class Distillation:
             "admitted": len(admitted) / len(pool) if bank else 1.0,
         }
 
-    def _taught(self, bank: Bank | None, view: int, rows: Tensor) -> Tensor | None:
+    def _taught(self, bank: Bank | None, rows: Tensor, stage: Stage) -> Tensor | None:
         if bank is None:
             return None
-        views = torch.full((len(rows),), view, dtype=torch.long)
-        return bank.rows(self.head, views, rows.cpu()).to(self.device)
+        assert stage.temperature is not None
+        return bank.rows(self.head, rows.cpu(), stage.temperature).to(self.device)
 
     def _loss(
         self,
@@ -218,15 +229,17 @@ class Distillation:
         taught: Tensor | None,
         targets: Tensor,
         in_train: Tensor,
+        mixed: Mixed | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The batch's loss and its three unweighted terms: KL, avg (transfer), init (train)."""
         weights = self.recipe.loss
-        hard = hard_label_loss(logits, targets, self.state.tuning.label_smoothing)
+        smoothing = self.state.tuning.label_smoothing
+        hard, labelled = mixed_label_loss(logits, targets, mixed, smoothing)
         init = masked_mean(hard, in_train)
         nothing = torch.zeros_like(init)
         if taught is None:
             return init, nothing, nothing, init
-        avg = masked_mean(hard, ~in_train & (targets >= 0))
+        avg = masked_mean(hard, ~in_train & labelled)
         if weights.standardize:
             student, teacher = standardized(logits), standardized(taught)
         else:
@@ -251,9 +264,7 @@ class Distillation:
     def _scores(self) -> Tensor:
         teaching, kind = self.teaching, self.recipe.curriculum.difficulty
         with self.clock.phase("teacher"):
-            full = teaching.pool_bank(0)
-        count = len(teaching.pool)
-        teacher = full.rows(self.head, torch.zeros(count, dtype=torch.long), torch.arange(count))
+            teacher = teaching.difficulty_logits()
         student = None
         if kind == "student_loss":
             student = outputs_of(self.task, self.student, teaching.pool.examples, self.device)[
