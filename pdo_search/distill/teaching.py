@@ -214,6 +214,10 @@ class Teaching:
         opened = self._bank(rung, split.value, 0, count, in_process(outputs), on_progress)
         return opened.rows(self.task.heads[0].name, torch.arange(count))
 
+    def validation_logits(self, *, on_progress: Progress | None = None) -> Tensor:
+        """The full teacher's logits on validation, (N, C) float32 on the CPU."""
+        return self.split_logits(0, Split.VALIDATION, on_progress=on_progress)
+
     def difficulty_logits(self) -> Tensor:
         """The full teacher's logits by which the pool's difficulty is judged, (N, C) on the CPU.
 

@@ -170,37 +170,53 @@ def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
 
 
 def _teacher(job: _Job) -> tuple[dict[str, Any], int]:
-    """In a task: the teacher's row, and the number of examples that it will be asked about."""
-    from pdo_search.tasks import cached_task
-    from pdo_search.tasks.base import Split
+    """In a task: the teacher's row, and the number of examples that trials will ask it about.
 
-    config, _, full = _full(job)
-    task = cached_task(config.task, Path(job.base_dir))
-    return full.row(), sum(len(task.examples(s)) for s in (Split.TRAIN, Split.TRANSFER))
+    What it says on validation, which every trial needs at once, is built as well.
+    """
+    from pdo_search.trial.worker import teaching_of
+
+    config, device, full = _full(job)
+    teaching = teaching_of(config, full, store=job.store, base_dir=job.base_dir, device=device)
+    teaching.validation_logits(on_progress=_progress(job, "validation"))
+    return full.row(), len(teaching.pool)
 
 
 def _banks(job: _Job, num_actors: int) -> None:
-    """In a task: the full teacher's outputs, computed by actors, or here if there are none."""
+    """In a task: the full teacher's outputs on the views that trials ask for first, computed by
+    actors, or here if there are none."""
+    import torch
+
+    from pdo_search.distill.teaching import views_of_full_teacher
     from pdo_search.trial.spread_bank import spread
-    from pdo_search.trial.worker import prepare_banks
+    from pdo_search.trial.worker import teaching_of
 
     config, device, full = _full(job)
-    tenths: dict[str, int] = {}
+    if num_actors:
+        device = torch.device("cpu")
+    teaching = teaching_of(config, full, store=job.store, base_dir=job.base_dir, device=device)
+    for view in views_of_full_teacher(config.recipe, teaching.num_views):
+        compute = None
+        if num_actors:
+            compute = spread(
+                config,
+                teaching.task,
+                view,
+                teacher=full.path,
+                base_dir=job.base_dir,
+                num_actors=num_actors,
+            )
+        teaching.pool_bank(0, view, compute=compute, on_progress=_progress(job, f"view {view}"))
 
-    def on_progress(what: str, done: int, count: int) -> None:
-        if tenths.get(what) != (tenth := 10 * done // count):
-            tenths[what] = tenth
+
+def _progress(job: _Job, what: str) -> Callable[[int, int], None]:
+    """Notes every tenth of the examples."""
+    noted = -1
+
+    def on_progress(done: int, count: int) -> None:
+        nonlocal noted
+        if noted != (tenth := 10 * done // count):
+            noted = tenth
             _noted(job.note, f"outputs on {what}: {done:,} of {count:,} examples")
 
-    on_actors = partial(
-        spread, config, teacher=full.path, base_dir=job.base_dir, num_actors=num_actors
-    )
-    prepare_banks(
-        config,
-        full,
-        store=job.store,
-        base_dir=job.base_dir,
-        device=device,
-        compute_on=on_actors if num_actors else None,
-        on_progress=on_progress,
-    )
+    return on_progress

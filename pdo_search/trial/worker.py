@@ -12,7 +12,6 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +29,17 @@ from pdo_search.distill.prune import prune_channels
 from pdo_search.distill.seeds import seed_for
 from pdo_search.distill.state import TrialState, pack, unpack
 from pdo_search.distill.teacher import trained_teacher
-from pdo_search.distill.teaching import Teaching, views_of_full_teacher
+from pdo_search.distill.teaching import Teaching
 from pdo_search.errors import Infeasible, StoreError
 from pdo_search.store import Store
-from pdo_search.store.bank import Compute
 from pdo_search.tasks import cached_task
-from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.base import Task
 from pdo_search.tasks.modelfile import ModelSpec, load_model_file
 from pdo_search.tasks.models import build_model, placed
 from pdo_search.trial.checkpoints import CheckpointFile, publish
 from pdo_search.trial.protocol import Places
 
-__all__ = ["build_student", "prepare", "prepare_banks", "run_trial"]
+__all__ = ["build_student", "prepare", "run_trial", "teaching_of"]
 
 
 def prepare(
@@ -77,46 +75,22 @@ def prepare(
     )
 
 
-def prepare_banks(
-    config: TrialConfig,
-    full: Rung,
-    *,
-    store: str,
-    base_dir: str | None,
-    device: torch.device,
-    compute_on: Callable[[Task, int], Compute] | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
-) -> None:
-    """Build the full teacher's outputs that a trial asks for, in the store.
+def teaching_of(
+    config: TrialConfig, full: Rung, *, store: str, base_dir: str | None, device: torch.device
+) -> Teaching:
+    """A trial's pool and teacher outputs, apart from the trial: to build them beforehand.
 
     Args:
         config: the trial.
         full: the full teacher, from ``prepare``.
         store: root of the store.
         base_dir: folder that relative paths refer to.
-        device: where the teacher runs.
-        compute_on: makes, for the task and a view of the pool, what computes its chunks elsewhere;
-            None computes here.
-        on_progress: called with what is built, examples done, and examples in all.
+        device: where teachers run.
     """
-    folder = Path(base_dir) if base_dir else None
-    task = cached_task(config.task, folder)
-    places = Store(store)
-    recipe = config.recipe
+    folder, places = Path(base_dir) if base_dir else None, Store(store)
+    task, recipe = cached_task(config.task, folder), config.recipe
     ladder = Ladder(task, full, recipe, places, seed=config.seed, device=device, base_dir=folder)
-    teaching = Teaching(task, ladder, places, recipe, device)
-
-    def named(what: str) -> Callable[[int, int], None] | None:
-        return None if on_progress is None else partial(on_progress, what)
-
-    teaching.split_logits(0, Split.VALIDATION, on_progress=named("validation"))
-    for view in views_of_full_teacher(recipe, teaching.num_views):
-        teaching.pool_bank(
-            0,
-            view,
-            compute=compute_on(task, view) if compute_on else None,
-            on_progress=named(f"view {view}"),
-        )
+    return Teaching(task, ladder, places, recipe, device)
 
 
 def run_trial(config: TrialConfig, worker: Worker, *, places: Places) -> None:

@@ -11,13 +11,10 @@ import torch
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill import teaching as module
-from pdo_search.distill.ladder import Ladder, Rung
 from pdo_search.distill.losses import Mixed, hard_label_loss, mixed_label_loss
 from pdo_search.distill.teaching import Pool, Teaching, views_of_full_teacher
-from pdo_search.store import Store
 from pdo_search.tasks import cached_task
-from pdo_search.tasks.base import Split
-from pdo_search.trial.worker import prepare, prepare_banks
+from pdo_search.trial.worker import prepare, teaching_of
 
 CPU = torch.device("cpu")
 MIXED = {"crop": 1, "color": 0.2, "mixup": 0.5}
@@ -34,15 +31,9 @@ def config_with(augment: dict[str, Any], **trial: Any) -> TrialConfig:
     return resolve(parse_experiment(tree, file=Path("x.yaml"), base_dir=Path.cwd()).experiment, {})
 
 
-def full_teacher(config: TrialConfig, store: Path) -> Rung:
-    return prepare(config, store=str(store), base_dir=None, device=CPU)
-
-
-def teaching_of(config: TrialConfig, store: Path) -> Teaching:
-    full, places = full_teacher(config, store), Store(store)
-    task = cached_task(config.task, None)
-    ladder = Ladder(task, full, config.recipe, places, seed=0, device=CPU)
-    return Teaching(task, ladder, places, config.recipe, CPU)
+def opened(config: TrialConfig, store: Path) -> Teaching:
+    full = prepare(config, store=str(store), base_dir=None, device=CPU)
+    return teaching_of(config, full, store=str(store), base_dir=None, device=CPU)
 
 
 def banks(store: Path) -> list[Path]:
@@ -51,11 +42,11 @@ def banks(store: Path) -> list[Path]:
 
 def test_a_trial_with_more_views_uses_those_of_one_with_fewer(tmp_path: Path) -> None:
     everything = torch.arange(100)
-    two = teaching_of(config_with({"crop": 1}, num_views=2), tmp_path)
+    two = opened(config_with({"crop": 1}, num_views=2), tmp_path)
     seen = [two.pool_bank(0, view).rows("class", everything) for view in range(2)]
     built = {path: path.stat().st_mtime_ns for path in banks(tmp_path)}
     assert len(built) == 2
-    four = teaching_of(config_with({"crop": 1}, num_views=4), tmp_path)
+    four = opened(config_with({"crop": 1}, num_views=4), tmp_path)
     again = [four.pool_bank(0, view).rows("class", everything) for view in range(4)]
     assert len(banks(tmp_path)) == 4
     assert built.items() <= {path: path.stat().st_mtime_ns for path in banks(tmp_path)}.items()
@@ -67,7 +58,7 @@ def test_a_trial_with_more_views_uses_those_of_one_with_fewer(tmp_path: Path) ->
 def test_the_stored_outputs_are_of_the_pictures_that_the_student_sees(
     tmp_path: Path, augment: dict[str, Any]
 ) -> None:
-    teaching = teaching_of(config_with(augment, num_views=2), tmp_path)
+    teaching = opened(config_with(augment, num_views=2), tmp_path)
     rows = torch.tensor([500, 3, 0, 77, 420])[: len(teaching.pool)]
     rows = rows[rows < len(teaching.pool)]
     inputs = teaching.pool.inputs(1, rows)
@@ -125,7 +116,7 @@ def test_the_fingerprint_changes_with_every_augmentation() -> None:
 
 
 def test_difficulty_is_judged_on_pictures_that_are_not_mixed(tmp_path: Path) -> None:
-    teaching = teaching_of(config_with({"mixup": 1.0}), tmp_path)
+    teaching = opened(config_with({"mixup": 1.0}), tmp_path)
     examples = teaching.pool.examples
     with torch.inference_mode():
         plain = teaching.task.forward(
@@ -146,23 +137,3 @@ def test_difficulty_is_judged_on_pictures_that_are_not_mixed(tmp_path: Path) -> 
 def test_what_the_full_teacher_is_asked_about(trial: dict[str, Any], views: list[int]) -> None:
     recipe = config_with({"crop": 1}, **trial).recipe
     assert views_of_full_teacher(recipe, recipe.num_views) == views
-
-
-def test_what_is_prepared_is_what_a_trial_then_finds(tmp_path: Path) -> None:
-    config = config_with({"crop": 1}, epochs=3, num_stages=1, num_views=2)
-    progress: list[tuple[str, int, int]] = []
-    prepare_banks(
-        config,
-        full_teacher(config, tmp_path),
-        store=str(tmp_path),
-        base_dir=None,
-        device=CPU,
-        on_progress=lambda *seen: progress.append(seen),
-    )
-    prepared = banks(tmp_path)
-    assert {seen[0] for seen in progress} == {"validation", "view 0", "view 1"}
-    teaching = teaching_of(config, tmp_path)
-    teaching.split_logits(0, Split.VALIDATION)
-    for view in range(2):
-        teaching.pool_bank(0, view)
-    assert banks(tmp_path) == prepared
