@@ -15,9 +15,8 @@ from pdo_search.config.schema import Recipe
 from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.losses import Mixed
 from pdo_search.distill.stage import Phase, plan_stages
-from pdo_search.errors import Infeasible
 from pdo_search.store import Store
-from pdo_search.store.bank import BATCH, DENSE_SIZE, Bank, Compute, Outputs, bank, in_process
+from pdo_search.store.bank import BATCH, Bank, Compute, Outputs, bank, in_process
 from pdo_search.tasks.augment import mixed, mixing
 from pdo_search.tasks.base import Examples, Split, Task
 
@@ -144,9 +143,6 @@ class Teaching:
     Attributes:
         pool: of the task, on the device.
         num_views: recorded views per example.
-
-    Raises:
-        Infeasible: the recipe standardizes the logits of a head that is not stored whole.
     """
 
     def __init__(
@@ -159,12 +155,6 @@ class Teaching:
         self.pool = pool_of(task, device)
         self.num_views = recipe.num_views if task.config.augment.varies else 1
         self._banks: dict[tuple[str, int], Bank] = {}
-        largest = max(head.size for head in task.heads)
-        if recipe.loss.standardize and largest > DENSE_SIZE:
-            raise Infeasible(
-                f"loss.standardize needs the spread of all logits, and of a head of {largest}"
-                f" classes (more than {DENSE_SIZE}) only the largest are stored"
-            )
 
     def pool_bank(
         self,
