@@ -112,7 +112,7 @@ class Distillation:
             self.optimizer.load_state_dict(state.optimizer)
         self.model = worker.wrap_model(student)
         self.validation = task.examples(Split.VALIDATION)
-        self.teacher_validation = teaching.validation_logits()
+        self.teacher_validation = teaching.split_logits(0, Split.VALIDATION)
         batch = min(self.recipe.optimizer.batch_size, teaching.pool.num_train)
         self.batch_size = batch - batch % worker.world_size or worker.world_size
         self.steps = max(1, teaching.pool.num_train // self.batch_size)
