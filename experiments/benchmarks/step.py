@@ -34,6 +34,7 @@ from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.optim import make_optimizer
 from pdo_search.distill.protocol import LocalWorker
+from pdo_search.distill.stage import Stage
 from pdo_search.distill.teacher import trained_teacher
 from pdo_search.distill.teaching import Teaching
 from pdo_search.store import Store
@@ -106,8 +107,8 @@ def configured(pair: Pair, batch: int) -> TrialConfig:
 class Online(Distillation):
     """The loop with the teacher in every step instead of its stored outputs."""
 
-    def _taught(self, bank: Bank | None, view: int, rows: Tensor) -> Tensor:
-        inputs = self.teaching.pool.inputs(view, rows)
+    def _taught(self, bank: Bank | None, rows: Tensor, stage: Stage) -> Tensor:
+        inputs = self.teaching.pool.inputs(self._view, rows)
         with torch.inference_mode():
             taught = self.task.forward(self.teaching.ladder.model(0), inputs)[self.head]
         return taught.clone()
@@ -129,7 +130,7 @@ def ours(kind: type[Distillation], config: TrialConfig, task: Task, ladder: Ladd
         facts={},
     )
     stage = training.state.stage
-    bank = training.teaching.pool_bank(0)
+    bank = training.teaching.pool_bank(0, 0)
 
     def epoch() -> int:
         training._train_epoch(stage, bank)

@@ -115,6 +115,18 @@ class AugmentConfig(Frozen):
     """Random crop after zero padding by this many pixels."""
     flip: bool = False
     """Random horizontal flip."""
+    color: float = Field(default=0.0, ge=0, lt=1)
+    """Strength s of the jitter of brightness, contrast and, of three channels, saturation: each is
+    scaled by a factor drawn from 1 - s to 1 + s; 0.4 is usual. 0 is off."""
+    mixup: float = Field(default=0.0, ge=0, le=10)
+    """Alpha of mixup (Zhang et al. 2018): pictures are mixed with another of their split, at a
+    share drawn from Beta(alpha, alpha), and labels with them; 0.2 to 1 is usual. Mixes what teacher
+    and student see in distillation, not the teacher's own training. 0 is off."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether one view of an example differs from another."""
+        return bool(self.crop or self.flip or self.color or self.mixup)
 
 
 class TaskConfig(Frozen):
@@ -356,7 +368,8 @@ class Recipe(Frozen):
     """Full teacher first and simpler each stage, or the lightest first."""
     num_views: int = Field(default=2, ge=1, le=64)
     """Recorded augmentation views per example; 1 means the plain picture only where the task
-    augments nothing."""
+    augments nothing. View v is the same picture whatever the number, so that trials with more
+    views use the teacher's outputs of trials with fewer."""
     loss: LossConfig = LossConfig()
     """The three weighted terms."""
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,7 +23,13 @@ from pdo_search.distill.curriculum import admit, difficulty, progress_at
 from pdo_search.distill.evaluate import evaluate, outputs_of
 from pdo_search.distill.execution import autocast, compiled
 from pdo_search.distill.feed import resident
-from pdo_search.distill.losses import DIVERGENCES, hard_label_loss, masked_mean, standardized
+from pdo_search.distill.losses import (
+    DIVERGENCES,
+    Mixed,
+    masked_mean,
+    mixed_label_loss,
+    standardized,
+)
 from pdo_search.distill.optim import lr_factor, make_optimizer, set_hyperparameters
 from pdo_search.distill.protocol import Report, Worker
 from pdo_search.distill.seeds import seed_for
@@ -42,6 +49,25 @@ CHECKPOINT_EVERY_S = 30.0
 
 class Diverged(PdoError):
     """The student's loss became infinite or not a number."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an update is made from, on the worker's device.
+
+    Attributes:
+        inputs: prepared pictures (B, C, H, W).
+        targets: (B,) int64 labels, -1 for none.
+        in_train: (B,) bool, false for examples of the transfer split.
+        mixed: what mixup mixed into the pictures; None without.
+        taught: the teacher's logits (B, size); None outside of stages.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    in_train: Tensor
+    mixed: Mixed | None
+    taught: Tensor | None
 
 
 def initial_state(config: TrialConfig) -> TrialState:
@@ -152,30 +178,28 @@ class Distillation:
         if stage.rung is None:
             return None
         with self.clock.phase("teacher"):
-            return self.teaching.pool_bank(stage.rung)
+            return self.teaching.pool_bank(stage.rung, self._view)
+
+    @property
+    def _view(self) -> int:
+        """The recorded view that the current epoch sees."""
+        return self.state.epoch % self.teaching.num_views
 
     def _train_epoch(self, stage: Stage, bank: Bank | None) -> dict[str, float]:
         """Train on as many examples as the train split has; losses and accuracy of the epoch."""
-        state, recipe, teaching = self.state, self.recipe, self.teaching
-        epoch, pool = state.epoch, teaching.pool
+        state, recipe, epoch = self.state, self.recipe, self.state.epoch
         # Dropout draws from the global generator; per epoch, so that a resumed trial draws alike.
         torch.manual_seed(seed_for(self.config.seed, "dropout", epoch, self.worker.rank))
         set_dropout(self.student, state.tuning.dropout)
         admitted = self._admitted(stage)
-        order = self._order(admitted, epoch)
-        view = epoch % teaching.num_views
+        batches = self._batches(stage, bank, self._order(admitted, epoch))
         peak = recipe.optimizer.lr * state.tuning.lr_scale
         totals = torch.zeros(6, device=self.device)
         lr = peak
         self.model.train()
         for step in range(self.steps):
             with self.clock.phase("data"):
-                first = step * self.batch_size + self.worker.rank
-                rows = order[first : (step + 1) * self.batch_size : self.worker.world_size]
-                inputs = pool.inputs(view, rows)
-                targets = pool.examples.targets[rows]
-                in_train = rows < pool.num_train
-                taught = self._taught(bank, view, rows)
+                batch = next(batches)
             with self.clock.phase("student"):
                 if self._first_step_at is None:
                     self._first_step_at = time.time()
@@ -183,16 +207,18 @@ class Distillation:
                 lr = peak * lr_factor(recipe.optimizer, progress)
                 set_hyperparameters(self.optimizer, lr=lr, weight_decay=state.tuning.weight_decay)
                 with self._autocast:
-                    logits = self.task.forward(self.model, inputs)[self.head].float()
-                parts = self._loss(stage, logits, taught, targets, in_train)
+                    logits = self.task.forward(self.model, batch.inputs)[self.head].float()
+                parts = self._loss(stage, logits, batch)
                 self.optimizer.zero_grad(set_to_none=True)
                 parts[0].backward()  # type: ignore[no-untyped-call]
                 if recipe.optimizer.clip_norm is not None:
                     nn.utils.clip_grad_norm_(self.student.parameters(), recipe.optimizer.clip_norm)
                 self.optimizer.step()
                 with torch.no_grad():
-                    hits = ((logits.argmax(dim=1) == targets) & in_train).sum()
-                    totals += torch.stack([*(p.detach() for p in parts), hits, in_train.sum()])
+                    hits = ((logits.argmax(dim=1) == batch.targets) & batch.in_train).sum()
+                    totals += torch.stack(
+                        [*(p.detach() for p in parts), hits, batch.in_train.sum()]
+                    )
         sums = self.worker.mean(totals).tolist()
         if not math.isfinite(sums[0]):
             raise Diverged(f"the loss became {sums[0]} in epoch {epoch + 1} (lr {lr:.3g})")
@@ -206,35 +232,44 @@ class Distillation:
             **losses,
             "train_accuracy": sums[4] / max(sums[5], 1),
             "lr": lr,
-            "admitted": len(admitted) / len(pool) if bank else 1.0,
+            "admitted": len(admitted) / len(self.teaching.pool) if bank else 1.0,
         }
 
-    def _taught(self, bank: Bank | None, view: int, rows: Tensor) -> Tensor | None:
+    def _batches(self, stage: Stage, bank: Bank | None, order: Tensor) -> Iterator[Batch]:
+        """The epoch's batches, this rank's share of each."""
+        pool, view, size = self.teaching.pool, self._view, self.batch_size
+        rank, world_size = self.worker.rank, self.worker.world_size
+        shares = [part[rank::world_size] for part in torch.split(order, size)]
+        for rows, inputs in zip(shares, pool.batches(view, shares), strict=True):
+            yield Batch(
+                inputs=inputs,
+                targets=pool.examples.targets[rows],
+                in_train=rows < pool.num_train,
+                mixed=pool.mixed(view, rows),
+                taught=self._taught(bank, rows, stage),
+            )
+
+    def _taught(self, bank: Bank | None, rows: Tensor, stage: Stage) -> Tensor | None:
         if bank is None:
             return None
-        views = torch.full((len(rows),), view, dtype=torch.long)
-        return bank.rows(self.head, views, rows.cpu()).to(self.device)
+        assert stage.temperature is not None
+        return bank.rows(self.head, rows, stage.temperature).to(self.device)
 
     def _loss(
-        self,
-        stage: Stage,
-        logits: Tensor,
-        taught: Tensor | None,
-        targets: Tensor,
-        in_train: Tensor,
+        self, stage: Stage, logits: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The batch's loss and its three unweighted terms: KL, avg (transfer), init (train)."""
         weights = self.recipe.loss
-        hard = hard_label_loss(logits, targets, self.state.tuning.label_smoothing)
-        init = masked_mean(hard, in_train)
+        smoothing = self.state.tuning.label_smoothing
+        hard, labelled = mixed_label_loss(logits, batch.targets, batch.mixed, smoothing)
+        init = masked_mean(hard, batch.in_train)
         nothing = torch.zeros_like(init)
-        if taught is None:
+        if batch.taught is None:
             return init, nothing, nothing, init
-        avg = masked_mean(hard, ~in_train & (targets >= 0))
+        avg = masked_mean(hard, ~batch.in_train & labelled)
+        student, teacher = logits, batch.taught
         if weights.standardize:
-            student, teacher = standardized(logits), standardized(taught)
-        else:
-            student, teacher = logits, taught
+            student, teacher = standardized(student), standardized(teacher)
         assert stage.temperature is not None
         kl = DIVERGENCES[weights.kl_form](student, teacher, stage.temperature).mean()
         return weights.kl * kl + weights.avg * avg + weights.init * init, kl, avg, init
@@ -255,9 +290,7 @@ class Distillation:
     def _scores(self) -> Tensor:
         teaching, kind = self.teaching, self.recipe.curriculum.difficulty
         with self.clock.phase("teacher"):
-            full = teaching.pool_bank(0)
-        count = len(teaching.pool)
-        teacher = full.rows(self.head, torch.zeros(count, dtype=torch.long), torch.arange(count))
+            teacher = teaching.difficulty_logits()
         student = None
         if kind == "student_loss":
             student = outputs_of(self.task, self.student, teaching.pool.examples, self.device)[

@@ -7,12 +7,21 @@ mask and weigh before reducing. Knows nothing of stages, weights or optimizers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["DIVERGENCES", "bernoulli_kl", "categorical_kl", "hard_label_loss", "masked_mean"]
+__all__ = [
+    "DIVERGENCES",
+    "Mixed",
+    "bernoulli_kl",
+    "categorical_kl",
+    "hard_label_loss",
+    "masked_mean",
+    "mixed_label_loss",
+]
 
 
 def standardized(logits_NC: Tensor) -> Tensor:
@@ -79,6 +88,41 @@ def hard_label_loss(logits_NC: Tensor, targets_N: Tensor, label_smoothing: float
     return F.cross_entropy(
         logits_NC, targets_N, reduction="none", ignore_index=-1, label_smoothing=label_smoothing
     )
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What mixup mixed into the examples of a batch.
+
+    Attributes:
+        targets: (N,) int64 labels of the partners, -1 for none.
+        shares: (N,) float32 share of the example's own picture, 0.5 to 1.
+    """
+
+    targets: Tensor
+    shares: Tensor
+
+
+def mixed_label_loss(
+    logits_NC: Tensor, targets_N: Tensor, mixed: Mixed | None, label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy on the labels of mixed pictures: λ·CE(y_i) + (1-λ)·CE(y_j) (Zhang et al. 2018).
+
+    Args:
+        logits_NC: (N, C).
+        targets_N: (N,) the examples' own labels, -1 for none.
+        mixed: the partners; None for pictures that are not mixed.
+        label_smoothing: as in ``hard_label_loss``.
+
+    Returns:
+        (N,) nats, and (N,) bool: whether all labels of an example are known.
+    """
+    own = hard_label_loss(logits_NC, targets_N, label_smoothing)
+    if mixed is None:
+        return own, targets_N >= 0
+    others = hard_label_loss(logits_NC, mixed.targets, label_smoothing)
+    loss = mixed.shares * own + (1 - mixed.shares) * others
+    return loss, (targets_N >= 0) & (mixed.targets >= 0)
 
 
 def masked_mean(values_N: Tensor, mask_N: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from rich.console import Console
 from pdo_search.config.load import Loaded, parse_experiment
 from pdo_search.config.resolve import resolve
 from pdo_search.config.schema import ResourcesConfig, TrialConfig, is_uri
-from pdo_search.errors import InputError, PdoError
+from pdo_search.errors import InputError
 from pdo_search.log import log_to_file
 from pdo_search.results.files import Folder
 from pdo_search.results.schema import param_types
@@ -35,6 +35,7 @@ from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo, read_sweep_file,
 from pdo_search.results.writer import TableWriter
 from pdo_search.search.cluster import concurrency, connect, disconnect, import_ray, slots
 from pdo_search.search.lock import only_driver
+from pdo_search.search.prepare import prepare_sweep
 from pdo_search.search.progress import Progress
 from pdo_search.search.resume import plan_resume
 
@@ -167,7 +168,14 @@ def run_sweep(info: SweepInfo, sweep: str, *, address: str, console: Console) ->
                 local = address == "local"
                 at_once = concurrency(experiment.resources, nodes, may_grow=not local)
                 idle = slots(experiment.resources, nodes) if local else 0
-                _prepare_teacher(info, loaded, console, idle)
+                prepare_sweep(
+                    middle_trial(loaded),
+                    store=info.store,
+                    base_dir=info.base_dir,
+                    console=console,
+                    local_slots=idle,
+                    at_once=at_once,
+                )
                 interrupted = _tune(info, loaded, sweep, writer, at_once, scratch, console)
         except KeyboardInterrupt:
             interrupted = True
@@ -297,72 +305,6 @@ def _named(function: Any) -> Any:
 
 def _trial_name(trial: Any) -> str:
     return str(trial.config.get("trial_id", trial.trial_id))
-
-
-def _prepare_teacher(info: SweepInfo, loaded: Loaded, console: Console, local_slots: int) -> None:
-    """Build data and teacher once, before any trial starts: on one trial's resources, with the CPUs
-    of all slots where they are of this machine."""
-    import ray
-
-    config = middle_trial(loaded)
-    resources, local = config.resources, local_slots > 0
-    cpus = resources.cpus * max(1, local_slots) * resources.workers
-    task = ray.remote(num_cpus=cpus, num_gpus=resources.gpus, max_retries=1)(_prepare)
-    with tempfile.TemporaryDirectory(prefix="pdo-teacher-") as folder:
-        note = f"{folder}/progress" if local else None
-        console.print(
-            f"Teacher {config.teacher.arch}: looking for it in {info.store}", soft_wrap=True
-        )
-        future = task.remote(config.model_dump_json(), info.store, info.base_dir, cpus, note)
-        shown = 0
-        while not ray.wait([future], timeout=0.5)[0]:
-            shown = _echo(note, shown, console, config)
-        try:
-            row = ray.get(future)
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, PdoError) else None
-            raise cause or PdoError(f"the teacher cannot be built: {error}") from error
-        _echo(note, shown, console, config)
-    how = "found" if row["cached"] else f"built in {row['build_s']:.0f} s"
-    console.print(
-        f"Teacher {how}: val_accuracy {row['val_accuracy']:.4f}, {row['params']:,} params,"
-        f" {row['flops'] / 1e6:.2f} MFLOPs",
-        highlight=False,
-    )
-
-
-def _prepare(
-    config_json: str, store: str, base_dir: str, cpus: float, note: str | None
-) -> dict[str, Any]:
-    """In a Ray task: the teacher's row."""
-    import torch
-
-    from pdo_search.trial.messages import set_threads
-    from pdo_search.trial.worker import prepare
-
-    config = TrialConfig.model_validate_json(config_json)
-    set_threads(cpus)
-
-    def on_epoch(seen: dict[str, float]) -> None:
-        if note is not None:
-            with open(note, "a", encoding="utf-8") as file:
-                file.write(
-                    f"epoch {seen['epoch']:.0f}: train_loss {seen['train_loss']:.4f},"
-                    f" {seen['images_per_s']:.0f} images/s\n"
-                )
-
-    device = torch.device("cuda" if config.resources.gpus else "cpu")
-    return prepare(config, store=store, base_dir=base_dir, device=device, on_epoch=on_epoch).row()
-
-
-def _echo(note: str | None, shown: int, console: Console, config: TrialConfig) -> int:
-    """Print the teacher's epochs that were not shown yet; how many are shown now."""
-    if note is None or not Path(note).exists():
-        return shown
-    lines = Path(note).read_text(encoding="utf-8").splitlines()
-    for line in lines[shown:]:
-        console.print(f"Teacher {config.teacher.arch}: {line}", highlight=False)
-    return len(lines)
 
 
 def middle_trial(loaded: Loaded) -> TrialConfig:

@@ -100,6 +100,14 @@ class Examples:
         rows = index if self.rows is None else self.rows[index]
         return Examples(self.source, rows, self.targets[index], self.ids[index], self.digest)
 
+    def followed_by(self, other: Examples) -> Examples:
+        """These examples, then others; copies inputs only where their sources are two."""
+        targets, ids = torch.cat([self.targets, other.targets]), torch.cat([self.ids, other.ids])
+        if self.source is other.source and self.rows is not None and other.rows is not None:
+            rows = torch.cat([self.rows, other.rows])
+            return Examples(self.source, rows, targets, ids, self.digest)
+        return Examples(torch.cat([self.inputs(), other.inputs()]), None, targets, ids)
+
     def to(self, device: torch.device) -> Examples:
         """The same examples on a device, their inputs and no others."""
         inputs = self.inputs().to(device)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pdo_search.config.schema import LimitsConfig, ModelConfig, TrialConfig
+from pdo_search.config.schema import LimitsConfig, ModelConfig, Recipe, TrialConfig
 from pdo_search.distill.combine import combine
 from pdo_search.distill.cost import Cost, measure_cost
 from pdo_search.distill.fit import refresh_batch_norm
@@ -32,6 +32,7 @@ from pdo_search.distill.teacher import trained_teacher
 from pdo_search.distill.teaching import Teaching
 from pdo_search.errors import Infeasible, StoreError
 from pdo_search.store import Store
+from pdo_search.store.bank import DENSE_SIZE
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Task
 from pdo_search.tasks.modelfile import ModelSpec, load_model_file
@@ -39,7 +40,7 @@ from pdo_search.tasks.models import build_model, placed
 from pdo_search.trial.checkpoints import CheckpointFile, publish
 from pdo_search.trial.protocol import Places
 
-__all__ = ["build_student", "prepare", "run_trial"]
+__all__ = ["build_student", "prepare", "run_trial", "teaching_of"]
 
 
 def prepare(
@@ -73,6 +74,24 @@ def prepare(
         base_dir=folder,
         on_epoch=on_epoch,
     )
+
+
+def teaching_of(
+    config: TrialConfig, full: Rung, *, store: str, base_dir: str | None, device: torch.device
+) -> Teaching:
+    """A trial's pool and teacher outputs, apart from the trial: to build them beforehand.
+
+    Args:
+        config: the trial.
+        full: the full teacher, from ``prepare``.
+        store: root of the store.
+        base_dir: folder that relative paths refer to.
+        device: where teachers run.
+    """
+    folder, places = Path(base_dir) if base_dir else None, Store(store)
+    task, recipe = cached_task(config.task, folder, store), config.recipe
+    ladder = Ladder(task, full, recipe, places, seed=config.seed, device=device, base_dir=folder)
+    return Teaching(task, ladder, places, recipe, device)
 
 
 def run_trial(config: TrialConfig, worker: Worker, *, places: Places) -> None:
@@ -110,6 +129,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
     student = placed(student, worker.device)
     cost = worker.broadcast(measure_cost(student, task.input_shape, worker.device))
     check_limits(cost, config.limits)
+    check_standardize(config.recipe, task)
 
     checkpoint = CheckpointFile(places.checkpoint)
     config_key = hashlib.sha256(
@@ -195,6 +215,20 @@ def check_limits(cost: Cost, limits: LimitsConfig) -> None:
         value = getattr(cost, name)
         if limit is not None and value > limit:
             raise Infeasible(f"{name} {value:.6g} is over the limit {limit:.6g}")
+
+
+def check_standardize(recipe: Recipe, task: Task) -> None:
+    """Refuse to standardize the logits of a head that is not stored whole.
+
+    Raises:
+        Infeasible: the stored logits lack the spread of the others.
+    """
+    largest = max(head.size for head in task.heads)
+    if recipe.loss.standardize and largest > DENSE_SIZE:
+        raise Infeasible(
+            f"loss.standardize needs the spread of all logits, and of a head of {largest} classes"
+            f" (more than {DENSE_SIZE}) only the largest are stored"
+        )
 
 
 def _restored(checkpoint: CheckpointFile, config_key: str) -> TrialState | None:

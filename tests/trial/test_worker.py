@@ -221,6 +221,19 @@ def test_every_form_of_the_curriculum_trains(
     assert worker.reports[-1].metrics["val_accuracy"] > 0.3
 
 
+def test_mixed_and_jittered_pictures_train_and_repeat(store: Path, tmp_path: Path) -> None:
+    config = config_with(
+        task={**TREE["task"], "augment": {"crop": 1, "color": 0.3, "mixup": 0.4}},
+        trial={"composite": None, "num_views": 3},
+    )
+    whole, cut, resumed = LocalWorker(), LocalWorker(stop_after=2), LocalWorker()
+    run_trial(config, whole, places=places(store, tmp_path / "a"))
+    run_trial(config, cut, places=places(store, tmp_path / "b"))
+    run_trial(config, resumed, places=places(store, tmp_path / "b"))
+    assert numbers(resumed.reports) == numbers(whole.reports)
+    assert whole.reports[-1].metrics["val_accuracy"] > 0.3
+
+
 def test_a_shrunk_teacher_is_a_student(store: Path, tmp_path: Path) -> None:
     worker = LocalWorker()
     tree = {**TREE, "student": {"arch": "teacher", "shrink": 0.5}}

@@ -1,0 +1,223 @@
+"""What is built once before the first trial: data, the full teacher, the teacher's outputs.
+
+In Ray tasks, on the resources of trials. Knows nothing of Tune.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pdo_search.config.schema import TrialConfig
+from pdo_search.errors import PdoError
+
+__all__ = ["prepare_sweep"]
+
+log = logging.getLogger(__name__)
+
+LARGE_POOL = 100_000
+"""Examples beyond which the teacher's outputs are computed on all slots: starting actors takes
+some 10 s, each loads data and teacher, and a small pool is done by then."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a task is to prepare.
+
+    Attributes:
+        config: a trial, as JSON.
+        store: root of the store.
+        base_dir: folder that relative paths refer to.
+        cpus: threads to use.
+        note: file for lines of progress, where driver and task see the same disk.
+    """
+
+    config: str
+    store: str
+    base_dir: str
+    cpus: float
+    note: str | None
+
+
+def prepare_sweep(
+    config: TrialConfig,
+    *,
+    store: str,
+    base_dir: str,
+    console: Console,
+    local_slots: int,
+    at_once: int,
+) -> None:
+    """Build what all trials share, on one trial's resources.
+
+    Args:
+        config: a trial of the sweep.
+        store: root of the store.
+        base_dir: folder that relative paths refer to.
+        console: where to print.
+        local_slots: trials that this machine has room for, whose CPUs are taken together; 0 where
+            the cluster is elsewhere.
+        at_once: trials at once; the outputs on a large pool are computed on the resources of all.
+
+    Raises:
+        InputError: data or weights cannot be used.
+        PdoError: the teacher cannot be built.
+    """
+    resources = config.resources
+    cpus = resources.cpus * max(1, local_slots) * resources.workers
+    name = f"Teacher {config.teacher.arch}"
+    with tempfile.TemporaryDirectory(prefix="pdo-teacher-") as folder:
+        note = f"{folder}/progress" if local_slots else None
+        job = _Job(config.model_dump_json(), store, base_dir, cpus, note)
+        run = partial(_run, console=console, name=name, note=note)
+        console.print(f"{name}: looking for it in {store}", soft_wrap=True)
+        row, pool_size = run(partial(_teacher, job), cpus, resources.gpus)
+        how = "found" if row["cached"] else f"built in {row['build_s']:.0f} s"
+        console.print(
+            f"Teacher {how}: val_accuracy {row['val_accuracy']:.4f}, {row['params']:,} params,"
+            f" {row['flops'] / 1e6:.2f} MFLOPs",
+            highlight=False,
+        )
+        num_actors = at_once * resources.workers
+        if pool_size > LARGE_POOL and num_actors > 1:
+            # The actors hold the resources; the task writes what they compute.
+            run(partial(_banks, job, num_actors), 0, 0)
+        else:
+            run(partial(_banks, job, 0), cpus, resources.gpus)
+
+
+def _run(
+    work: Callable[[], Any],
+    cpus: float,
+    gpus: float,
+    *,
+    console: Console,
+    name: str,
+    note: str | None,
+) -> Any:
+    """Do work in a Ray task, telling what it notes meanwhile; what it returns.
+
+    Raises:
+        PdoError: what the work raised.
+    """
+    import ray
+
+    future = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call).remote(work)
+    shown, done = len(_lines(note)), False
+    while not done:
+        done = bool(ray.wait([future], timeout=0.5)[0])
+        lines = _lines(note)
+        for line in lines[shown:]:
+            log.info("%s: %s", name, line)
+            console.print(f"{name}: {line}", highlight=False)
+        shown = len(lines)
+    try:
+        return ray.get(future)
+    except ray.exceptions.RayTaskError as error:
+        raise _own(error) or PdoError(f"the teacher cannot be built: {error}") from error
+
+
+def _call(work: Callable[[], Any]) -> Any:
+    return work()
+
+
+def _own(error: BaseException | None) -> PdoError | None:
+    """The error of this package at the root of one of Ray's; Ray Data wraps its actors' twice."""
+    while error is not None and not isinstance(error, PdoError):
+        error = getattr(error, "cause", None) or error.__cause__
+    return error
+
+
+def _lines(note: str | None) -> list[str]:
+    if note is None or not Path(note).exists():
+        return []
+    return Path(note).read_text(encoding="utf-8").splitlines()
+
+
+def _noted(note: str | None, line: str) -> None:
+    if note is not None:
+        with open(note, "a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
+
+def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
+    """In a task: the trial, its device, and the full teacher, trained if nobody has."""
+    import torch
+
+    from pdo_search.trial.messages import set_threads
+    from pdo_search.trial.worker import prepare
+
+    config = TrialConfig.model_validate_json(job.config)
+    set_threads(job.cpus)
+
+    def on_epoch(seen: dict[str, float]) -> None:
+        _noted(
+            job.note,
+            f"epoch {seen['epoch']:.0f}: train_loss {seen['train_loss']:.4f},"
+            f" {seen['images_per_s']:.0f} images/s",
+        )
+
+    device = torch.device("cuda" if config.resources.gpus else "cpu")
+    full = prepare(config, store=job.store, base_dir=job.base_dir, device=device, on_epoch=on_epoch)
+    return config, device, full
+
+
+def _teacher(job: _Job) -> tuple[dict[str, Any], int]:
+    """In a task: the teacher's row, and the number of examples that trials will ask it about.
+
+    What it says on validation, which every trial needs at once, is built as well.
+    """
+    from pdo_search.trial.worker import teaching_of
+
+    config, device, full = _full(job)
+    teaching = teaching_of(config, full, store=job.store, base_dir=job.base_dir, device=device)
+    teaching.validation_logits(on_progress=_progress(job, "validation"))
+    return full.row(), len(teaching.pool)
+
+
+def _banks(job: _Job, num_actors: int) -> None:
+    """In a task: the full teacher's outputs on the views that trials ask for first, computed by
+    actors, or here if there are none."""
+    import torch
+
+    from pdo_search.distill.teaching import views_of_full_teacher
+    from pdo_search.trial.spread_bank import spread
+    from pdo_search.trial.worker import teaching_of
+
+    config, device, full = _full(job)
+    if num_actors:
+        device = torch.device("cpu")
+    teaching = teaching_of(config, full, store=job.store, base_dir=job.base_dir, device=device)
+    for view in views_of_full_teacher(config.recipe, teaching.num_views):
+        compute = None
+        if num_actors:
+            compute = spread(
+                config,
+                teaching.task,
+                view,
+                teacher=full.path,
+                store=job.store,
+                base_dir=job.base_dir,
+                num_actors=num_actors,
+            )
+        teaching.pool_bank(0, view, compute=compute, on_progress=_progress(job, f"view {view}"))
+
+
+def _progress(job: _Job, what: str) -> Callable[[int, int], None]:
+    """Notes every tenth of the examples."""
+    noted = -1
+
+    def on_progress(done: int, count: int) -> None:
+        nonlocal noted
+        if noted != (tenth := 10 * done // count):
+            noted = tenth
+            _noted(job.note, f"outputs on {what}: {done:,} of {count:,} examples")
+
+    return on_progress

@@ -1,0 +1,126 @@
+"""Computing a bank's chunks on all of a cluster by Ray Data, for pools that take one slot too long.
+
+The chunks come back to the process that builds the bank, which alone writes them: nodes need no
+disk in common, neither for the bank nor for the teacher, whose files travel with the actors. A
+chunk whose actor dies is Ray Data's to compute again.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.teaching import pool_of, pool_outputs
+from pdo_search.errors import PdoError
+from pdo_search.store.bank import Arrays, Compute, encoded
+from pdo_search.tasks import cached_task
+from pdo_search.tasks.base import Task
+from pdo_search.tasks.modelfile import load_model_file
+from pdo_search.tasks.models import placed
+from pdo_search.trial.messages import set_threads
+
+__all__ = ["spread"]
+
+Batch = dict[str, Any]
+
+
+def spread(
+    config: TrialConfig,
+    task: Task,
+    view: int,
+    *,
+    teacher: Path,
+    store: str,
+    base_dir: str | None,
+    num_actors: int,
+) -> Compute:
+    """What computes chunks of a view of the pool on actors, each with a worker's resources.
+
+    Args:
+        config: a trial: its task and its resources.
+        task: its task, as the process that builds the bank has it.
+        view: which recorded view.
+        teacher: directory of the teacher's model, on this machine.
+        store: root of the store, on every node.
+        base_dir: folder that relative paths refer to, on every node.
+        num_actors: at most so many.
+
+    Returns:
+        Yields chunks as they come; Ray Data holds its actors back when they are not fetched.
+    """
+    import ray
+
+    resources = config.resources
+
+    def compute(chunks: Sequence[slice]) -> Iterator[tuple[slice, Arrays]]:
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        files = {f.name: f.read_bytes() for f in teacher.iterdir() if f.is_file()}
+        wanted = [{"first": rows.start, "last": rows.stop} for rows in chunks]
+        mapped = ray.data.from_items(wanted, override_num_blocks=len(wanted)).map_batches(
+            _Encoder,
+            fn_constructor_args=(
+                config.model_dump_json(), store, base_dir, task.fingerprint, ray.put(files), view,
+            ),
+            batch_size=1,
+            concurrency=(1, min(num_actors, len(wanted))),
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus or None,
+        )  # fmt: skip
+        for row in mapped.iter_rows():
+            yield slice(int(row["first"]), int(row["last"])), _unpacked(row["arrays"])
+
+    return compute
+
+
+class _Encoder:
+    """An actor that computes chunks: data and teacher are loaded once."""
+
+    def __init__(
+        self,
+        config_json: str,
+        store: str,
+        base_dir: str | None,
+        fingerprint: str,
+        files: Any,
+        view: int,
+    ) -> None:
+        import ray
+
+        config = TrialConfig.model_validate_json(config_json)
+        set_threads(config.resources.cpus)
+        folder = Path(base_dir) if base_dir else None
+        task = cached_task(config.task, folder, store)
+        if task.fingerprint != fingerprint:
+            raise PdoError(f"the data on {socket.gethostname()} differ from those of the driver")
+        device = torch.device("cuda" if config.resources.gpus else "cpu")
+        with tempfile.TemporaryDirectory(prefix="pdo-teacher-") as teacher:
+            for name, content in ray.get(files).items():
+                (Path(teacher) / name).write_bytes(content)
+            model, _ = load_model_file(Path(teacher), folder)
+        model = placed(model, device).eval()
+        self._outputs = pool_outputs(task, pool_of(task, device), model, view)
+
+    def __call__(self, batch: Batch) -> Batch:
+        spans = zip(batch["first"], batch["last"], strict=True)
+        packed = [_packed(encoded(self._outputs, slice(int(a), int(b)))) for a, b in spans]
+        return {**batch, "arrays": packed}
+
+
+def _packed(arrays: Arrays) -> bytes:
+    """Arrays, after their names, as bytes that Ray Data carries as they are."""
+    buffer = io.BytesIO()
+    np.savez(buffer, np.array(list(arrays)), *arrays.values())
+    return buffer.getvalue()
+
+
+def _unpacked(content: bytes) -> Arrays:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return {str(n): arrays[f"arr_{k}"] for k, n in enumerate(arrays["arr_0"], start=1)}

@@ -1,0 +1,101 @@
+"""What a sweep builds before its trials: on one slot, or the outputs on all of them by Ray Data."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pdo_search.config import parse_experiment, resolve
+from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.protocol import LocalWorker
+from pdo_search.search import prepare
+from pdo_search.trial.protocol import Places
+from pdo_search.trial.worker import run_trial
+
+from ..conftest import TINY, Pdo
+
+SPREAD = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from pdo_search.config.schema import TrialConfig
+from pdo_search.search import prepare
+from pdo_search.search.cluster import connect, disconnect, import_ray
+config = TrialConfig.model_validate_json(sys.argv[1])
+prepare.LARGE_POOL = int(sys.argv[3])
+import_ray("auto")
+connect("auto", dashboard=False)
+console = Console(width=200)
+prepare.prepare_sweep(config, store=sys.argv[2], base_dir=str(Path.cwd()), console=console,
+                      local_slots=2, at_once=2)
+disconnect()
+"""
+
+
+def tiny() -> TrialConfig:
+    tree = {
+        **TINY,
+        "task": {"data": {"source": "digits"}, "augment": {"crop": 1}},
+        "trial": {**TINY["trial"], "num_stages": 1, "num_views": 1},
+    }
+    loaded = parse_experiment(tree, file=Path("tiny.yaml"), base_dir=Path.cwd())
+    return resolve(loaded.experiment, {d.path: d.ends()[0] for d in loaded.space})
+
+
+def bank_files(store: Path) -> dict[str, bytes]:
+    files = [f for f in store.glob("bank/??/*/*") if f.suffix in (".npy", ".jsonl")]
+    return {str(f.relative_to(store)): f.read_bytes() for f in files}
+
+
+def job(store: Path) -> prepare._Job:
+    return prepare._Job(tiny().model_dump_json(), str(store), str(Path.cwd()), 1, None)
+
+
+def prepared(pdo: Pdo, store: Path, large: int) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", SPREAD, tiny().model_dump_json(), str(store), str(large)],
+        env=pdo.env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(180)
+def test_a_large_pool_is_computed_on_all_slots_to_the_same_bits(pdo: Pdo, tmp_path: Path) -> None:
+    spread = tmp_path / "spread"
+    said = prepared(pdo, spread, large=100)
+    assert "epoch 2: train_loss" in said
+    assert "outputs on view 0: 0 of" in said
+    assert said.count("outputs on view 0: 1,169 of 1,169") == 1
+    # The same teacher, its outputs computed in this process.
+    alone = tmp_path / "alone"
+    shutil.copytree(spread / "teacher", alone / "teacher")
+    row, _ = prepare._teacher(job(alone))
+    assert row["cached"]
+    prepare._banks(job(alone), num_actors=0)
+    assert len(bank_files(alone)) == 4
+    assert bank_files(spread) == bank_files(alone)
+    # Found, not built again, however large.
+    assert "outputs" not in prepared(pdo, spread, large=10**9)
+
+
+def test_a_trial_finds_all_that_it_asks_the_full_teacher(tmp_path: Path) -> None:
+    prepare._teacher(job(tmp_path / "store"))
+    prepare._banks(job(tmp_path / "store"), num_actors=0)
+    found = bank_files(tmp_path / "store")
+    config = tiny()
+    recipe = config.recipe.model_copy(update={"composite": None})
+    config = config.model_copy(update={"recipe": recipe})
+    places = Places(str(tmp_path / "store"), f"{tmp_path}/c", f"{tmp_path}/m", None, "t0000", 0)
+    worker = LocalWorker()
+    run_trial(config, worker, places=places)
+    assert worker.reports[-1].metrics["done"]
+    assert bank_files(tmp_path / "store") == found
