@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+PARTIAL = "partial"
 _VERIFIED: set[tuple[str, int]] = set()
 
 
@@ -68,7 +69,12 @@ class Store:
             self.root = Path(root)
 
     def get_or_build(
-        self, kind: str, key: Mapping[str, Any], build: Callable[[Path], None]
+        self,
+        kind: str,
+        key: Mapping[str, Any],
+        build: Callable[[Path], None],
+        *,
+        resumable: bool = False,
     ) -> Artifact:
         """The artifact of a key, built now if nobody has.
 
@@ -77,6 +83,10 @@ class Store:
             key: everything that determines the content, as JSON-able values.
             build: fills the empty directory that it is given. What it raises is passed on, and
                 leaves nothing behind.
+            resumable: the builder can go on with another's work. What it leaves behind when it
+                raises or is killed is handed to the next builder on this machine as it is: files
+                may be half written, and whatever lies there at the end is part of the artifact.
+                The builder validates what it finds and deletes what it does not want.
 
         Raises:
             StoreError: the artifact cannot be written.
@@ -90,7 +100,7 @@ class Store:
             with FileLock(path.with_suffix(".lock")):
                 if self._sound(path) or self._fetched(path):
                     return Artifact(path, digest, built=False)
-                self._build(path, kind, key, build)
+                self._build(path, kind, key, build, resumable)
         except OSError as error:
             raise StoreError(f"{path} cannot be written: {_explained(error)}") from error
         return Artifact(path, digest, built=True)
@@ -103,15 +113,23 @@ class Store:
             yield {**content, "path": str(manifest.parent), "bytes": size}
 
     def _build(
-        self, path: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path], None]
+        self,
+        path: Path,
+        kind: str,
+        key: Mapping[str, Any],
+        build: Callable[[Path], None],
+        resumable: bool,
     ) -> None:
         """Build beside, seal, rename. The caller holds the lock."""
+        beside = path.with_name(f".{path.name}.{PARTIAL if resumable else os.getpid()}")
         for left_over in path.parent.glob(f".{path.name}.*"):
-            shutil.rmtree(left_over, ignore_errors=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
+            if not resumable or left_over != beside:
+                shutil.rmtree(left_over, ignore_errors=True)
         started = time.time()
         try:
-            beside.mkdir()
+            beside.mkdir(exist_ok=resumable)
+            # Of a builder that was killed after its work was done.
+            (beside / MANIFEST).unlink(missing_ok=True)
             build(beside)
             manifest = {
                 "format": FORMAT,
@@ -132,7 +150,8 @@ class Store:
             beside.rename(path)
             _fsync(path.parent)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            if not resumable:
+                shutil.rmtree(beside, ignore_errors=True)
         if self.remote:
             self._upload(path)
         _VERIFIED.add(_stamp(path))

@@ -115,6 +115,68 @@ def test_a_failing_builder_leaves_nothing_and_its_error_is_passed_on(tmp_path: P
     assert put(Store(tmp_path)).built
 
 
+RESUMED = """
+import os, sys, time
+from pathlib import Path
+from pdo_search.store import Store
+
+def build(folder):
+    done = sorted(f.name for f in folder.iterdir())
+    print("found", *done, flush=True)
+    for chunk in "abc":
+        if chunk not in done:
+            (folder / chunk).write_text(chunk)
+            print("wrote", chunk, flush=True)
+            if chunk == sys.argv[2]:
+                time.sleep(60)
+
+found = Store(sys.argv[1]).get_or_build("thing", {"a": 1}, build, resumable=True)
+print("done", *sorted(f.name for f in found.path.iterdir()))
+"""
+
+
+def test_a_killed_builder_is_gone_on_with(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RESUMED, str(tmp_path / "store")]
+    first = subprocess.Popen([*command, "b"], stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    said = [first.stdout.readline().split() for _ in range(3)]
+    assert said == [["found"], ["wrote", "a"], ["wrote", "b"]]
+    first.kill()
+    first.communicate()
+    second = subprocess.run([*command, ""], capture_output=True, text=True, timeout=30)
+    assert second.stdout.splitlines() == ["found a b", "wrote c", "done a b c manifest.json"]
+    assert not list((tmp_path / "store").rglob(".*.partial"))
+
+
+def test_a_resumable_builder_that_raises_leaves_its_work_to_the_next(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "data").write_text("half")
+        # As if it had been killed between the manifest and the rename.
+        (folder / "manifest.json").write_text("{")
+        raise ValueError("no")
+
+    def go_on(folder: Path) -> None:
+        assert [f.name for f in folder.iterdir()] == ["data"]
+        (folder / "data").write_text((folder / "data").read_text() + " and half")
+
+    store = Store(tmp_path)
+    with pytest.raises(ValueError, match="no"):
+        store.get_or_build("thing", {"key": 1}, fail, resumable=True)
+    found = store.get_or_build("thing", {"key": 1}, go_on, resumable=True)
+    assert (found.path / "data").read_text() == "half and half"
+
+
+def test_a_builder_that_cannot_go_on_gets_an_empty_directory(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "foreign").write_text("half")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        Store(tmp_path).get_or_build("thing", {"key": 1}, fail, resumable=True)
+    assert not (put(Store(tmp_path)).path / "foreign").exists()
+    assert not list(tmp_path.rglob("foreign"))
+
+
 def test_a_full_disk_is_said_in_words(tmp_path: Path) -> None:
     def full(folder: Path) -> None:
         raise OSError(28, os.strerror(28))
