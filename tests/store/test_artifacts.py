@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -201,14 +200,3 @@ def test_an_object_store_serves_a_second_machine(
     next((tmp_path / "bucket").rglob("manifest.json")).unlink()
     monkeypatch.setenv("PDO_SEARCH_CACHE", str(tmp_path / "third"))
     assert put(Store(uri)).built
-
-
-def test_entries_say_what_there_is(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    put(store, "12345")
-    (entry,) = store.entries()
-    assert entry["kind"] == "thing"
-    assert entry["key"] == {"key": 1}
-    manifest = json.loads((Path(entry["path"]) / "manifest.json").read_text())
-    assert entry["bytes"] == 10 + (Path(entry["path"]) / "manifest.json").stat().st_size
-    assert list(manifest["files"]) == ["data", "inner/more"]
