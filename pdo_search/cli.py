@@ -39,7 +39,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 Root = Annotated[
     str,
-    typer.Argument(help="A store, or a sweep's output root; a path or URI.", metavar="[ROOT]"),
+    typer.Argument(help="A store, or a sweep's output root; a path or URI.", metavar="ROOT"),
 ]
 
 store_app = typer.Typer(
