@@ -199,7 +199,8 @@ def collect(root: str, criteria: Criteria, *, dry_run: bool) -> dict[str, Any]:
     try:
         root, shelf = open_shelf(root)
         entries, left_overs = shelf.entries(), shelf.left_overs()
-        _check_kind(criteria.kind, {one.place.kind for one in (*entries, *left_overs)})
+        there = {e.place.kind for e in entries} | {one.place.kind for one in left_overs}
+        _check_kind(criteria.kind, there)
         due: list[Entry | LeftOver] = [one for one in left_overs if _is_due(one, criteria, now)]
         wanted = expendable(entries, criteria, now=now, busy=frozenset())
         if wanted:

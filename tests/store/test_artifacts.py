@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pdo_search.errors import StoreError
-from pdo_search.store import Store, artifacts
+from pdo_search.store import Store, artifacts, lease
 
 from .conftest import put
 
@@ -180,6 +180,7 @@ def test_a_full_disk_is_said_in_words(tmp_path: Path) -> None:
 def test_an_object_store_serves_a_second_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lease, "SETTLE_S", 0.05)
     uri = f"file://{tmp_path}/bucket"
     monkeypatch.setenv("PDO_SEARCH_CACHE", str(tmp_path / "first"))
     assert put(Store(uri)).built
