@@ -37,6 +37,19 @@ Address = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+Root = Annotated[
+    str,
+    typer.Argument(help="A store, or a sweep's output root; a path or URI.", metavar="ROOT"),
+]
+
+store_app = typer.Typer(
+    help="Look after the artifact store: teachers, ladders and banks that sweeps share.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(store_app, name="store")
+
+DEFAULT_STORE = "results/.store"
 INTERRUPTED = 130
 
 
@@ -109,6 +122,65 @@ def doctor(as_json: AsJson = False) -> None:
     from pdo_search.doctor import examine, print_examination
 
     _print(examine(), as_json, print_examination)
+
+
+@store_app.command("ls")
+def store_ls(root: Root = DEFAULT_STORE, as_json: AsJson = False) -> None:
+    """List artifacts: what they are, their size, age and last use."""
+    from pdo_search.store.housekeeping import listing
+    from pdo_search.store.show import print_listing
+
+    _print(listing(root), as_json, print_listing)
+
+
+@store_app.command("verify")
+def store_verify(
+    root: Root = DEFAULT_STORE,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set damaged artifacts aside, to be built again.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compute every checksum; exit code 1 if an artifact is damaged."""
+    from pdo_search.store.housekeeping import verification
+    from pdo_search.store.show import print_verification
+
+    found = verification(root, repair=repair)
+    _print(found, as_json, print_verification)
+    if found["damaged"]:
+        raise typer.Exit(1)
+
+
+@store_app.command("gc")
+def store_gc(
+    root: Root = DEFAULT_STORE,
+    older_than: Annotated[
+        str | None,
+        typer.Option(help="Artifacts not used for so long, and partial work: 12h, 7d, 2w."),
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option(help="Those used longest ago, until so much is left: 500MB, 10GB."),
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only of this kind: teacher, rung, bank.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove left-overs of dead builders and damaged artifacts, and what the options name.
+
+    What is being built or used is kept.
+    """
+    from pdo_search.store.housekeeping import Criteria, collect, duration_of, size_of
+    from pdo_search.store.show import print_collected
+
+    criteria = Criteria(
+        older_than_s=None if older_than is None else duration_of(older_than, "--older-than"),
+        max_bytes=None if max_size is None else size_of(max_size, "--max-size"),
+        kind=kind,
+    )
+    _print(collect(root, criteria, dry_run=dry_run), as_json, print_collected)
 
 
 def main(arguments: list[str] | None = None) -> None:

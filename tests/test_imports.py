@@ -26,7 +26,7 @@ ALLOWED = {
     "analysis": {"config", "results"},
     "check": {"config", "tasks", "distill"},
     "doctor": {"tasks"},
-    "cli": {"config", "results", "search", "analysis", "check", "doctor"},
+    "cli": {"config", "store", "results", "search", "analysis", "check", "doctor"},
     "__init__": {"results", "distill"},
 }
 

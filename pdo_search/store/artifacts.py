@@ -1,7 +1,7 @@
 """Content-addressed artifacts: directories named by the hash of all that determines them.
 
-Owns single flight, atomic publication, verification and the mirror on an object store. What is in a
-directory is its builder's business.
+Owns single flight, atomic publication, and that what it gives out was verified. What is in a
+directory is its builder's business; looking after a store is ``housekeeping``.
 """
 
 from __future__ import annotations
@@ -10,27 +10,42 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pdo_search.config.schema import is_uri
 from pdo_search.errors import StoreError
+from pdo_search.store.layout import (
+    PARTIAL,
+    Place,
+    cache_of,
+    damaged_name,
+    owner_of_unfinished,
+    unfinished_name,
+)
+from pdo_search.store.lease import Lease
+from pdo_search.store.manifest import FORMAT, MANIFEST, damage_of, fsync, parse, seal
+from pdo_search.store.mirror import Mirror
+from pdo_search.store.use import Uses
 
 __all__ = ["Artifact", "Store"]
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-PARTIAL = "partial"
+UPLOADED_USE_EVERY_S = 600.0
 _VERIFIED: set[tuple[str, int]] = set()
+_USES = Uses()
+
+Build = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -52,8 +67,15 @@ class Store:
     """Artifacts under a root.
 
     A directory appears under its final name only when complete, with the SHA-256 of every file in
-    its manifest. Builders of one artifact wait for each other on a lock that the operating system
-    releases when its holder dies, so a dead builder is taken over at once.
+    its manifest. Builders of one artifact on one machine wait for each other on a lock that the
+    operating system releases when its holder dies, so a dead builder is taken over at once.
+    Builders on several machines wait for each other through a lease on the object store, which is
+    taken over a minute after its holder fell silent (``lease``, with what remains possible).
+
+    A local root on a network file system is as good as that file system's ``flock``: where it is
+    not shared between nodes (some NFS and Lustre mounts), two nodes may build the same artifact at
+    once; the second to finish finds the first's and uses it. A resumable build is not safe there,
+    because both would work in one directory: give such a cluster an object store.
 
     Args:
         root: a local directory; or a URI, which is mirrored in a cache on this machine (below
@@ -61,18 +83,14 @@ class Store:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.remote = str(root) if is_uri(str(root)) else None
-        if self.remote:
-            name = hashlib.blake2b(self.remote.encode(), digest_size=8).hexdigest()
-            self.root = _cache_root() / "store" / name
-        else:
-            self.root = Path(root)
+        self.mirror = Mirror(str(root)) if is_uri(str(root)) else None
+        self.root = cache_of(str(root)) if self.mirror else Path(root)
 
     def get_or_build(
         self,
         kind: str,
         key: Mapping[str, Any],
-        build: Callable[[Path], None],
+        build: Build,
         *,
         resumable: bool = False,
     ) -> Artifact:
@@ -91,128 +109,150 @@ class Store:
         Raises:
             StoreError: the artifact cannot be written.
         """
-        digest = digest_of(kind, key)
-        path = self.root / kind / digest[:2] / digest
-        if self._sound(path):
-            return Artifact(path, digest, built=False)
+        place = Place(kind, digest_of(kind, key))
+        path = self.root / place.name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):
-                if self._sound(path) or self._fetched(path):
-                    return Artifact(path, digest, built=False)
-                self._build(path, kind, key, build, resumable)
+            built = False
+            if not self._is_at_hand(place):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with _only_builder(path):
+                    if not self._is_at_hand(place, alone=True):
+                        built = self._obtain(place, key, build, resumable)
+                        _USES.hold(path)
         except OSError as error:
             raise StoreError(f"{path} cannot be written: {_explained(error)}") from error
-        return Artifact(path, digest, built=True)
+        self._record_use(place)
+        return Artifact(path, place.digest, built)
 
-    def entries(self) -> Iterator[dict[str, Any]]:
-        """Manifests of all artifacts on this machine, with ``path`` and ``bytes``."""
-        for manifest in sorted(self.root.glob(f"*/??/*/{MANIFEST}")):
-            content = json.loads(manifest.read_text(encoding="utf-8"))
-            size = sum(f.stat().st_size for f in manifest.parent.rglob("*") if f.is_file())
-            yield {**content, "path": str(manifest.parent), "bytes": size}
+    def _is_at_hand(self, place: Place, *, alone: bool = False) -> bool:
+        """Whether the artifact lies on this disk, undamaged.
 
-    def _build(
-        self,
-        path: Path,
-        kind: str,
-        key: Mapping[str, Any],
-        build: Callable[[Path], None],
-        resumable: bool,
-    ) -> None:
+        Args:
+            place: which.
+            alone: the caller holds the lock: a damaged one is set aside.
+        """
+        path = self.root / place.name
+        if not _USES.hold(path):
+            return False
+        if _is_verified(path):
+            return True
+        if damage := damage_of(path):
+            _USES.let_go(path)
+            if alone:
+                self._set_aside(place, path, str(damage))
+            return False
+        if self.mirror:
+            self._upload_if_missing(self.mirror, place)
+        _VERIFIED.add(_stamp(path))
+        return True
+
+    def _obtain(self, place: Place, key: Mapping[str, Any], build: Build, resumable: bool) -> bool:
+        """Fetch the artifact or build it; whether it was built. The caller holds the lock."""
+        if self.mirror is None:
+            self._build(place, key, build, resumable)
+            return True
+        refused: set[bytes] = set()
+        lease = Lease(self.mirror, f"{place.name}.lease", f"{place.kind} {place.digest[:8]}")
+        with lease.held(unless=partial(self._fetched, self.mirror, place, refused)) as mine:
+            if mine:
+                self._build(place, key, build, resumable)
+                self._upload(self.mirror, place)
+        return mine
+
+    def _build(self, place: Place, key: Mapping[str, Any], build: Build, resumable: bool) -> None:
         """Build beside, seal, rename. The caller holds the lock."""
-        beside = path.with_name(f".{path.name}.{PARTIAL if resumable else os.getpid()}")
-        for left_over in path.parent.glob(f".{path.name}.*"):
-            if not resumable or left_over != beside:
-                shutil.rmtree(left_over, ignore_errors=True)
+        beside = self._beside(place, resumable)
         started = time.time()
         try:
-            beside.mkdir(exist_ok=resumable)
             # Of a builder that was killed after its work was done.
             (beside / MANIFEST).unlink(missing_ok=True)
             build(beside)
-            manifest = {
-                "format": FORMAT,
-                "kind": kind,
-                "key": dict(key),
-                "built_at": started,
-                "build_s": time.time() - started,
-                "files": {
-                    str(f.relative_to(beside)): _sha256(f)
-                    for f in sorted(beside.rglob("*"))
-                    if f.is_file()
-                },
-            }
-            (beside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            for file in beside.rglob("*"):
-                if file.is_file():
-                    _fsync(file)
-            beside.rename(path)
-            _fsync(path.parent)
+            seal(beside, place.kind, key, started)
+            self._publish(place, beside)
+        except Exception as error:
+            if _is_disk_full(error) and not isinstance(error, OSError):
+                raise OSError(errno.ENOSPC, str(error)) from error
+            raise
         finally:
             if not resumable:
                 shutil.rmtree(beside, ignore_errors=True)
-        if self.remote:
-            self._upload(path)
+
+    def _beside(self, place: Place, resumable: bool) -> Path:
+        """The directory to work in; what dead processes of this machine left is removed."""
+        parent = (self.root / place.name).parent
+        beside = parent / unfinished_name(place.digest, resumable=resumable)
+        for left_over in parent.glob(f".{place.digest}.*"):
+            owner = owner_of_unfinished(left_over.name)
+            # Another host's is let be: where `flock` is not shared, its owner may live.
+            here = owner is not None and _is_of_this_host(owner[1])
+            if here and not (resumable and left_over == beside):
+                shutil.rmtree(left_over, ignore_errors=True)
+        beside.mkdir(exist_ok=resumable)
+        return beside
+
+    def _publish(self, place: Place, beside: Path) -> None:
+        """Give a sealed directory its name."""
+        path = self.root / place.name
+        try:
+            beside.rename(path)
+        except OSError:
+            if not path.exists() or damage_of(path):
+                raise
+            log.info("%s came from another node at the same moment", path)
+            shutil.rmtree(beside, ignore_errors=True)
+        fsync(path.parent)
         _VERIFIED.add(_stamp(path))
 
-    def _sound(self, path: Path) -> bool:
-        """Whether a complete, undamaged artifact lies at a path; a damaged one is set aside."""
-        if not path.exists():
+    def _fetched(self, mirror: Mirror, place: Place, refused: set[bytes]) -> bool:
+        """Copy an artifact from the object store, if it is whole there.
+
+        Args:
+            mirror: the object store.
+            place: which artifact.
+            refused: manifests of damaged copies, which are not fetched again.
+        """
+        data = mirror.read(f"{place.name}/{MANIFEST}")
+        if data is None or data in refused:
             return False
+        beside = self._beside(place, resumable=False)
         try:
-            if _stamp(path) in _VERIFIED:
+            damage = _fetched_into(beside, mirror, place, data)
+            if damage is None:
+                self._publish(place, beside)
                 return True
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            broken = [
-                name for name, sha in manifest["files"].items() if _sha256(path / name) != sha
-            ]
-            if not broken:
-                _VERIFIED.add(_stamp(path))
-                return True
-            why = f"checksum of {broken[0]} differs"
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            why = str(error)
-        aside = self.root / ".damaged" / f"{path.name}.{time.time_ns()}"
-        log.warning("artifact %s is damaged (%s): set aside as %s", path, why, aside)
+            refused.add(data)
+            self._set_aside(place, beside, f"as it is in {mirror.uri}: {damage}")
+            return False
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def _upload(self, mirror: Mirror, place: Place) -> None:
+        path = self.root / place.name
+        mirror.upload(place.name, path, parse((path / MANIFEST).read_bytes()).files)
+
+    def _upload_if_missing(self, mirror: Mirror, place: Place) -> None:
+        """Upload what lies here and not there: its builder died while it uploaded."""
+        try:
+            if mirror.changed_at(f"{place.name}/{MANIFEST}") is None:
+                log.info("%s is not whole in %s: uploaded again", place.name, mirror.uri)
+                self._upload(mirror, place)
+        except OSError as error:
+            log.warning("%s is used from this machine's cache: %s", place.name, error)
+
+    def _set_aside(self, place: Place, path: Path, why: str) -> None:
+        aside = self.root / damaged_name(place)
+        log.warning("artifact %s is damaged (%s): set aside as %s", place.name, why, aside)
         aside.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            path.rename(aside)
-        except FileNotFoundError:
-            log.info("another process set %s aside first", path)
-        return False
+        path.rename(aside)
 
-    def _remote_path(self, path: Path) -> tuple[Any, str]:
-        from pyarrow import fs
-
-        filesystem, root = fs.FileSystem.from_uri(self.remote)
-        return filesystem, f"{root}/{path.relative_to(self.root).as_posix()}"
-
-    def _fetched(self, path: Path) -> bool:
-        """Copy an artifact from the object store, if it is whole there."""
-        if not self.remote:
-            return False
-        from pyarrow import fs
-
-        filesystem, remote = self._remote_path(path)
-        if filesystem.get_file_info(f"{remote}/{MANIFEST}").type is not fs.FileType.File:
-            return False
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-        fs.copy_files(remote, str(beside), source_filesystem=filesystem)
-        beside.rename(path)
-        return self._sound(path)
-
-    def _upload(self, path: Path) -> None:
-        """Copy an artifact to the object store, its manifest last: until then it is not there."""
-        filesystem, remote = self._remote_path(path)
-        files = [f for f in path.rglob("*") if f.is_file() and f.name != MANIFEST]
-        for file in [*files, path / MANIFEST]:
-            target = f"{remote}/{file.relative_to(path).as_posix()}"
-            filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
-            with filesystem.open_output_stream(target) as stream:
-                stream.write(file.read_bytes())
+    def _record_use(self, place: Place) -> None:
+        path = self.root / place.name
+        _USES.record(path)
+        if self.mirror and _USES.is_due(path, "mirror", UPLOADED_USE_EVERY_S):
+            try:
+                self.mirror.write(f"{place.name}.used", socket.gethostname().encode())
+            except OSError as error:
+                log.debug("the use of %s is not recorded: %s", place.name, error)
 
 
 def digest_of(kind: str, key: Mapping[str, Any]) -> str:
@@ -221,29 +261,59 @@ def digest_of(kind: str, key: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _cache_root() -> Path:
-    given = os.environ.get("PDO_SEARCH_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "pdo_search"
+@contextmanager
+def _only_builder(path: Path) -> Iterator[None]:
+    """Hold this machine's lock on an artifact."""
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for %s: another process of this machine is at it", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetched_into(folder: Path, mirror: Mirror, place: Place, data: bytes) -> str | None:
+    """Copy an artifact into a directory; what is wrong with it."""
+    try:
+        manifest = parse(data)
+        log.info("fetching %s from %s: %s bytes", place.name, mirror.uri, manifest.bytes)
+        mirror.fetch(place.name, manifest, folder)
+    except FileNotFoundError as error:
+        return f"a file is missing: {error}"
+    except ValueError as error:
+        (folder / MANIFEST).write_bytes(data)
+        return f"{MANIFEST} {error}"
+    damage = damage_of(folder)
+    return str(damage) if damage else None
+
+
+def _is_of_this_host(owner: str) -> bool:
+    """Whether this machine's lock tells that the owner of unfinished work is dead."""
+    return owner == PARTIAL or owner.isdigit() or owner.rpartition("-")[0] == socket.gethostname()
+
+
+def _is_verified(path: Path) -> bool:
+    try:
+        return _stamp(path) in _VERIFIED
+    except FileNotFoundError:
+        return False
 
 
 def _stamp(path: Path) -> tuple[str, int]:
     return str(path), (path / MANIFEST).stat().st_mtime_ns
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _is_disk_full(error: Exception) -> bool:
+    """Also of libraries that write by themselves and keep only the system's words."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return full or "No space left on device" in str(error)
 
 
 def _explained(error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
+    if _is_disk_full(error):
         return "the disk is full; make space and resume: what was finished is kept"
     return str(error)

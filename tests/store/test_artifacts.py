@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pdo_search.errors import StoreError
-from pdo_search.store import Store, artifacts
+from pdo_search.store import Store, artifacts, lease
+
+from .conftest import put
 
 BUILDER = """
 import os, sys, time
@@ -40,19 +44,7 @@ def builder(root: Path, log: Path, seconds: float) -> subprocess.Popen[str]:
     )
 
 
-def put(store: Store, text: str = "content", key: int = 1) -> artifacts.Artifact:
-    def build(folder: Path) -> None:
-        (folder / "inner").mkdir()
-        (folder / "inner" / "more").write_text(text)
-        (folder / "data").write_text(text)
-
-    return store.get_or_build("thing", {"key": key}, build)
-
-
-@pytest.fixture(autouse=True)
-def nothing_verified(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a new process."""
-    monkeypatch.setattr(artifacts, "_VERIFIED", set())
+pytestmark = pytest.mark.usefixtures("new_process")
 
 
 def test_of_several_processes_one_builds(tmp_path: Path) -> None:
@@ -188,6 +180,7 @@ def test_a_full_disk_is_said_in_words(tmp_path: Path) -> None:
 def test_an_object_store_serves_a_second_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lease, "SETTLE_S", 0.05)
     uri = f"file://{tmp_path}/bucket"
     monkeypatch.setenv("PDO_SEARCH_CACHE", str(tmp_path / "first"))
     assert put(Store(uri)).built
@@ -203,12 +196,45 @@ def test_an_object_store_serves_a_second_machine(
     assert put(Store(uri)).built
 
 
-def test_entries_say_what_there_is(tmp_path: Path) -> None:
+def test_a_really_full_disk_leaves_nothing_torn(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no permission to mount a small disk")
+    try:
+        with pytest.raises(StoreError, match="the disk is full; make space and resume"):
+            put(Store(disk), "x" * 200_000)
+        assert not [f for f in disk.rglob("*") if f.is_file() and f.suffix != ".lock"]
+        assert put(Store(disk), "short").built
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_manifest_that_names_foreign_files_is_refused(
+    tmp_path: Path, new_process: Callable[[], None]
+) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("secret")
+    store = Store(tmp_path / "store")
+    path = put(store).path
+    for name in ("../../../../outside", str(outside)):
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["files"] = {name: hashlib.sha256(b"secret").hexdigest()}
+        (path / "manifest.json").write_text(json.dumps(manifest))
+        new_process()
+        assert put(store).built
+    assert outside.read_text() == "secret"
+
+
+def test_last_use_is_recorded_at_most_once_a_minute(
+    tmp_path: Path, new_process: Callable[[], None]
+) -> None:
     store = Store(tmp_path)
-    put(store, "12345")
-    (entry,) = store.entries()
-    assert entry["kind"] == "thing"
-    assert entry["key"] == {"key": 1}
-    manifest = json.loads((Path(entry["path"]) / "manifest.json").read_text())
-    assert entry["bytes"] == 10 + (Path(entry["path"]) / "manifest.json").stat().st_size
-    assert list(manifest["files"]) == ["data", "inner/more"]
+    path = put(store).path
+    os.utime(path, (1000, 1000))
+    put(store)
+    assert path.stat().st_mtime == 1000
+    new_process()
+    put(store)
+    assert time.time() - path.stat().st_mtime < 60

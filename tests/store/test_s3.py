@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,29 +12,6 @@ from pdo_search.store import Store, artifacts
 from pdo_search.tasks.modelfile import InferenceModel, ModelSpec, save_model
 from pdo_search.tasks.models import build_model
 from pdo_search.trial.checkpoints import CheckpointFile, publish
-
-server = pytest.importorskip("moto.server")
-boto3 = pytest.importorskip("boto3")
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """The URI of an empty bucket."""
-    with pytest.MonkeyPatch.context() as patch:
-        running = server.ThreadedMotoServer(port=0)
-        running.start()
-        host, port = running.get_host_and_port()
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        }.items():
-            patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="bucket")
-        yield "s3://bucket/sweeps"
-        running.stop()
 
 
 def test_what_one_machine_builds_another_fetches(

@@ -1,0 +1,172 @@
+"""A lease on an object store: of several nodes that want an artifact, one builds it.
+
+Owns who holds a lease, how long it is believed, and waiting for it. What is built is not its
+business.
+
+Object stores that pyarrow opens have no compare-and-swap that all of them know, so a lease is taken
+by writing it, waiting until others' writes have settled, and reading it back: the last writer has
+it. Two nodes can still both believe that they hold one: a write that takes longer than
+``SETTLE_S``, or a holder that slept for longer than ``STALE_S`` and wakes up. Then both build the
+same content, and the last to publish it wins: work is lost, results are not.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pdo_search.store.mirror import Mirror
+
+__all__ = ["Lease", "is_forgotten"]
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 10.0
+"""How often a holder renews its lease."""
+STALE_S = 60.0
+"""A lease that another node has watched for this long without a renewal is taken over."""
+FORGOTTEN_S = 1200.0
+"""One that is this old by the object store's clock is taken over at once. S3 refuses requests of
+machines whose clock is off by more than 15 minutes, so clocks cannot differ by so much."""
+SETTLE_S = 1.0
+"""Between writing a lease and reading it back."""
+POLL_S = 2.0
+"""Between two looks of one who waits."""
+
+
+def is_forgotten(changed_at: float) -> bool:
+    """Whether what was last written then, by the object store's clock, has no living holder."""
+    return time.time() - changed_at > FORGOTTEN_S
+
+
+class Lease:
+    """The right to build one artifact.
+
+    Args:
+        mirror: the object store.
+        name: the lease's object.
+        what: what is waited for, for the log.
+    """
+
+    def __init__(self, mirror: Mirror, name: str, what: str) -> None:
+        self._mirror = mirror
+        self._name = name
+        self._what = what
+        self._token = secrets.token_hex(8)
+        self._beat = 0
+        self._seen: tuple[bytes, float] | None = None
+
+    @contextmanager
+    def held(self, unless: Callable[[], bool]) -> Iterator[bool]:
+        """Wait for the lease and hold it, or until the wait is pointless.
+
+        Args:
+            unless: whether the artifact has come from another node.
+
+        Yields:
+            Whether the caller holds the lease and is to build.
+        """
+        told = False
+        while not unless():
+            if self.take():
+                with self._renewed():
+                    # It may have been published between the look and the taking.
+                    yield not unless()
+                return
+            if self._seen and not told:
+                log.info("waiting for %s, which %s builds", self._what, _holder(self._seen[0]))
+                told = True
+            time.sleep(POLL_S)
+        yield False
+
+    def take(self, settle_s: float | None = None) -> bool:
+        """Take the lease if nobody holds it. Does not wait for the holder.
+
+        Args:
+            settle_s: instead of ``SETTLE_S``.
+        """
+        if not self._is_free():
+            return False
+        self._write()
+        time.sleep(SETTLE_S if settle_s is None else settle_s)
+        return self._is_mine()
+
+    def release(self) -> None:
+        """Give the lease back, if it is still this one's."""
+        try:
+            if self._is_mine():
+                self._mirror.delete(self._name)
+        except OSError as error:
+            log.warning("lease %s cannot be given back: %s", self._name, error)
+
+    @contextmanager
+    def _renewed(self) -> Iterator[None]:
+        stop = threading.Event()
+        thread = threading.Thread(target=self._renew, args=(stop,), name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            self.release()
+
+    def _renew(self, stop: threading.Event) -> None:
+        while not stop.wait(HEARTBEAT_S):
+            try:
+                if not self._is_mine():
+                    log.warning("the lease on %s was taken over; both build it now", self._what)
+                    return
+                self._write()
+            except OSError as error:
+                log.warning("lease %s cannot be renewed now: %s", self._name, error)
+
+    def _is_free(self) -> bool:
+        data = self._mirror.read(self._name)
+        if data is None:
+            return True
+        now = time.monotonic()
+        if self._seen is None or self._seen[0] != data:
+            self._seen = (data, now)
+        changed_at = self._mirror.changed_at(self._name)
+        if changed_at is None:
+            return True
+        if now - self._seen[1] < STALE_S and not is_forgotten(changed_at):
+            return False
+        log.warning("%s no longer builds %s: taken over", _holder(data), self._what)
+        return True
+
+    def _is_mine(self) -> bool:
+        return _fields(self._mirror.read(self._name)).get("token") == self._token
+
+    def _write(self) -> None:
+        self._beat += 1
+        mine = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "token": self._token,
+            "beat": self._beat,
+            "renewed_at": time.time(),
+        }
+        self._mirror.write(self._name, json.dumps(mine).encode())
+
+
+def _fields(data: bytes | None) -> dict[str, object]:
+    """What a lease says; nothing where there is none or it is torn."""
+    try:
+        found = json.loads(data or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _holder(data: bytes) -> str:
+    fields = _fields(data)
+    return f"process {fields.get('pid', '?')} on {fields.get('host', 'an unknown host')}"

@@ -1,0 +1,135 @@
+"""An artifact's manifest: what it was made from, and the size and checksum of what was made.
+
+Owns its form, writing it and checking files against it. A manifest that was read is not trusted: it
+names files inside of its own directory or it is no manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+__all__ = ["MANIFEST", "Damage", "Manifest", "damage_of", "parse", "seal"]
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or str(path) != name or name in (".", MANIFEST):
+        raise ValueError("is no name of a file in the artifact")
+    if "\0" in name or "\\" in name:
+        raise ValueError("has a character that no file name has")
+    return name
+
+
+class Manifest(BaseModel):
+    """What a builder says of its artifact. Fields that a later version added are ignored."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    format: int = FORMAT
+    """Version of this form."""
+    kind: str
+    """What it is, such as ``teacher``."""
+    key: dict[str, Any]
+    """Everything that determines the content."""
+    built_at: float
+    """When the build began, seconds since 1970."""
+    build_s: float
+    """How long it took; of a build that was gone on with, the last part."""
+    bytes: int | None = None
+    """Sum of the files' sizes, without the manifest; None before sizes were recorded."""
+    files: dict[Annotated[str, AfterValidator(_inside)], str]
+    """SHA-256 by file name, relative to the artifact's directory."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Why an artifact cannot be used.
+
+    Attributes:
+        file: the first file that is not as its builder left it.
+        why: what is wrong with it.
+    """
+
+    file: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.why}"
+
+
+def parse(data: bytes) -> Manifest:
+    """A manifest from its file.
+
+    Raises:
+        ValueError: it is none, or names files outside of its directory.
+    """
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"is not valid: {where and f'{where}: '}{first['msg']}") from None
+
+
+def seal(folder: Path, kind: str, key: Mapping[str, Any], started: float) -> None:
+    """Write the manifest of a directory that is complete, and bring all of it to the disk."""
+    files = [f for f in sorted(folder.rglob("*")) if f.is_file()]
+    manifest = Manifest(
+        kind=kind,
+        key=dict(key),
+        built_at=started,
+        build_s=time.time() - started,
+        bytes=sum(f.stat().st_size for f in files),
+        files={f.relative_to(folder).as_posix(): sha256_of(f) for f in files},
+    )
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    for file in (*files, folder / MANIFEST):
+        fsync(file)
+
+
+def damage_of(folder: Path) -> Damage | None:
+    """What is wrong with an artifact; None when every file is as its builder left it."""
+    name = MANIFEST
+    try:
+        _refuse_links_out_of(folder, MANIFEST)
+        manifest = parse((folder / MANIFEST).read_bytes())
+        for name, expected in manifest.files.items():
+            _refuse_links_out_of(folder, name)
+            if sha256_of(folder / name) != expected:
+                return Damage(name, "has another checksum")
+    except FileNotFoundError:
+        return Damage(name, "is missing")
+    except (OSError, ValueError) as error:
+        return Damage(name, str(error))
+    return None
+
+
+def _refuse_links_out_of(folder: Path, name: str) -> None:
+    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise ValueError("is a link to a file outside of the artifact")
+
+
+def sha256_of(file: Path) -> str:
+    """Hexadecimal checksum of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Bring a file, or a directory's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
