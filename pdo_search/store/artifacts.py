@@ -22,6 +22,7 @@ from filelock import FileLock
 
 from pdo_search.config.schema import is_uri
 from pdo_search.errors import StoreError
+from pdo_search.safefile import odd_entry, read_regular
 
 __all__ = ["Artifact", "Store"]
 
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 16 << 20
 _VERIFIED: set[tuple[str, int]] = set()
 
 
@@ -144,15 +146,11 @@ class Store:
         try:
             if _stamp(path) in _VERIFIED:
                 return True
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            broken = [
-                name for name, sha in manifest["files"].items() if _sha256(path / name) != sha
-            ]
-            if not broken:
+            why = _damage(path)
+            if why is None:
                 _VERIFIED.add(_stamp(path))
                 return True
-            why = f"checksum of {broken[0]} differs"
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             why = str(error)
         aside = self.root / ".damaged" / f"{path.name}.{time.time_ns()}"
         log.warning("artifact %s is damaged (%s): set aside as %s", path, why, aside)
@@ -194,6 +192,25 @@ class Store:
             filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
             with filesystem.open_output_stream(target) as stream:
                 stream.write(file.read_bytes())
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with an artifact; None for nothing.
+
+    Only files that lie in it are looked at, whatever its manifest names; and a link in it is damage
+    like any other, since copying the artifact would carry along what it points to.
+
+    Raises:
+        Exception: OSError and others, where the manifest cannot be read.
+    """
+    if path.is_symlink() or (odd := odd_entry(path)):
+        return f"{path if path.is_symlink() else odd} is a link, or no file"
+    manifest = json.loads(read_regular(path / MANIFEST, MAX_MANIFEST_BYTES))
+    there = {str(f.relative_to(path)) for f in path.rglob("*") if f.is_file()}
+    for name, sha in manifest["files"].items():
+        if name not in there or _sha256(path / name) != sha:
+            return f"checksum of {name} differs"
+    return None
 
 
 def digest_of(kind: str, key: Mapping[str, Any]) -> str:

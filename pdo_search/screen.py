@@ -1,0 +1,38 @@
+"""The screen: what every command prints with. Text is shown as it is, whoever wrote it.
+
+Rich's markup (``[red]``, ``[link=…]``) is not interpreted, control characters are escaped, secrets
+are left out: names, causes and parameters come from files that others may have made.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from pdo_search.safetext import presentable
+
+__all__ = ["plain_text", "screen"]
+
+
+class Screen(Console):
+    """A console to which markup and control characters are text like any other."""
+
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        """Text from a string; rich asks here for every string that it prints, cells included."""
+        return super().render_str(presentable(text), **options)
+
+
+def screen(width: int | None = None) -> Console:
+    """A console on standard output.
+
+    Args:
+        width: characters per line; None takes the terminal's.
+    """
+    return Screen(width=width, highlight=False, markup=False, emoji=False)
+
+
+def plain_text(text: str, **options: Any) -> Text:
+    """One line for rich, shown as it is; ``options`` are those of ``rich.text.Text``."""
+    return Text(presentable(text).replace("\n", "\\n"), **options)
