@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import FiniteFloat, TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,12 +67,12 @@ class Fit:
     """
 
     mode: str
-    weight: float | None = None
-    threshold: float | None = None
-    calibration: float | None = None
+    weight: FiniteFloat | None = None
+    threshold: FiniteFloat | None = None
+    calibration: FiniteFloat | None = None
 
 
-_FIT = TypeAdapter(Fit, config=ConfigDict(allow_inf_nan=False))
+_FIT = TypeAdapter(Fit)
 
 
 def composite_log_probs(fit: Fit, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import FiniteFloat, TypeAdapter
 from torch import Tensor, nn
 
 from pdo_search.config.schema import ModelConfig
@@ -63,8 +63,8 @@ class ModelSpec:
     input_shape: tuple[int, int, int]
     num_outputs: int
     class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[FiniteFloat, ...]
+    std: tuple[FiniteFloat, ...]
     dropped_blocks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -91,7 +91,7 @@ class ModelSpec:
         )
 
 
-_SPEC = TypeAdapter(ModelSpec, config=ConfigDict(allow_inf_nan=False))
+_SPEC = TypeAdapter(ModelSpec)
 
 
 class InferenceModel(nn.Module):
