@@ -26,12 +26,12 @@ def read_regular(file: Path, limit: int) -> bytes:
     """
     # A pipe without a writer would keep a blocking open waiting for ever.
     with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "is no regular file", str(file))
-        data = stream.read(limit + 1)
-    if len(data) > limit:
-        raise OSError(errno.EFBIG, f"is larger than {limit:,} bytes", str(file))
-    return data
+        if found.st_size > limit:
+            raise OSError(errno.EFBIG, f"is larger than {limit:,} bytes", str(file))
+        return stream.read(limit)
 
 
 def odd_entry(directory: Path) -> Path | None:

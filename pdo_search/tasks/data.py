@@ -228,7 +228,9 @@ def _read_cifar(file: Path, key: bytes) -> tuple[NDArray[np.uint8], NDArray[np.i
     batch = _safe_pickle(file)
     inputs, labels = batch.get(b"data"), batch.get(key)
     # Lists in lists that repeat each other could make billions of numbers out of a small file.
-    if not isinstance(inputs, np.ndarray) or inputs.dtype != np.uint8 or inputs[0].size != 3072:
+    if not isinstance(inputs, np.ndarray) or inputs.dtype != np.uint8:
+        raise InputError("is not a CIFAR batch: no pictures", file=file)
+    if inputs.ndim != 2 or inputs.shape[1] != 3072:
         raise InputError("is not a CIFAR batch: no pictures of 3072 bytes", file=file)
     if not isinstance(labels, list) or not all(type(k) is int and 0 <= k < 1000 for k in labels):
         raise InputError(f"is not a CIFAR batch: no list of {key.decode()}", file=file)
