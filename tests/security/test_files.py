@@ -454,11 +454,9 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
 FILES: dict[str, bytes] = {
     "a bomb of two gigapixels": png(50_000, 50_000),
     "a bomb that is only warned of": png(10_000, 12_000),
-    "PostScript for Ghostscript": POSTSCRIPT,
     "half a picture": png(64, 64)[:50],
     "a broken chunk": png(64, 64).replace(b"IDAT", b"\xff\x00\xff\x00"),
     "text": b"not a picture",
@@ -474,6 +472,24 @@ def test_pictures_that_are_none_are_refused(case: str, tmp_path: Path) -> None:
     peak = megabytes(lambda: pictures(tmp_path, "image_folder"))
     assert peak < 50
     assert "a/1.png: is not a picture that can be read" in pictures(tmp_path, "image_folder")
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+
+
+def test_ghostscript_is_not_started(
+    canary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import EpsImagePlugin
+
+    for name in ("a", "b", "bin"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(POSTSCRIPT)
+    (tmp_path / "bin" / "gs").write_text(f"#!/bin/sh\ntouch {canary}\n")
+    (tmp_path / "bin" / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    assert "a/1.png: is not a picture" in pictures(tmp_path, "image_folder")
 
 
 def test_a_pipe_among_pictures_is_refused(tmp_path: Path) -> None:
