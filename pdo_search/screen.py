@@ -19,7 +19,7 @@ __all__ = ["plain_text", "screen"]
 class Screen(Console):
     """A console to which markup and control characters are text like any other."""
 
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+    def render_str(self, text: str, **options: Any) -> Text:
         """Text from a string; rich asks here for every string that it prints, cells included."""
         return super().render_str(presentable(text), **options)
 

@@ -143,8 +143,8 @@ def _fashion_mnist(config: DataConfig, path: str, base_dir: Path | None) -> Pict
         _read_idx(folder, name, dimensions)
         for name, dimensions in zip(FASHION_FILES, (3, 1, 3, 1), strict=True)
     )
-    for of, given in ((images, labels), (test_images, test_labels)):
-        if len(of) != len(given) or not len(given) or given.max() >= len(FASHION_CLASSES):
+    for inputs, marks in ((images, labels), (test_images, test_labels)):
+        if len(inputs) != len(marks) or not len(marks) or marks.max() >= len(FASHION_CLASSES):
             raise InputError(
                 "its pictures and labels do not belong together", file=folder,
                 remedy="fetch the files again",
