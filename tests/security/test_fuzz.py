@@ -43,7 +43,7 @@ from .sweeps import PICTURES, trial, write_model, write_sweep
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(3600)]
 
-TOTAL = int(os.environ.get("PDO_FUZZ_EXAMPLES", "200"))
+TOTAL = int(os.environ.get("PDO_FUZZ_EXAMPLES", "100"))
 DEADLINE_MS = 10_000
 SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
 
@@ -53,7 +53,7 @@ def fuzzed(share: float) -> Callable[[Any], Any]:
     return settings(
         max_examples=max(5, round(share * TOTAL)),
         deadline=DEADLINE_MS,
-        derandomize=TOTAL <= 200,
+        derandomize=TOTAL <= 100,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
