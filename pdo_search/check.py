@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from pdo_search.config.load import Loaded
@@ -20,6 +19,7 @@ from pdo_search.config.schema import ModelConfig, TrialConfig
 from pdo_search.distill.cost import Cost, measure_cost
 from pdo_search.distill.optim import make_optimizer
 from pdo_search.errors import Infeasible, InputError
+from pdo_search.screen import screen
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Split, Task
 from pdo_search.tasks.models import build_model
@@ -169,7 +169,7 @@ def _rate(task: Task, model: torch.nn.Module) -> float:
 
 def print_check(found: dict[str, Any]) -> None:
     """Print what ``check_experiment`` found."""
-    console = Console(highlight=False)
+    console = screen()
     task = found["task"]
     splits = ", ".join(f"{name} {count:,}" for name, count in task["splits"].items())
     shape = "x".join(map(str, task["input_shape"]))

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from pdo_search.errors import PdoError
+from pdo_search.safetext import presentable
 
 __all__ = ["app", "main"]
 
@@ -193,7 +194,7 @@ def run_command(arguments: list[str] | None = None) -> int:
     try:
         app(args=arguments, standalone_mode=True)
     except PdoError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {presentable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -209,13 +210,12 @@ def run_command(arguments: list[str] | None = None) -> int:
 
 def _sweep(info: Any, directory: str, address: str) -> None:
     """Run what is left of a sweep and show it."""
-    from rich.console import Console
-
     from pdo_search.analysis.show import print_sweep, sweep_summary
     from pdo_search.results.reader import open_sweep
+    from pdo_search.screen import screen
     from pdo_search.search.sweep import run_sweep
 
-    console = Console(highlight=False)
+    console = screen()
     outcome = run_sweep(info, directory, address=address, console=console)
     shown = outcome.sweep.removeprefix(f"{os.getcwd()}/")
     if outcome.interrupted:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from pdo_search.screen import screen
 
 __all__ = ["Finding", "examine", "print_examination"]
 
@@ -54,7 +54,7 @@ def examine() -> dict[str, Any]:
 
 def print_examination(found: dict[str, Any]) -> None:
     """Print the findings, one a line."""
-    console = Console(highlight=False)
+    console = screen()
     for finding in found["findings"]:
         console.print(
             f"{finding['state']:<8}{finding['what']:<22}{finding['found']}",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["Infeasible", "InputError", "PdoError", "StoreError"]
 
+LONGEST_SHOWN = 300
+
 
 class PdoError(Exception):
     """Base of every error this package raises on purpose. Exit code 1."""
@@ -45,7 +47,7 @@ class InputError(PdoError):
         where = ": ".join(part for part in (self.file, self.path) if part)
         text = f"{where}: {self.problem}" if where else self.problem
         if self.value is not InputError._UNSET:
-            text += f" (got {self.value!r})"
+            text += f" (got {_shown(self.value)})"
         if self.remedy:
             text += f"\n  -> {self.remedy}"
         return text
@@ -65,8 +67,17 @@ class InputError(PdoError):
     def __reduce__(self) -> tuple[object, ...]:
         kwargs = {"file": self.file, "path": self.path, "remedy": self.remedy}
         if self.value is not InputError._UNSET:
-            kwargs["value"] = repr(self.value)
+            kwargs["value"] = _shown(self.value)
         return (_rebuild_input_error, (self.problem, kwargs))
+
+
+def _shown(value: object) -> str:
+    """A value as the message has it, long ones cut."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # A number of thousands of digits, a bottomless list.
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def _rebuild_input_error(problem: str, kwargs: dict[str, object]) -> InputError:

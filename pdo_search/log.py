@@ -1,4 +1,7 @@
-"""Logging: what happens inside goes to a file of the sweep, not to the screen."""
+"""Logging: what happens inside goes to a file of the sweep, not to the screen.
+
+Secrets and control characters are taken out of every line, wherever it comes from.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pdo_search.config.schema import is_uri
+from pdo_search.safetext import presentable
 
 __all__ = ["LOG_FORMAT", "log_to_file"]
 
 FILE = "driver.log"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 NOISY = ("ray", "optuna", "filelock")
+
+
+class _Presentable(logging.Formatter):
+    """A formatter, because a filter would not see the text of a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return presentable(super().format(record))
 
 
 @contextmanager
@@ -28,7 +39,7 @@ def log_to_file(sweep: str) -> Iterator[None]:
         folder = Path(sweep) / "logs"
         folder.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(folder / FILE, encoding="utf-8")
-        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+        handler.setFormatter(_Presentable(LOG_FORMAT))
     ours = logging.getLogger("pdo_search")
     level = ours.level
     ours.setLevel(logging.INFO)

@@ -12,9 +12,12 @@ import pytest
 import pdo_search
 
 ROOT = Path(pdo_search.__file__).parent
-COMMON = {"errors"}
+COMMON = {"errors", "safefile", "safetext", "screen"}
 ALLOWED = {
     "errors": set(),
+    "safefile": set(),
+    "safetext": set(),
+    "screen": set(),
     "log": {"config"},
     "config": set(),
     "store": {"config"},

@@ -6,6 +6,7 @@ Knows nothing of files and screens.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -48,10 +49,12 @@ Row = Mapping[Hashable, Any]
 
 
 def plain(value: Any) -> Any:
-    """A cell as JSON has it: no NumPy, and None for what is missing."""
+    """A cell as JSON has it: no NumPy, and None for what is missing or infinite."""
     value = value.item() if hasattr(value, "item") else value
-    missing = value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
-    return None if missing else value
+    missing = value is None or type(value).__name__ in ("NAType", "NaTType")
+    if missing or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value
 
 
 def entry(row: Row) -> Entry:

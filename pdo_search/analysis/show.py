@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from pdo_search.analysis.leaderboard import (
     against,
@@ -25,6 +24,8 @@ from pdo_search.analysis.leaderboard import (
 )
 from pdo_search.analysis.pareto import STUDENT, model_front
 from pdo_search.results.schema import Col, TrialStatus
+from pdo_search.safetext import printable
+from pdo_search.screen import plain_text, screen
 
 if TYPE_CHECKING:
     from pdo_search.results.reader import Sweep
@@ -88,12 +89,9 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
         summary: from ``sweep_summary``.
         console: where to; by default standard output, 100 columns wide where that is no terminal.
     """
-    if console is None:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console = Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+    console = console or screen(WIDTH_WITHOUT_TERMINAL)
     for line in _header(summary):
-        console.print(_text(line), soft_wrap=True)
+        console.print(plain_text(line), soft_wrap=True)
     if summary["teacher"]:
         console.print()
         console.print(_comparison(summary))
@@ -110,10 +108,10 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
         values = summary["best"]["parameters"]
         pairs = ", ".join(f"{path}={_short(value)}" for path, value in values.items())
         console.print(
-            _text(f"Best: {summary['best'][Col.TRIAL_ID]} with {pairs or 'no parameters'}")
+            plain_text(f"Best: {summary['best'][Col.TRIAL_ID]} with {pairs or 'no parameters'}")
         )
     if summary["note"]:
-        console.print(_text(f"Note: {summary['note']}."), soft_wrap=True)
+        console.print(plain_text(f"Note: {summary['note']}."), soft_wrap=True)
 
 
 def _header(summary: Mapping[str, Any]) -> Iterable[str]:
@@ -133,16 +131,18 @@ def _comparison(summary: Mapping[str, Any]) -> Table:
     """Teacher, best student and composite, one below the other."""
     table = _empty_table("", "val_accuracy", "params", "FLOPs", "latency", "")
     teacher, best, composite = summary["teacher"], summary["best"], summary["composite"]
-    table.add_row("Teacher", *_cost(teacher, {}), _text(teacher["arch"] or ""))
+    table.add_row("Teacher", *_cost(teacher, {}), plain_text(teacher["arch"] or ""))
     if best:
         table.add_row(
-            "Best student", *_cost(best, best["against_teacher"]), _text(best[Col.TRIAL_ID])
+            "Best student", *_cost(best, best["against_teacher"]), plain_text(best[Col.TRIAL_ID])
         )
     if composite:
         how = composite[Col.MODE]
         if composite[Col.DEFERRED] is not None and how == "cascade":
             how += f", defers {_percent(composite[Col.DEFERRED])}"
-        table.add_row("Its composite", *_cost(composite, composite["against_teacher"]), _text(how))
+        table.add_row(
+            "Its composite", *_cost(composite, composite["against_teacher"]), plain_text(how)
+        )
     return table
 
 
@@ -188,9 +188,9 @@ def _leaderboard(summary: Mapping[str, Any], width: int) -> Table:
     table = _empty_table(*columns)
     table.title = "Leaderboard"
     for line in zip(*columns.values(), strict=True):
-        table.add_row(*map(_text, line))
+        table.add_row(*map(plain_text, line))
     if omitted:
-        table.caption = _text(f"not shown: {', '.join(omitted)} (all values: --json)")
+        table.caption = plain_text(f"not shown: {', '.join(omitted)} (all values: --json)")
     return table
 
 
@@ -204,10 +204,10 @@ def _front(models: Sequence[Mapping[str, Any]]) -> Table:
     table.title = "Pareto front: no other model is as accurate for fewer FLOPs"
     for model in models:
         table.add_row(
-            _text(
+            plain_text(
                 model[Col.MODE] if model[Col.MODE] == STUDENT else f"composite {model[Col.MODE]}"
             ),
-            _text(model[Col.TRIAL_ID]),
+            plain_text(model[Col.TRIAL_ID]),
             _fixed(model[Col.VAL_ACCURACY], 4),
             _count(model[Col.FLOPS]),
             _milliseconds(model[Col.LATENCY_MS]),
@@ -228,7 +228,7 @@ def _empty_table(*columns: str) -> Table:
     )
     for name in columns:
         left = name in ("", "model", "trial", "status")
-        table.add_column(_text(name), justify="left" if left else "right", no_wrap=True)
+        table.add_column(plain_text(name), justify="left" if left else "right", no_wrap=True)
     return table
 
 
@@ -249,15 +249,10 @@ def _short_names(paths: Iterable[str]) -> dict[str, str]:
     return {path: tail if counts[tail] == 1 else path for path, tail in tails.items()}
 
 
-def _text(value: str) -> Text:
-    """Text as it stands: no markup, and no control characters, whoever wrote it."""
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value))
-
-
 def _short(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else printable(str(value))
 
 
 def _fixed(value: float | None, digits: int) -> str:

@@ -20,10 +20,18 @@ from pydantic import BaseModel, ValidationError
 from pdo_search.config.schema import Experiment, Recipe, StudentConfig
 from pdo_search.config.space import Dimension, Space, fill, find_dimensions
 from pdo_search.errors import InputError
+from pdo_search.safefile import read_regular
+from pdo_search.safetext import redact
 
 __all__ = ["Loaded", "load_experiment", "parse_experiment"]
 
 MAX_CHOICE_CORNERS = 64
+MAX_BYTES = 1 << 20
+"""Of an experiment file: the shipped ones have two thousand."""
+MAX_VALUES = 100_000
+"""Values of an experiment once its aliases are written out: a few nested ones make billions."""
+MAX_DIGITS = 40
+"""Of a whole number: no field takes more, and Python refuses to print thousands."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -47,7 +55,37 @@ class Loaded:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice instead of keeping the last one."""
+    """Safe YAML that refuses a key given twice instead of keeping the last one, and bombs."""
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None:
+            _count_values(node, {})
+        return node
+
+
+def _count_values(node: yaml.Node, known: dict[int, int | None]) -> int:
+    """Values below a node with its aliases written out; each node is looked at once.
+
+    Raises:
+        yaml.MarkedYAMLError: they are too many, endless, or a number is too long.
+    """
+    problem, key = None, id(node)
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MAX_DIGITS:
+            problem = f"a whole number of more than {MAX_DIGITS} digits"
+        count = 1
+    elif key not in known:
+        known[key] = None
+        parts = node.value if isinstance(node, yaml.SequenceNode) else itertools.chain(*node.value)
+        count = known[key] = 1 + sum(_count_values(part, known) for part in parts)
+    else:
+        count = known[key] or MAX_VALUES + 1  # None: we are still inside of it.
+    if count > MAX_VALUES:
+        problem = f"aliases that make more than {MAX_VALUES:,} values"
+    if problem:
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    return count
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -96,6 +134,7 @@ def parse_experiment(tree: dict[str, Any], *, file: Path, base_dir: Path) -> Loa
         InputError: names file, path, value and remedy.
     """
     try:
+        _refuse_secrets(tree)
         experiment = _validate(Experiment, tree)
         dimensions = [
             *find_dimensions(experiment.trial),
@@ -110,12 +149,29 @@ def parse_experiment(tree: dict[str, Any], *, file: Path, base_dir: Path) -> Loa
         _check_points(experiment, space)
     except InputError as error:
         raise error.at(file=file, remedy=f"correct it, then `pdo-search check {file}`") from None
+    except RecursionError:
+        raise InputError("is nested too deeply", file=file) from None
     return Loaded(experiment, space, tree, file, base_dir)
+
+
+def _refuse_secrets(node: Any, path: str = "") -> None:
+    """Everything in an experiment is recorded in ``sweep.json``: credentials are not."""
+    if isinstance(node, str) and redact(node) != node:
+        raise InputError(
+            "holds a secret (a value of this process's environment, or a URI's credentials), and"
+            " experiments are recorded",
+            path=path,
+            value=redact(node),
+            remedy="leave it to the environment, such as AWS_ACCESS_KEY_ID or a profile",
+        )
+    if isinstance(node, Mapping | list):
+        for key, child in node.items() if isinstance(node, Mapping) else enumerate(node):
+            _refuse_secrets(child, f"{path}.{key}" if path else str(key))
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_regular(file, MAX_BYTES).decode("utf-8")
     except FileNotFoundError:
         near = difflib.get_close_matches(
             file.name,
@@ -127,20 +183,37 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot be read as text: {error}", file=file) from None
     try:
-        tree = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+        tree = _parsed(text)
+    except RecursionError:
+        raise InputError("is nested too deeply", file=file) from None
+    except ValueError as error:
         raise InputError(
-            f"is not valid YAML: {_one_line(error)}",
+            f"is not valid YAML: {error}",
             file=file,
             remedy="experiment files are plain data: no tags, no duplicate keys",
         ) from None
-    except RecursionError:
-        raise InputError("is nested too deeply", file=file) from None
     if not isinstance(tree, dict):
         raise InputError(
             "must be a mapping with the keys name, task, teacher, student, …", file=file, value=tree
         )
     return tree
+
+
+def _parsed(text: str) -> Any:
+    """YAML as plain data.
+
+    Raises:
+        ValueError: it is none; says where.
+        RecursionError: it is nested too deeply.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(_one_line(error)) from None
+    except RecursionError:
+        raise
+    except Exception as error:  # What PyYAML makes of `!!int x`, `!!timestamp x`, 2001-99-99…
+        raise ValueError(f"a value cannot be read: {error}") from None
 
 
 def _one_line(error: yaml.YAMLError) -> str:
@@ -159,10 +232,10 @@ def _assign(tree: dict[str, Any], override: str) -> None:
             remedy="for example --set trial.epochs=6",
         )  # fmt: skip
     try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+        value = _parsed(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(
-            f"is not a YAML value: {_one_line(error)}", path=f"--set {path}", value=text
+            f"is not a YAML value: {error}", path=f"--set {path}", value=text
         ) from None
     node = tree
     for key in keys[:-1]:

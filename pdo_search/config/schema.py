@@ -188,9 +188,9 @@ class ModelConfig(Frozen):
     arch: str
     """``small_resnet``, ``small_convnet``, a torchvision classifier (``resnet50``, ``vgg16``,
     ``mobilenet_v2``, ``shufflenet_v2_x1_0``…), or ``module:function`` returning an nn.Module."""
-    width: int | None = Field(default=None, ge=1)
+    width: int | None = Field(default=None, ge=1, le=4096)
     """Channels of the first stage of the small models."""
-    depth: int | None = Field(default=None, ge=1)
+    depth: int | None = Field(default=None, ge=1, le=256)
     """Blocks per stage of the small models."""
     dropout: Fraction = 0.0
     """Dropout before the head, where the model has it."""

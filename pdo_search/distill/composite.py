@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import FiniteFloat, TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pdo_search.config.schema import CompositeConfig
 from pdo_search.distill.cost import Cost
-from pdo_search.errors import InputError
+from pdo_search.errors import InputError, StoreError
+from pdo_search.safefile import odd_entry, read_regular
 from pdo_search.tasks.base import Split
 from pdo_search.tasks.metrics import classification_metrics
 from pdo_search.tasks.modelfile import InferenceModel, ModelSpec, load_inference, save_model
@@ -40,6 +42,14 @@ __all__ = [
 ]
 
 FILE = "composite.json"
+NUMBERS = {
+    "student": (),
+    "teacher": (),
+    "ensemble": ("weight",),
+    "cascade": ("threshold", "calibration"),
+}
+"""What each mode needs."""
+MAX_FIT_BYTES = 1 << 16
 GRID = 101
 TINY = 1e-8
 CALIBRATIONS = torch.logspace(-1.5, 1.5, 121)
@@ -57,9 +67,12 @@ class Fit:
     """
 
     mode: str
-    weight: float | None = None
-    threshold: float | None = None
-    calibration: float | None = None
+    weight: FiniteFloat | None = None
+    threshold: FiniteFloat | None = None
+    calibration: FiniteFloat | None = None
+
+
+_FIT = TypeAdapter(Fit)
 
 
 def composite_log_probs(fit: Fit, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
@@ -265,8 +278,13 @@ def save_composite(
         student: the student as the composite has it.
         student_spec: how to build it.
         teacher: directory of the light teacher's model, which is copied.
+
+    Raises:
+        StoreError: the teacher's directory holds a link, whose target must not be copied.
     """
     directory.mkdir(parents=True)
+    if odd := odd_entry(teacher):
+        raise StoreError(f"{odd} is neither a file nor a folder: {teacher} is not copied")
     if fit.mode != "teacher":
         save_model(directory / "student", student, student_spec)
     if fit.mode != "student":
@@ -281,8 +299,10 @@ def load_composite(directory: Path, base_dir: Path | None = None) -> CompositeMo
         InputError: the directory holds no composite, or a damaged one.
     """
     try:
-        fit = Fit(**json.loads((directory / FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        fit = _FIT.validate_json(read_regular(directory / FILE, MAX_FIT_BYTES))
+        if fit.mode not in NUMBERS or None in [getattr(fit, name) for name in NUMBERS[fit.mode]]:
+            raise ValueError(f"{fit} is no mode with its numbers")
+    except (OSError, ValueError) as error:
         raise InputError(f"holds no composite that can be read: {error}", file=directory) from None
     student = load_inference(directory / "student", base_dir) if fit.mode != "teacher" else None
     teacher = load_inference(directory / "teacher", base_dir) if fit.mode != "student" else None

@@ -18,17 +18,24 @@ __all__ = ["load_model"]
 def load_model(path: str | Path, base_dir: str | Path | None = None) -> nn.Module:
     """A saved student, teacher or composite that takes raw pictures, in evaluation mode.
 
+    Safe for files that others made: weights are safetensors, the rest is JSON, and no code runs but
+    that of ``base_dir``. A model that a ``module:function`` made needs that function again; the
+    file says which, and a stranger's could say ``os:system``. So it is imported only from the
+    folder that you give, and refused where you give none.
+
     Args:
         path: a directory that a sweep saved, such as ``results/digits/models/t0003/student``;
             or its URI (``s3://…``), which is copied for the time of loading.
-        base_dir: folder of ``module:function`` factories, where the model was made by one.
+        base_dir: folder of the ``module:function`` that made the model, if one did: the
+            experiment's folder, or ``site-packages`` for an installed module.
 
     Returns:
         A module from pictures (N, C, H, W), in the values that the data source has, to
         (N, classes): logits of a single model, log-probabilities of a composite.
 
     Raises:
-        InputError: the directory holds no model, or a damaged one.
+        InputError: the directory holds no model, a damaged one, or one made by a function that
+            does not lie in ``base_dir``.
     """
     folder = Path(base_dir) if base_dir is not None else None
     if is_uri(str(path)):

@@ -103,10 +103,31 @@ def unpack(sealed: bytes, config_key: str) -> TrialState:
     digest, body = sealed[:_DIGEST], sealed[_DIGEST:]
     if hashlib.sha256(body).digest() != digest:
         raise StoreError("the checkpoint is damaged: its digest does not match")
-    payload: Mapping[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-    if payload["format"] != FORMAT or payload["config_key"] != config_key:
+    try:
+        payload = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+        known = {name: payload[name] for name in ("format", "config_key")}
+    except Exception as error:  # Whatever torch makes of arbitrary bytes with a good digest.
+        raise StoreError(f"the checkpoint is damaged: {_first_line(error)}") from None
+    if known != {"format": FORMAT, "config_key": config_key}:
         raise StoreError("the checkpoint belongs to another configuration or version")
+    try:
+        return _unpacked(payload)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(f"the checkpoint is damaged: {_first_line(error)}") from None
+
+
+def _unpacked(payload: Mapping[str, Any]) -> TrialState:
     values = {name: payload[name] for name in TrialState.__dataclass_fields__}
     values["plan"] = tuple(Stage(**{**s, "phase": Phase(s["phase"])}) for s in payload["plan"])
     values["tuning"] = Tuning(**payload["tuning"])
-    return TrialState(**values)
+    state = TrialState(**values)
+    empty = TrialState(state.plan, state.tuning)
+    for name in TrialState.__dataclass_fields__:
+        kind = type(getattr(empty, name))
+        if kind is not type(None) and not isinstance(getattr(state, name), kind):
+            raise TypeError(f"{name} is not of type {kind.__name__}")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -16,10 +16,13 @@ from urllib.parse import unquote, urlsplit
 
 from pdo_search.config.schema import is_uri
 from pdo_search.errors import InputError, StoreError
+from pdo_search.safefile import read_regular
 
 __all__ = ["Folder"]
 
 TEMPORARY = ".tmp-"
+MAX_BYTES = 256 << 20
+"""Of one file: those of a block of 64 trials with a thousand epochs each have about ten million."""
 
 
 class Folder:
@@ -61,13 +64,16 @@ class Folder:
 
         Raises:
             FileNotFoundError: there is none.
-            OSError: it cannot be read.
+            OSError: it cannot be read, or is none that a sweep has: a pipe, or far too large.
         """
         if self.is_local:
-            return (Path(self.root) / name).read_bytes()
+            return read_regular(Path(self.root) / name, MAX_BYTES)
         filesystem, path = self._remote
         with filesystem.open_input_stream(f"{path}/{name}") as stream:
-            return bytes(stream.read())
+            data = bytes(stream.read(MAX_BYTES + 1))
+        if len(data) > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"is larger than {MAX_BYTES:,} bytes", name)
+        return data
 
     def exists(self, name: str) -> bool:
         """Whether a file is there.

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["parse_part", "type_name"]
 
 PLAIN = ("int64", "float64", "bool", "string")
+MAX_DECODED = 1 << 30
+"""Bytes that a part may need in memory: a block of 64 trials with ten thousand epochs each needs a
+tenth of it, and a file of some kilobytes can claim terabytes."""
 
 
 def parse_part(table: Table, data: bytes) -> pa.Table:
@@ -36,6 +39,8 @@ def parse_part(table: Table, data: bytes) -> pa.Table:
 
     file = parquet.ParquetFile(io.BytesIO(data))
     _check_version(file.schema_arrow.metadata or {})
+    if (size := _decoded_bytes(file.metadata)) > MAX_DECODED:
+        raise ValueError(f"it claims to hold {size:,} bytes, more than {MAX_DECODED:,}")
     part = file.read()
     part.validate(full=True)
     names = part.schema.names
@@ -51,6 +56,21 @@ def parse_part(table: Table, data: bytes) -> pa.Table:
         if not right:
             raise ValueError(f"the column {field.name} has the type {field.type}")
     return part
+
+
+def _decoded_bytes(metadata: Any) -> int:
+    """Most bytes that the file's columns can need, by what the file says of itself.
+
+    A column of text may repeat one value of its dictionary in every row, so its chunk's size says
+    nothing: that of its rows times the longest possible value does.
+    """
+    total = 0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            whole: int = chunk.total_uncompressed_size
+            widest = whole if chunk.physical_type.endswith("BYTE_ARRAY") else 12
+            total += max(whole, group.num_rows * widest)
+    return total
 
 
 def type_name(field: pa.Field) -> Any:

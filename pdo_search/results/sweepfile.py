@@ -35,6 +35,7 @@ PACKAGES = (
     "numpy",
 )
 GIT_TIMEOUT_S = 2.0
+MAX_DIGITS = 40
 
 
 def _versions() -> dict[str, str]:
@@ -102,15 +103,18 @@ class SweepInfo:
 
 
 def write_sweep_file(sweep: str | Path, info: SweepInfo) -> SweepInfo:
-    """Write ``sweep.json``, replacing an earlier one; what was written, revisions filled in.
+    """Write ``sweep.json``, replacing an earlier one; what was written.
+
+    A new sweep's revisions are looked up; a later writing leaves them, so that git, which obeys a
+    checkout's configuration, is not run where a stranger's ``sweep.json`` says.
 
     Raises:
         StoreError: it cannot be written.
     """
-    content = asdict(info) | {
-        "revision": info.revision or _revision(Path(__file__)),
-        "base_revision": info.base_revision or _revision(Path(info.file)),
-    }
+    content = asdict(info)
+    if not Folder(sweep).exists(SWEEP_FILE):
+        content["revision"] = info.revision or _revision(Path(__file__))
+        content["base_revision"] = info.base_revision or _revision(Path(info.file))
     text = json.dumps(content | {"seeds": info.seeds}, indent=1, default=str)
     Folder(sweep).write(SWEEP_FILE, text.encode())
     return SweepInfo(**content)
@@ -135,7 +139,7 @@ def read_sweep_file(sweep: str | Path) -> SweepInfo:
     except OSError as error:
         raise InputError(f"cannot be read: {error}", file=file) from None
     try:
-        return _checked(json.loads(data))
+        return _checked(json.loads(data, parse_int=_whole))
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"is damaged: {error}",
@@ -174,6 +178,13 @@ def _checked(content: Any) -> SweepInfo:
     if values["mode"] not in ("max", "min"):
         raise ValueError(f"the field 'mode' is max or min, not {values['mode']!r}")
     return SweepInfo(**values)
+
+
+def _whole(digits: str) -> int:
+    """A whole number that fits a column; longer ones overflow wherever they are used."""
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a whole number of more than {MAX_DIGITS} digits")
+    return int(digits)
 
 
 _KINDS: Mapping[str, type] = {

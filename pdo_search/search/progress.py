@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pdo_search.results.schema import PARAM, TrialStatus
+from pdo_search.screen import plain_text
 
 __all__ = ["Progress"]
 
@@ -90,7 +91,7 @@ class Progress:
         ]
         if status in (TrialStatus.FAILED, TrialStatus.INFEASIBLE) and cause:
             parts.append(cause.splitlines()[0][:160])
-        return Text("  ".join(parts))
+        return plain_text("  ".join(parts))
 
     def _table(self) -> Table:
         counts = ", ".join(f"{n} {status}" for status, n in sorted(self._counts.items()))
@@ -112,7 +113,7 @@ class Progress:
                 f"{metrics.get('stage', '-')} {metrics.get('phase', '')}",
                 "-" if value is None else f"{value:.4f}",
                 f"{time.monotonic() - entry['began']:.0f}",
-                Text(_params(row), overflow="ellipsis", no_wrap=True),
+                plain_text(_params(row), overflow="ellipsis", no_wrap=True),
             )
         return table
 

@@ -15,6 +15,7 @@ from ray.tune import Callback
 
 from pdo_search.results.schema import TABLES, TrialStatus, param_column
 from pdo_search.results.writer import TableWriter
+from pdo_search.safetext import presentable
 from pdo_search.search.progress import Progress
 from pdo_search.search.scheduler import AshaScheduler
 
@@ -144,6 +145,7 @@ class Recorder(Callback):
         cause: str | None,
     ) -> None:
         number, now = identity["number"], time.time()
+        cause = cause and presentable(cause)
         self._running.pop(number, None)
         self.writer.upsert(
             "trials",
@@ -168,7 +170,7 @@ class Recorder(Callback):
         return int(earlier["attempt"]) if earlier else 0
 
     def _keep_traceback(self, trial_id: str, text: str) -> None:
-        self.writer.folder.write(f"errors/{trial_id}.txt", text.encode())
+        self.writer.folder.write(f"errors/{trial_id}.txt", presentable(text).encode())
 
     @staticmethod
     def _identity(trial: Any) -> dict[str, Any]:

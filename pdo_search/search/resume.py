@@ -10,6 +10,7 @@ from typing import Any
 
 from pdo_search.config.schema import SchedulerConfig
 from pdo_search.config.space import Space
+from pdo_search.errors import InputError
 from pdo_search.results.schema import TrialStatus, point_of
 from pdo_search.search.scheduler import Observation
 from pdo_search.search.searcher import PastTrial, Requeued
@@ -58,6 +59,9 @@ def plan_resume(
         num_trials: trials in all.
         scheduler: its clock says which rows it had seen.
         stages: rows of ``stages``, for the stage clock.
+
+    Raises:
+        InputError: a trial's row is none of this space.
     """
     rows = sorted(trials, key=lambda row: int(row["number"]))
     curves: dict[int, dict[int, float]] = {}
@@ -77,8 +81,15 @@ def plan_resume(
             seen.append((int(row["last_epoch"]), Observation(number, done[number], value)))
     past, requeued = [], []
     for row in rows:
-        number, point = int(row["number"]), point_of(row, space)
-        status = TrialStatus(row["status"])
+        number = int(row["number"])
+        try:
+            point, status = point_of(row, space), TrialStatus(row["status"])
+        except (KeyError, ValueError) as error:
+            raise InputError(
+                f"trial {number} does not belong to the experiment in sweep.json: {error}",
+                path="trials",
+                remedy="restore the tables, or start another sweep",
+            ) from None
         if status.ended:
             curve = curves.get(number, {})
             value = row.get("objective")

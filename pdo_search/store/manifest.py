@@ -16,10 +16,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from pdo_search.safefile import odd_entry, read_regular
+
 __all__ = ["MANIFEST", "Damage", "Manifest", "damage_of", "parse", "seal"]
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+MAX_BYTES = 16 << 20
 
 
 def _inside(name: str) -> str:
@@ -99,13 +102,16 @@ def seal(folder: Path, kind: str, key: Mapping[str, Any], started: float) -> Non
 
 
 def damage_of(folder: Path) -> Damage | None:
-    """What is wrong with an artifact; None when every file is as its builder left it."""
+    """What is wrong with an artifact; None when every file is as its builder left it.
+
+    A link is damage: copying the artifact would carry along what it points to.
+    """
     name = MANIFEST
     try:
-        _refuse_links_out_of(folder, MANIFEST)
-        manifest = parse((folder / MANIFEST).read_bytes())
+        if odd := folder if folder.is_symlink() else odd_entry(folder):
+            return Damage(odd.name, "is a link, or no file")
+        manifest = parse(read_regular(folder / MANIFEST, MAX_BYTES))
         for name, expected in manifest.files.items():
-            _refuse_links_out_of(folder, name)
             if sha256_of(folder / name) != expected:
                 return Damage(name, "has another checksum")
     except FileNotFoundError:
@@ -113,11 +119,6 @@ def damage_of(folder: Path) -> Damage | None:
     except (OSError, ValueError) as error:
         return Damage(name, str(error))
     return None
-
-
-def _refuse_links_out_of(folder: Path, name: str) -> None:
-    if not (folder / name).resolve().is_relative_to(folder.resolve()):
-        raise ValueError("is a link to a file outside of the artifact")
 
 
 def sha256_of(file: Path) -> str:

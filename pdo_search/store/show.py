@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+from pdo_search.screen import plain_text, screen
 
 __all__ = ["print_collected", "print_listing", "print_verification"]
 
@@ -22,10 +22,10 @@ Row = Mapping[str, Any]
 
 def print_listing(found: Row) -> None:
     """Print what is in a store."""
-    console = _console()
+    console = screen(WIDTH_WITHOUT_TERMINAL)
     entries = found["entries"]
     if not entries:
-        console.print(_text(f"{found['root']} is empty."))
+        console.print(plain_text(f"{found['root']} is empty."))
         return
     console.print(
         _table(
@@ -57,7 +57,7 @@ def print_listing(found: Row) -> None:
 
 def print_verification(found: Row) -> None:
     """Print what is damaged."""
-    console = _console()
+    console = screen(WIDTH_WITHOUT_TERMINAL)
     damaged = found["damaged"]
     if damaged:
         console.print(
@@ -74,7 +74,7 @@ def print_verification(found: Row) -> None:
             )
         )
     console.print(
-        _text(
+        plain_text(
             f"{found['root']}: {_counted(found['checked'], 'artifact')} checked"
             f" ({_size(found['bytes'])}), {len(damaged) or 'none'} damaged."
         ),
@@ -90,7 +90,7 @@ def print_verification(found: Row) -> None:
 
 def print_collected(found: Row) -> None:
     """Print what was removed."""
-    console = _console()
+    console = screen(WIDTH_WITHOUT_TERMINAL)
     columns: dict[str, Callable[[Row], str]] = {
         "kind": lambda e: e["kind"],
         "digest": lambda e: e["digest"][:DIGEST_SHOWN],
@@ -101,24 +101,17 @@ def print_collected(found: Row) -> None:
     if found["removed"]:
         console.print(_table(found["removed"], columns))
     if found["in_use"]:
-        console.print(_text("In use or being built, and kept:"))
+        console.print(plain_text("In use or being built, and kept:"))
         console.print(_table(found["in_use"], columns))
     verb = "Would remove" if found["dry_run"] else "Removed"
     console.print(
-        _text(
+        plain_text(
             f"{found['root']}: {verb.lower()} {_counted(len(found['removed']), 'entry')},"
             f" {_size(found['bytes'])}; {_size(found['left'])} of artifacts"
             f" {'would be left' if found['dry_run'] else 'left'}."
         ),
         soft_wrap=True,
     )
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    if console.is_terminal:
-        return console
-    return Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
 
 
 def _table(rows: Sequence[Row], columns: Mapping[str, Callable[[Row], str]]) -> Table:
@@ -132,13 +125,8 @@ def _table(rows: Sequence[Row], columns: Mapping[str, Callable[[Row], str]]) -> 
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*(_text(cell(row)) for cell in columns.values()))
+        table.add_row(*(plain_text(cell(row)) for cell in columns.values()))
     return table
-
-
-def _text(value: str) -> Text:
-    """Text as it stands: no markup and no control characters, whoever wrote it."""
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value))
 
 
 def _counted(count: int, what: str) -> str:

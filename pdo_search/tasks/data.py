@@ -14,11 +14,13 @@ import json
 import math
 import os
 import pickle
+import warnings
+import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -30,6 +32,9 @@ from pdo_search.store import Store
 from pdo_search.tasks.factory import is_factory, load_factory
 from pdo_search.tasks.splits import stratified_subset
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 __all__ = ["SOURCES", "Pictures", "load_pictures"]
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -38,6 +43,10 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".ti
 DEFAULT_FOLDER_SIZE = 64
 MAPPED_BYTES = 1 << 25
 """Decoded pictures of this size take seconds to decode: from here on the store keeps them."""
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+"""Pillow goes by content, not by name, and would pass a PostScript file on to Ghostscript."""
+MAX_IDX_BYTES = 1 << 30
+"""Of an idx file's content: the largest known one, EMNIST's, has half of it."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +161,16 @@ def _fashion_mnist(
             )
         _download("FashionMNIST", config, path, "install Debian's dataset-fashion-mnist, or")
         folder = CACHE / "FashionMNIST" / "raw"
-    images, labels, test_images, test_labels = (_read_idx(folder, name) for name in FASHION_FILES)
+    images, labels, test_images, test_labels = (
+        _read_idx(folder, name, dimensions)
+        for name, dimensions in zip(FASHION_FILES, (3, 1, 3, 1), strict=True)
+    )
+    for inputs, marks in ((images, labels), (test_images, test_labels)):
+        if len(inputs) != len(marks) or not len(marks) or marks.max() >= len(FASHION_CLASSES):
+            raise InputError(
+                "its pictures and labels do not belong together", file=folder,
+                remedy="fetch the files again",
+            )  # fmt: skip
     return Pictures(
         images[:, None], labels.astype(np.int64), FASHION_CLASSES,
         test_images[:, None], test_labels.astype(np.int64),
@@ -163,17 +181,25 @@ def _idx_file(folder: Path, name: str) -> Path | None:
     return next((p for p in (folder / f"{name}.gz", folder / name) if p.is_file()), None)
 
 
-def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
-    """An idx file: magic, big-endian sizes, bytes (yann.lecun.com/exdb/mnist)."""
+def _read_idx(folder: Path, name: str, dimensions: int) -> NDArray[np.uint8]:
+    """An idx file: magic, big-endian sizes, bytes (yann.lecun.com/exdb/mnist).
+
+    No more is unpacked than the sizes say, and no sizes beyond reason are believed.
+    """
     file = _idx_file(folder, name)
     if file is None:
         raise InputError("the file is missing", file=folder / name, remedy="complete the folder")
     try:
-        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-        dimensions = raw[3]
-        shape = np.frombuffer(raw, ">u4", dimensions, 4)
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-    except (OSError, EOFError, ValueError, IndexError) as error:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            head = stream.read(4 + 4 * dimensions)
+            if head[:4] != bytes((0, 0, 8, dimensions)):
+                raise ValueError(f"it does not begin as one of {dimensions} dimensions does")
+            shape = [int(size) for size in np.frombuffer(head, ">u4", dimensions, 4)]
+            if math.prod(shape) > MAX_IDX_BYTES:
+                raise ValueError(f"it claims {math.prod(shape):,} bytes, over {MAX_IDX_BYTES:,}")
+            content = stream.read(math.prod(shape) + 1)
+        return np.frombuffer(content, np.uint8).reshape(shape)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(
             f"is not a whole idx file: {error}", file=file, remedy="fetch the file again"
         ) from None
@@ -205,11 +231,16 @@ def _cifar(config: DataConfig, path: str, base_dir: Path | None, store: Store | 
         folder = CACHE / name
     parts = [_read_cifar(folder / file, key) for file in train]
     test_inputs, test_labels = _read_cifar(folder / test, key)
-    names = _safe_pickle(folder / meta)[names_key]
+    names = _safe_pickle(folder / meta).get(names_key)
+    if not isinstance(names, list) or not all(isinstance(n, bytes) for n in names):
+        raise InputError("holds no class names", file=folder / meta, remedy="fetch the file again")
+    labels = np.concatenate([p[1] for p in parts])
+    if max(labels.max(), test_labels.max()) >= len(names):
+        raise InputError("labels beyond its classes", file=folder, remedy="fetch the files again")
     return Pictures(
         np.concatenate([p[0] for p in parts]),
-        np.concatenate([p[1] for p in parts]),
-        tuple(n.decode() for n in names),
+        labels,
+        tuple(n.decode(errors="replace") for n in names),
         test_inputs,
         test_labels,
     )
@@ -217,12 +248,17 @@ def _cifar(config: DataConfig, path: str, base_dir: Path | None, store: Store | 
 
 def _read_cifar(file: Path, key: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     batch = _safe_pickle(file)
-    try:
-        return np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32), np.asarray(
-            batch[key], np.int64
-        )
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"is not a CIFAR batch: {error}", file=file) from None
+    inputs, labels = batch.get(b"data"), batch.get(key)
+    # Lists in lists that repeat each other could make billions of numbers out of a small file.
+    if not isinstance(inputs, np.ndarray) or inputs.dtype != np.uint8:
+        raise InputError("is not a CIFAR batch: no pictures", file=file)
+    if inputs.ndim != 2 or inputs.shape[1] != 3072:
+        raise InputError("is not a CIFAR batch: no pictures of 3072 bytes", file=file)
+    if not isinstance(labels, list) or not all(type(k) is int and 0 <= k < 1000 for k in labels):
+        raise InputError(f"is not a CIFAR batch: no list of {key.decode()}", file=file)
+    if not len(labels) == len(inputs) > 0:
+        raise InputError("is not a CIFAR batch: pictures and labels differ in number", file=file)
+    return inputs.reshape(-1, 3, 32, 32), np.asarray(labels, np.int64)
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -336,7 +372,11 @@ def _decoded(
 
     def build(directory: Path) -> None:
         for part, files in parts.items():
-            array = open_memmap(directory / f"{part}.npy", "w+", np.uint8, shapes[part])
+            file = directory / f"{part}.npy"
+            array = open_memmap(file, "w+", np.uint8, shapes[part])
+            with file.open("r+b") as stream:
+                # A full disk is an error here, and the death of the process in a mapping.
+                os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
             _decode(files, array)
             array.flush()
 
@@ -368,9 +408,10 @@ def _decode(files: PictureFiles, into: NDArray[np.uint8]) -> None:
     def decode(row: int) -> None:
         file = files[row][0]
         try:
-            with Image.open(file) as image:
-                small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            small = _read_picture(file).resize((size, size), Image.Resampling.BILINEAR)
+        except MemoryError:
+            raise
+        except Exception as error:  # Whatever Pillow makes of arbitrary bytes.
             raise InputError(
                 f"is not a picture that can be read: {error}",
                 file=file,
@@ -378,13 +419,30 @@ def _decode(files: PictureFiles, into: NDArray[np.uint8]) -> None:
             ) from None
         into[row] = np.asarray(small, np.uint8).transpose(2, 0, 1)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # Warnings are the process's, not a thread's.
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             for _ in pool.map(decode, range(len(files))):
                 pass
         except InputError:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _read_picture(file: Path) -> Image.Image:
+    """An RGB picture.
+
+    Raises:
+        Exception: of many kinds, whatever arbitrary bytes make of Pillow. A picture of more pixels
+            than ``Image.MAX_IMAGE_PIXELS`` (89 million) warns before it is unpacked.
+    """
+    from PIL import Image
+
+    if not file.is_file():
+        raise ValueError("it is no regular file")
+    with Image.open(file, formats=IMAGE_FORMATS) as image:
+        return image.convert("RGB")
 
 
 def _from_factory(config: DataConfig, path: str, base_dir: Path | None) -> Pictures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import inspect
 import logging
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 from pdo_search.errors import InputError
 
-__all__ = ["is_factory", "load_factory", "source_digest"]
+__all__ = ["is_factory", "load_factory", "load_local_factory", "source_digest"]
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,41 @@ def load_factory(name: str, path: str, base_dir: Path | None) -> Callable[..., A
             remedy="write module:function",
         )
     return function  # type: ignore[no-any-return]
+
+
+def load_local_factory(name: str, path: str, folder: Path | None) -> Callable[..., Any]:
+    """Import a function that a file names which somebody else may have made.
+
+    ``os:system`` is a ``module:function`` too: so only a module that lies in the folder which the
+    caller gave is imported, and only a function that was defined there is returned.
+
+    Args:
+        name: ``package.module:function``.
+        path: where the name stands in the file, for messages.
+        folder: whose modules may be run; None for no folder's.
+
+    Raises:
+        InputError: the module does not lie there, or see ``load_factory``.
+    """
+    refused = InputError(
+        "was made by a function, and code that a file names runs only from a folder that you give",
+        path=path,
+        value=name,
+        remedy="if you trust it: load_model(…, base_dir=FOLDER), the folder that holds the module",
+    )
+    if folder is None:
+        raise refused
+    top = name.partition(":")[0].partition(".")[0]
+    importlib.invalidate_caches()
+    there = importlib.machinery.PathFinder.find_spec(top, [str(folder)])
+    if there is None or there.origin is None or top in sys.stdlib_module_names:
+        raise refused
+    function = load_factory(name, path, folder)
+    file = getattr(sys.modules[top], "__file__", None)
+    own = str(getattr(function, "__module__", "")).partition(".")[0] == top
+    if not own or file is None or Path(file).resolve() != Path(there.origin).resolve():
+        raise refused
+    return function
 
 
 def source_digest(function: Callable[..., Any]) -> str:

@@ -7,16 +7,20 @@ no pickled module is ever loaded.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import FiniteFloat, TypeAdapter
 from torch import Tensor, nn
 
 from pdo_search.config.schema import ModelConfig
 from pdo_search.errors import InputError
+from pdo_search.safefile import read_regular
 from pdo_search.tasks.base import Task
+from pdo_search.tasks.factory import is_factory, load_local_factory
 from pdo_search.tasks.models import build_model
 
 __all__ = [
@@ -31,11 +35,19 @@ __all__ = [
 FORMAT = 1
 SPEC_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
+MAX_SPEC_BYTES = 16 << 20
+MAX_INPUT = 1 << 24
+"""Values of one example: four thousand by four thousand pixels."""
+MAX_OUTPUTS = 1 << 20
+MAX_PARAMS = 1 << 33
+"""Of a stored model before its layers are fitted to the weights; more is a claim, not a model."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
     """How to build a model again, and how its inputs are normalised.
+
+    A stored one is checked field by field, since anybody may have written it.
 
     Attributes:
         arch: the model's configuration, without weights.
@@ -51,9 +63,17 @@ class ModelSpec:
     input_shape: tuple[int, int, int]
     num_outputs: int
     class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[FiniteFloat, ...]
+    std: tuple[FiniteFloat, ...]
     dropped_blocks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if min(self.input_shape) < 1 or math.prod(self.input_shape) > MAX_INPUT:
+            raise ValueError(f"input_shape is {self.input_shape}")
+        if not 1 <= self.num_outputs <= MAX_OUTPUTS:
+            raise ValueError(f"num_outputs is {self.num_outputs}")
+        if not len(self.mean) == len(self.std) == self.input_shape[0]:
+            raise ValueError("mean and std have not one number per channel")
 
     @classmethod
     def of(cls, task: Task, arch: ModelConfig, dropped_blocks: tuple[str, ...] = ()) -> ModelSpec:
@@ -69,6 +89,9 @@ class ModelSpec:
             std=std,
             dropped_blocks=dropped_blocks,
         )
+
+
+_SPEC = TypeAdapter(ModelSpec)
 
 
 class InferenceModel(nn.Module):
@@ -111,43 +134,98 @@ def load_model_file(directory: Path, base_dir: Path | None = None) -> tuple[nn.M
     Raises:
         InputError: the directory holds no model, or a damaged one.
     """
+    spec, state = _read(directory)
+    return _rebuilt(directory, spec, state, base_dir), spec
+
+
+def load_inference(directory: Path, base_dir: Path | None = None) -> InferenceModel:
+    """A stored model, whoever stored it, that takes raw pictures, in evaluation mode.
+
+    Args:
+        directory: of the model.
+        base_dir: folder whose code may be run, where a function made the model; None for none.
+
+    Raises:
+        InputError: the directory holds no model, a damaged one, or one that a function makes which
+            does not lie in ``base_dir``.
+    """
+    spec, state = _read(directory)
+    try:
+        if is_factory(spec.arch.arch):
+            load_local_factory(spec.arch.arch, "arch", base_dir)
+        else:
+            _refuse_giants(spec)
+    except InputError as error:
+        raise error.at(file=directory / SPEC_FILE) from None
+    return InferenceModel(_rebuilt(directory, spec, state, base_dir), spec).eval()
+
+
+_UNREADABLE = "name a directory that a sweep's `model` or `composite` column names"
+
+
+def _read(directory: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
+    """A stored model's spec and tensors.
+
+    Raises:
+        InputError: there is none, or a damaged one.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        content: dict[str, Any] = json.loads((directory / SPEC_FILE).read_text(encoding="utf-8"))
-        state = load_file(directory / WEIGHTS_FILE)
-        if content.pop("format") != FORMAT:
-            raise ValueError("written by another version")
-        fields: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in content.items()
-        }
-        fields["arch"] = ModelConfig.model_validate(content["arch"])
-        spec = ModelSpec(**fields)
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        content: Any = json.loads(read_regular(directory / SPEC_FILE, MAX_SPEC_BYTES))
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise ValueError("written by another version, or by something else")
+        spec = _SPEC.validate_python(content)
+        if not (directory / WEIGHTS_FILE).is_file():
+            raise ValueError(f"{WEIGHTS_FILE} is missing or no file")
+        return spec, load_file(directory / WEIGHTS_FILE)
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise InputError(
-            f"holds no model that can be read: {error}",
-            file=directory,
-            remedy="name a directory that a sweep's `model` or `composite` column names",
+            f"holds no model that can be read: {error}", file=directory, remedy=_UNREADABLE
         ) from None
-    model = build_model(
-        spec.arch, spec.input_shape, spec.num_outputs, seed=0, base_dir=base_dir, path="model"
-    )
-    for name in spec.dropped_blocks:
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, nn.Identity())
-    fit_shapes(model, state)
-    model.load_state_dict(state)
-    return model, spec
 
 
-def load_inference(directory: Path, base_dir: Path | None = None) -> InferenceModel:
-    """A stored model that takes raw pictures, in evaluation mode.
+def _refuse_giants(spec: ModelSpec) -> None:
+    """Build a model without memory for its numbers, to see how many it would have."""
+    with torch.device("meta"):
+        model = build_model(spec.arch, spec.input_shape, spec.num_outputs, seed=0, path="arch")
+    params = sum(p.numel() for p in model.parameters())
+    if params > MAX_PARAMS:
+        raise InputError(
+            f"claims {params:,} parameters, more than {MAX_PARAMS:,}", path="arch",
+            value=spec.arch.model_dump(exclude_defaults=True), remedy=_UNREADABLE,
+        )  # fmt: skip
+
+
+def _rebuilt(
+    directory: Path, spec: ModelSpec, state: dict[str, Tensor], base_dir: Path | None
+) -> nn.Module:
+    """The model of a spec with the tensors' shapes and values.
 
     Raises:
-        InputError: the directory holds no model, or a damaged one.
+        InputError: it cannot be built, or the tensors are not its.
     """
-    return InferenceModel(*load_model_file(directory, base_dir)).eval()
+    try:
+        model = build_model(
+            spec.arch, spec.input_shape, spec.num_outputs, seed=0, base_dir=base_dir, path="arch"
+        )
+        for name in spec.dropped_blocks:
+            if not name or name not in dict(model.named_modules()):
+                raise ValueError(f"it has no block {name!r}")
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, nn.Identity())
+        fit_shapes(model, state)
+        model.load_state_dict(state)
+    except InputError as error:
+        raise error.at(file=directory / SPEC_FILE) from None
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise InputError(
+            f"holds weights that are not of its model: {str(error).splitlines()[0]}",
+            file=directory,
+            remedy=_UNREADABLE,
+        ) from None
+    return model
 
 
 def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:

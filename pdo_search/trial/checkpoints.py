@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 from pdo_search.config.schema import is_uri
+from pdo_search.errors import StoreError
+from pdo_search.safefile import odd_entry
 
 __all__ = ["CheckpointFile", "publish"]
 
@@ -85,7 +87,12 @@ def publish(source: Path, destination: str) -> None:
     """Copy a finished directory to its place, a path or URI, replacing an earlier one.
 
     On a disk it appears whole or not at all, also where ``source`` lies on another one.
+
+    Raises:
+        StoreError: the directory holds a link, whose target must not be copied.
     """
+    if odd := odd_entry(source):
+        raise StoreError(f"{odd} is neither a file nor a folder: {source} is not copied")
     if is_uri(destination):
         from pyarrow import fs
 

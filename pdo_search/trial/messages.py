@@ -10,9 +10,13 @@ from typing import Any
 from pdo_search.config.resolve import resolve
 from pdo_search.config.schema import Experiment, TrialConfig, is_uri
 from pdo_search.errors import Infeasible
+from pdo_search.safetext import presentable
 from pdo_search.trial.protocol import Places, Report
 
 __all__ = ["Assignment", "failure_message", "report_message", "set_threads"]
+
+LONGEST_CAUSE = 2000
+"""Characters; what is longer is in the traceback's file."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,12 @@ def report_message(report: Report) -> dict[str, Any]:
 
 
 def failure_message(error: Exception) -> dict[str, Any]:
-    """The last message of a trial that did not train to its end."""
+    """The last message of a trial that did not train to its end, without secrets."""
     return {
         "ended": True,
         "status": "infeasible" if isinstance(error, Infeasible) else "failed",
-        "cause": f"{type(error).__name__}: {error}",
-        "traceback": "".join(traceback.format_exception(error)),
+        "cause": presentable(f"{type(error).__name__}: {error}")[:LONGEST_CAUSE],
+        "traceback": presentable("".join(traceback.format_exception(error))),
     }
 
 
