@@ -185,8 +185,21 @@ def _tune(
     at_once: int,
     scratch: str,
     console: Console,
+    *,
+    trainable: Any = None,
 ) -> bool:
-    """Run the trials; whether the user cut it off."""
+    """Run the trials; whether the user cut it off.
+
+    Args:
+        info: what the sweep is asked to do.
+        loaded: its experiment.
+        sweep: its directory.
+        writer: of its tables.
+        at_once: how many trials run at once.
+        scratch: a local directory for Tune.
+        console: where to print.
+        trainable: what Tune runs as a trial; by default the worker function.
+    """
     from ray import tune
 
     from pdo_search.search.recorder import Recorder
@@ -241,7 +254,7 @@ def _tune(
     )
     assignment = Assignment(experiment.model_dump_json(), sweep, info.store, info.base_dir)
     tuner = tune.Tuner(
-        _trainable(experiment.resources, assignment, scratch),
+        trainable or _trainable(experiment.resources, assignment, scratch),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
