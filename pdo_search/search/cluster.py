@@ -64,9 +64,16 @@ def fitting(resources: ResourcesConfig, nodes: Sequence[Capacity]) -> int:
     per_node = []
     for node in nodes:
         by_cpu = math.floor(node.cpus / resources.cpus + 1e-9)
-        by_gpu = math.floor(node.gpus / resources.gpus + 1e-9) if resources.gpus else by_cpu
+        by_gpu = _by_gpu(node.gpus, resources.gpus) if resources.gpus else by_cpu
         per_node.append(max(0, min(by_cpu, by_gpu)))
     return sum(per_node) // resources.workers
+
+
+def _by_gpu(there: float, asked: float) -> int:
+    """How many shares fit; Ray puts together no share from parts of several GPUs."""
+    if asked >= 1:
+        return math.floor(there / asked + 1e-9)
+    return math.floor(there + 1e-9) * math.floor(1 / asked + 1e-9)
 
 
 def slots(resources: ResourcesConfig, nodes: Sequence[Capacity]) -> int:
