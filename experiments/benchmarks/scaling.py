@@ -257,7 +257,9 @@ def occupy(nodes: int, folder: str, reports: Reports) -> Occupied:
 
 
 def read(directory: str) -> dict[str, float]:
-    """Seconds to read a sweep and to show it, in this process, imports included in the first."""
+    """Seconds to read a sweep and to show it, in this process, without imports."""
+    import pandas  # noqa: F401
+    from pyarrow import parquet  # noqa: F401
     from rich.console import Console
 
     seconds = {}

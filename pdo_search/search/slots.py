@@ -44,3 +44,7 @@ class SlotLimiter(ConcurrencyLimiter):
             self._counted_at = time.monotonic()
         suggestion: dict[str, Any] | None = super().suggest(trial_id)
         return suggestion
+
+    def get_state(self) -> dict[str, Any]:
+        """Nothing: Tune pickles it for a restore that this product does not use."""
+        return {}

@@ -216,7 +216,7 @@ def _tune(
     from ray import tune
     from ray.tune.search import Searcher
 
-    from pdo_search.search.recorder import Recorder
+    from pdo_search.search.recorder import Forgetful, Recorder
     from pdo_search.search.scheduler import AshaScheduler
     from pdo_search.search.searcher import OptunaSearcher
     from pdo_search.search.slots import SlotLimiter
@@ -286,7 +286,7 @@ def _tune(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=scratch,
-            callbacks=[recorder],
+            callbacks=[recorder, Forgetful()],
             failure_config=tune.FailureConfig(max_failures=settings.retries),
             verbose=0,
         ),
