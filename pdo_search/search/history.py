@@ -53,7 +53,7 @@ class BoundedHistory(InMemoryStorage):
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """As Optuna's; notes the trial."""
-        trial_id = super().create_new_trial(study_id, template_trial)
+        trial_id: int = super().create_new_trial(study_id, template_trial)
         self._note(trial_id)
         return trial_id
 
@@ -61,7 +61,7 @@ class BoundedHistory(InMemoryStorage):
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
         """As Optuna's; notes the trial's end."""
-        done = super().set_trial_state_values(trial_id, state, values)
+        done: bool = super().set_trial_state_values(trial_id, state, values)
         self._note(trial_id)
         return done
 
@@ -73,7 +73,8 @@ class BoundedHistory(InMemoryStorage):
     ) -> list[FrozenTrial]:
         """All trials of short histories, the chosen ones of long ones."""
         if states == (TrialState.WAITING,) or len(self._ended) <= self._limits[0]:
-            return super().get_all_trials(study_id, deepcopy, states)
+            everything: list[FrozenTrial] = super().get_all_trials(study_id, deepcopy, states)
+            return everything
         unfinished = [self.get_trial(trial_id) for trial_id in sorted(self._unfinished)]
         found = [
             trial
