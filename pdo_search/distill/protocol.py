@@ -7,10 +7,11 @@ of several Ray Train workers. The adapters are in ``trial``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 __all__ = ["LocalWorker", "Report", "Worker"]
 
@@ -58,6 +59,12 @@ class Worker(Protocol):
         """Mean over ranks of a tensor (any shape, floating)."""
 
 
+def _cpu() -> torch.device:
+    import torch
+
+    return torch.device("cpu")
+
+
 @dataclass
 class LocalWorker:
     """A worker that is alone: for notebooks and tests. Keeps every report.
@@ -68,7 +75,7 @@ class LocalWorker:
         stop_after: ask to stop once this many reports were made; None never asks.
     """
 
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = field(default_factory=_cpu)
     reports: list[Report] = field(default_factory=list)
     stop_after: int | None = None
     rank: int = 0

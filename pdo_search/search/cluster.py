@@ -15,7 +15,17 @@ from pdo_search.config.schema import ResourcesConfig
 from pdo_search.errors import InputError, PdoError
 from pdo_search.log import LOG_FORMAT
 
-__all__ = ["Capacity", "check_local", "concurrency", "connect", "disconnect", "import_ray", "slots"]
+__all__ = [
+    "Capacity",
+    "alive_nodes",
+    "check_local",
+    "concurrency",
+    "connect",
+    "disconnect",
+    "fitting",
+    "import_ray",
+    "slots",
+]
 
 log = logging.getLogger(__name__)
 
@@ -49,18 +59,30 @@ def check_local(resources: ResourcesConfig, file: Path) -> None:
         raise error.at(file=file) from None
 
 
+def fitting(resources: ResourcesConfig, nodes: Sequence[Capacity]) -> int:
+    """How many trials fit at once; may be none."""
+    per_node = []
+    for node in nodes:
+        by_cpu = math.floor(node.cpus / resources.cpus + 1e-9)
+        by_gpu = _by_gpu(node.gpus, resources.gpus) if resources.gpus else by_cpu
+        per_node.append(max(0, min(by_cpu, by_gpu)))
+    return sum(per_node) // resources.workers
+
+
+def _by_gpu(there: float, asked: float) -> int:
+    """How many shares fit; Ray puts together no share from parts of several GPUs."""
+    if asked >= 1:
+        return math.floor(there / asked + 1e-9)
+    return math.floor(there + 1e-9) * math.floor(1 / asked + 1e-9)
+
+
 def slots(resources: ResourcesConfig, nodes: Sequence[Capacity]) -> int:
-    """How many trials fit at once.
+    """How many trials fit at once, one at least.
 
     Raises:
         InputError: not even one does.
     """
-    per_node = []
-    for node in nodes:
-        by_cpu = math.floor(node.cpus / resources.cpus + 1e-9)
-        by_gpu = math.floor(node.gpus / resources.gpus + 1e-9) if resources.gpus else by_cpu
-        per_node.append(max(0, min(by_cpu, by_gpu)))
-    trials = sum(per_node) // resources.workers
+    trials = fitting(resources, nodes)
     if trials < 1:
         total = Capacity(sum(n.cpus for n in nodes), sum(n.gpus for n in nodes))
         largest = max(nodes, key=lambda n: (n.cpus, n.gpus), default=Capacity(0, 0))
@@ -92,8 +114,8 @@ def concurrency(resources: ResourcesConfig, nodes: Sequence[Capacity], *, may_gr
     given = resources.max_concurrent
     if may_grow and given != "auto":
         return given
-    fitting = slots(resources, nodes)
-    return fitting if given == "auto" else min(fitting, given)
+    there = slots(resources, nodes)
+    return there if given == "auto" else min(there, given)
 
 
 def import_ray(address: str) -> None:
@@ -134,6 +156,13 @@ def connect(address: str, *, dashboard: bool) -> list[Capacity]:
             ray.init(address="auto", **settings)
         except Exception as error:
             raise PdoError(explained(error)) from error
+    return alive_nodes()
+
+
+def alive_nodes() -> list[Capacity]:
+    """Capacity of every node that is there now, of the Ray that this process is connected to."""
+    import ray
+
     return [_capacity(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 

@@ -19,7 +19,9 @@ from pdo_search.safetext import presentable
 from pdo_search.search.progress import Progress
 from pdo_search.search.scheduler import AshaScheduler
 
-__all__ = ["Recorder"]
+__all__ = ["Forgetful", "Recorder"]
+
+READ_BY_TUNE = ("done", "node_ip", "pid", "should_checkpoint", "training_iteration", "trial_id")
 
 
 class Recorder(Callback):
@@ -184,3 +186,19 @@ def _relative(row: dict[str, Any], trial_id: str) -> dict[str, Any]:
     }
     known = {column.name for column in TABLES["trials"].columns}
     return {name: value for name, value in {**row, **places}.items() if name in known}
+
+
+class Forgetful(Callback):
+    """The last of the callbacks: leaves of a result what Tune itself reads.
+
+    ``Trial.update_last_result`` (Ray 2.60) keeps every trial's last result to the end of the sweep,
+    and five averages of every number in it: 0.1 MB a trial, written out as JSON when all have
+    ended. ``TuneController._process_trial_result`` lets callbacks change a result in place.
+    """
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Everybody else has heard it by now."""
+        for name in set(result).difference(READ_BY_TUNE):
+            del result[name]

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
 from pdo_search.config.schema import SchedulerConfig
 from pdo_search.distill.seeds import seed_for
+from pdo_search.search.waiting import WaitingLine
 
 __all__ = ["AshaScheduler", "Observation", "Rungs"]
 
@@ -93,7 +94,7 @@ class Rungs:
         return ahead < max(1, len(rung) // self.config.reduction)
 
 
-class AshaScheduler(FIFOScheduler):
+class AshaScheduler(WaitingLine):
     """``Rungs`` behind Tune's interface; with ``kind: none`` every trial goes on.
 
     Attributes:

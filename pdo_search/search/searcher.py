@@ -27,6 +27,7 @@ from pdo_search.config.schema import SearchConfig
 from pdo_search.config.space import Space
 from pdo_search.distill.seeds import seed_for
 from pdo_search.results.schema import TrialStatus, trial_id
+from pdo_search.search.history import BoundedHistory
 from pdo_search.search.optuna_space import all_points, distributions
 
 __all__ = ["OptunaSearcher", "PastTrial", "Requeued"]
@@ -93,7 +94,7 @@ class OptunaSearcher(Searcher):
         self._config = config
         self._distributions = distributions(space)
         direction = "maximize" if config.mode == "max" else "minimize"
-        self.study = optuna.create_study(direction=direction)
+        self.study = optuna.create_study(direction=direction, storage=BoundedHistory(direction))
         self._seen: set[str] = set()
         self._running: dict[str, Trial] = {}
         self._values: dict[str, float | None] = {}

@@ -33,7 +33,15 @@ from pdo_search.results.files import Folder
 from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo, read_sweep_file, write_sweep_file
 from pdo_search.results.writer import TableWriter
-from pdo_search.search.cluster import concurrency, connect, disconnect, import_ray, slots
+from pdo_search.search.cluster import (
+    alive_nodes,
+    concurrency,
+    connect,
+    disconnect,
+    fitting,
+    import_ray,
+    slots,
+)
 from pdo_search.search.lock import only_driver
 from pdo_search.search.prepare import prepare_sweep
 from pdo_search.search.progress import Progress
@@ -176,7 +184,10 @@ def run_sweep(info: SweepInfo, sweep: str, *, address: str, console: Console) ->
                     local_slots=idle,
                     at_once=at_once,
                 )
-                interrupted = _tune(info, loaded, sweep, writer, at_once, scratch, console)
+                interrupted = _tune(
+                    info, loaded, sweep, writer, at_once, scratch, console,
+                    nodes_may_join=not local and experiment.resources.max_concurrent == "auto",
+                )  # fmt: skip
         except KeyboardInterrupt:
             interrupted = True
         finally:
@@ -193,13 +204,30 @@ def _tune(
     at_once: int,
     scratch: str,
     console: Console,
+    *,
+    nodes_may_join: bool = False,
+    trainable: Any = None,
 ) -> bool:
-    """Run the trials; whether the user cut it off."""
-    from ray import tune
+    """Run the trials; whether the user cut it off.
 
-    from pdo_search.search.recorder import Recorder
+    Args:
+        info: what the sweep is asked to do.
+        loaded: its experiment.
+        sweep: its directory.
+        writer: of its tables.
+        at_once: how many trials run at once.
+        scratch: a local directory for Tune.
+        console: where to print.
+        nodes_may_join: whether ``at_once`` only holds until other nodes come, or some go.
+        trainable: what Tune runs as a trial; by default the worker function.
+    """
+    from ray import tune
+    from ray.tune.search import Searcher
+
+    from pdo_search.search.recorder import Forgetful, Recorder
     from pdo_search.search.scheduler import AshaScheduler
     from pdo_search.search.searcher import OptunaSearcher
+    from pdo_search.search.slots import SlotLimiter
     from pdo_search.trial.messages import Assignment
 
     experiment = loaded.experiment
@@ -247,22 +275,26 @@ def _tune(
         seed=settings.seed,
         end_index=plan.end_index,
     )
+    resources = experiment.resources
+    search_alg: Searcher = searcher
+    if nodes_may_join:
+        search_alg = SlotLimiter(searcher, lambda: fitting(resources, alive_nodes()))
     assignment = Assignment(experiment.model_dump_json(), sweep, info.store, info.base_dir)
     tuner = tune.Tuner(
-        _trainable(experiment.resources, assignment, scratch),
+        trainable or _trainable(resources, assignment, scratch),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=search_alg,
             scheduler=scheduler,
             num_samples=total,
-            max_concurrent_trials=at_once,
-            reuse_actors=not experiment.resources.uses_train,
+            max_concurrent_trials=None if nodes_may_join else at_once,
+            reuse_actors=not resources.uses_train,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=scratch,
-            callbacks=[recorder],
+            callbacks=[recorder, Forgetful()],
             failure_config=tune.FailureConfig(max_failures=settings.retries),
             verbose=0,
         ),

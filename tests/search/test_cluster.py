@@ -9,10 +9,12 @@ import sys
 from typing import Any
 
 import pytest
+from ray.tune.search import Searcher
 
 from pdo_search.config.schema import ResourcesConfig
 from pdo_search.errors import InputError
 from pdo_search.search.cluster import Capacity, concurrency, explained, slots
+from pdo_search.search.slots import SlotLimiter
 
 NODES = [Capacity(0, 0), Capacity(8, 1), Capacity(4, 2)]
 
@@ -24,6 +26,8 @@ NODES = [Capacity(0, 0), Capacity(8, 1), Capacity(4, 2)]
         ({"cpus": 3}, 3),
         ({"cpus": 1, "gpus": 1}, 3),
         ({"cpus": 1, "gpus": 0.5}, 6),
+        ({"cpus": 1, "gpus": 0.4}, 6),
+        ({"cpus": 1, "gpus": 2}, 1),
         ({"cpus": 4, "gpus": 0.5}, 3),
         ({"cpus": 2, "workers": 2}, 3),
         ({"cpus": 0.1}, 120),
@@ -49,6 +53,37 @@ def test_a_machine_runs_what_fits_and_a_growing_cluster_what_it_is_told() -> Non
     assert concurrency(auto, NODES, may_grow=True) == 2
     with pytest.raises(InputError):
         concurrency(auto, NODES[:1], may_grow=True)
+
+
+def test_nodes_that_come_and_go_are_counted_while_the_sweep_runs() -> None:
+    room = [2]
+
+    class Endless(Searcher):
+        def suggest(self, trial_id: str) -> dict[str, Any]:
+            return {"number": trial_id}
+
+        def on_trial_complete(self, trial_id: str, *args: Any, **more: Any) -> None:
+            return
+
+    def fill(limiter: SlotLimiter) -> int:
+        """Suggest until it says no; how many were suggested."""
+        count = 0
+        while limiter.suggest(f"{len(limiter.live_trials)}-{room[0]}") is not None:
+            count += 1
+        return count
+
+    limiter = SlotLimiter(Endless(), lambda: room[0], every_s=0.0)
+    assert fill(limiter) == 2
+    room[0] = 5
+    assert fill(limiter) == 3
+    room[0] = 0
+    assert fill(limiter) == 0
+    for trial_id in list(limiter.live_trials):
+        limiter.on_trial_complete(trial_id)
+    assert fill(limiter) == 1
+    often = SlotLimiter(Endless(), lambda: room[0], every_s=3600.0)
+    room[0] = 9
+    assert fill(often) == 1
 
 
 @pytest.mark.parametrize(
