@@ -15,12 +15,12 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -38,9 +38,15 @@ from pdo_search.search.lock import only_driver
 from pdo_search.search.progress import Progress
 from pdo_search.search.resume import plan_resume
 
-__all__ = ["Outcome", "new_sweep", "reopened_sweep", "run_sweep"]
+if TYPE_CHECKING:
+    from pdo_search.trial.messages import Assignment
+
+__all__ = ["Outcome", "Trainable", "new_sweep", "reopened_sweep", "run_sweep"]
 
 log = logging.getLogger(__name__)
+
+Trainable = Callable[..., None]
+"""Runs a suggestion of the searcher, with ``assignment=``, in a trial's process; reports to Tune."""
 
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -138,7 +144,14 @@ def loaded_of(info: SweepInfo) -> Loaded:
     return parse_experiment(info.given, file=Path(info.file), base_dir=Path(info.base_dir))
 
 
-def run_sweep(info: SweepInfo, sweep: str, *, address: str, console: Console) -> Outcome:
+def run_sweep(
+    info: SweepInfo,
+    sweep: str,
+    *,
+    address: str,
+    console: Console,
+    trainable: Trainable | None = None,
+) -> Outcome:
     """Run what is left of a sweep: all of a new one.
 
     Args:
@@ -146,6 +159,8 @@ def run_sweep(info: SweepInfo, sweep: str, *, address: str, console: Console) ->
         sweep: the sweep's directory, path or URI.
         address: ``local`` or ``auto``.
         console: where to print.
+        trainable: stands in for the worker function in process, to measure or to replay a sweep; it
+            gets no teacher.
 
     Raises:
         InputError: the resources cannot be had, or the data cannot be used.
@@ -166,9 +181,12 @@ def run_sweep(info: SweepInfo, sweep: str, *, address: str, console: Console) ->
             with _terminable():
                 local = address == "local"
                 at_once = concurrency(experiment.resources, nodes, may_grow=not local)
-                idle = slots(experiment.resources, nodes) if local else 0
-                _prepare_teacher(info, loaded, console, idle)
-                interrupted = _tune(info, loaded, sweep, writer, at_once, scratch, console)
+                if trainable is None:
+                    idle = slots(experiment.resources, nodes) if local else 0
+                    _prepare_teacher(info, loaded, console, idle)
+                interrupted = _tune(
+                    info, loaded, sweep, writer, at_once, scratch, console, trainable
+                )
         except KeyboardInterrupt:
             interrupted = True
         finally:
@@ -185,6 +203,7 @@ def _tune(
     at_once: int,
     scratch: str,
     console: Console,
+    trainable: Trainable | None = None,
 ) -> bool:
     """Run the trials; whether the user cut it off."""
     from ray import tune
@@ -241,7 +260,7 @@ def _tune(
     )
     assignment = Assignment(experiment.model_dump_json(), sweep, info.store, info.base_dir)
     tuner = tune.Tuner(
-        _trainable(experiment.resources, assignment, scratch),
+        _trainable(experiment.resources, assignment, scratch, trainable),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
@@ -270,18 +289,20 @@ def _tune(
     return interrupted
 
 
-def _trainable(resources: ResourcesConfig, assignment: Any, scratch: str) -> Any:
-    """The worker function under the adapter that the resources ask for."""
+def _trainable(
+    resources: ResourcesConfig, assignment: Assignment, scratch: str, given: Trainable | None
+) -> Any:
+    """What is given, or the worker function under the adapter that the resources ask for."""
     from ray import tune
 
-    if resources.uses_train:
+    if given is None and resources.uses_train:
         from pdo_search.trial.ray_train import OUTER_CPUS, run_nested
 
         nested = partial(run_nested, assignment=assignment, scratch=scratch)
         return tune.with_resources(_named(nested), {"cpu": OUTER_CPUS})
     from pdo_search.trial.inprocess import run_in_process
 
-    alone = partial(run_in_process, assignment=assignment)
+    alone = partial(given or run_in_process, assignment=assignment)
     asked = {"cpu": resources.cpus, **({"gpu": resources.gpus} if resources.gpus else {})}
     return tune.with_resources(_named(alone), asked)
 
