@@ -46,7 +46,7 @@ __all__ = ["Outcome", "Trainable", "new_sweep", "reopened_sweep", "run_sweep"]
 log = logging.getLogger(__name__)
 
 Trainable = Callable[..., None]
-"""Runs a suggestion of the searcher, with ``assignment=``, in a trial's process; reports to Tune."""
+"""Runs the searcher's suggestion, with ``assignment=``, in a trial's process; reports to Tune."""
 
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
