@@ -1,21 +1,21 @@
 """Where the slots' time goes in a sweep: training of students, and all the rest by cause.
 
-    python experiments/benchmarks/utilisation.py                        # its own: two minutes on two cores
-    python experiments/benchmarks/utilisation.py results/fashion_mnist  # a sweep that ran in process
+    python experiments/benchmarks/utilisation.py                # its own: two minutes on two cores
+    python experiments/benchmarks/utilisation.py results/digits  # a sweep that ran in process
 
 A *slot* is a process that trials run in, one after the other; all are there from the first trial's
 start to the last trial's end. *Utilisation* is the share of the slots' time in which a student's
 forward, backward and update ran (`student_s` of the tables), as far as there were trials left: the
-*tail*, in which a slot has no trial because none is left, counts in the second figure only, and what
-comes before the first trial (Ray's start-up, the look for the teacher) in the third. The teacher's
-training counts nowhere. All are wall seconds: a student that waits for a core counts as training, so
-its images per second stand beside those of the same student alone on the machine.
+*tail*, in which a slot has no trial because none is left, counts in the second figure only, and
+what comes before the first trial (Ray's start-up, the look for the teacher) in the third. The
+teacher's training counts nowhere. All are wall seconds: a student that waits for a core counts as
+training, so its images per second stand beside those of the same student alone on the machine.
 
-The rest by cause: *set-up* is from a trial's start to its first step, imports and data of a process's
-first trial included, without the *bank* (the teacher's outputs and rungs, or waiting for another
-trial that makes them); *evaluation*, *data* and *waiting* (checkpoints and the search's answer) are
-the tables' columns; *closing* is what is left of a trial, mostly its models' saving and composite;
-*between* is from one trial's end to the next one's start in the same process.
+The rest by cause: *set-up* is from a trial's start to its first step, imports and data of a
+process's first trial included, without the *bank* (the teacher's outputs and rungs, or waiting for
+another trial that makes them); *evaluation*, *data* and *waiting* (checkpoints and the search's
+answer) are the tables' columns; *closing* is what is left of a trial, mostly its models' saving and
+composite; *between* is from one trial's end to the next one's start in the same process.
 """
 
 from __future__ import annotations
@@ -126,8 +126,13 @@ def run(folder: str, trials: int, epochs: int, limit: int) -> str:
         "trial.num_stages=1", "trial.teacher_order=descending", "trial.prune_ratio=0",
         "trial.composite=null", "scheduler.kind=none", f"output.root={folder}",
     )  # fmt: skip
-    for name, more in (("first", ("trial.epochs=2", "trial.num_views=1", "search.num_trials=1")), ("sweep", ())):
-        settings = [f"--set={change}" for change in (*changes, f"search.num_trials={trials}", *more)]
+    for name, more in (
+        ("first", ("trial.epochs=2", "trial.num_views=1", "search.num_trials=1")),
+        ("sweep", ()),
+    ):
+        settings = [
+            f"--set={change}" for change in (*changes, f"search.num_trials={trials}", *more)
+        ]
         subprocess.run(
             [sys.executable, "-m", "pdo_search.cli", "run", str(file), "--name", name, *settings],
             check=True,
