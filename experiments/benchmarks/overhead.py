@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,43 +64,34 @@ def notes(folder: str) -> list[Note]:
     return [Note(int(p), float(b), float(e)) for p, b, e in map(str.split, lines)]
 
 
-def empty(suggestion: dict[str, Any], assignment: Any) -> None:
+def empty_trial(sweep: str) -> Callable[[dict[str, Any]], None]:
     """In the worker function's place: one epoch's report, the last one."""
-    from ray import tune
 
-    from pdo_search.results.schema import VAL_METRICS
-    from pdo_search.trial.messages import report_message
-    from pdo_search.trial.protocol import Report
+    def trial(suggestion: dict[str, Any]) -> None:
+        from ray import tune
 
-    began = time.time()
-    values = dict.fromkeys(VAL_METRICS, 0.5)
-    flat = {
-        "epoch": 1, "stage": 1, "phase": "stage", "stage_end": True, "stages_done": 1,
-        "done": True, "decision": "completed", **values,
-    }  # fmt: skip
-    rows: dict[str, list[dict[str, Any]]] = {
-        "trials": [{"epochs_done": 1, "stages_done": 1, "pid": os.getpid(), **values}],
-        "epochs": [{"epoch": 1, "stage": 1, "phase": "stage", **values}],
-        "stages": [{"stage": 1, "phase": "stage", **values}],
-    }
-    tune.report(report_message(Report(flat, rows)))
-    note(assignment.sweep, began)
+        from pdo_search.results.schema import VAL_METRICS
+        from pdo_search.trial.messages import report_message
+        from pdo_search.trial.protocol import Report
 
+        began = time.time()
+        values = dict.fromkeys(VAL_METRICS, 0.5)
+        flat = {
+            "epoch": 1, "stage": 1, "phase": "stage", "stage_end": True, "stages_done": 1,
+            "done": True, "decision": "completed", **values,
+        }  # fmt: skip
+        rows: dict[str, list[dict[str, Any]]] = {
+            "trials": [{"epochs_done": 1, "stages_done": 1, "pid": os.getpid(), **values}],
+            "epochs": [{"epoch": 1, "stage": 1, "phase": "stage", **values}],
+            "stages": [{"stage": 1, "phase": "stage", **values}],
+        }
+        tune.report(report_message(Report(flat, rows)))
+        note(sweep, began)
 
-def run_ours(folder: str, trials: int) -> list[Note]:
-    from rich.console import Console
-
-    from pdo_search.config import load_experiment
-    from pdo_search.search.sweep import new_sweep, run_sweep
-
-    file = Path(__file__).parents[1] / "digits.yaml"
-    loaded = load_experiment(str(file), [*TINY, f"output.root={folder}"])
-    info, sweep = new_sweep(loaded, num_trials=trials)
-    run_sweep(info, sweep, address="local", console=Console(), trainable=empty)
-    return notes(sweep)
+    return trial
 
 
-def run_digits(folder: str, trials: int) -> list[Note]:
+def run_ours(folder: str, trials: int, *, empty: bool) -> list[Note]:
     from rich.console import Console
 
     import pdo_search
@@ -109,7 +101,10 @@ def run_digits(folder: str, trials: int) -> list[Note]:
     file = Path(__file__).parents[1] / "digits.yaml"
     loaded = load_experiment(str(file), [*TINY, f"output.root={folder}"])
     info, sweep = new_sweep(loaded, num_trials=trials)
-    run_sweep(info, sweep, address="local", console=Console())
+    trainable = empty_trial(sweep) if empty else None
+    run_sweep(info, sweep, address="local", console=Console(), trainable=trainable)
+    if empty:
+        return notes(sweep)
     rows = pdo_search.open_sweep(sweep).trials.to_dict("records")
     return [
         Note(row["pid"], row["started_at"].timestamp(), row["ended_at"].timestamp()) for row in rows
@@ -183,10 +178,8 @@ def run_optuna(folder: str, trials: int) -> list[Note]:
 def side(name: str, folder: str, trials: int) -> None:
     """Run a side in this process and leave what it noted."""
     called = time.time()
-    if name == "ours":
-        found = run_ours(folder, trials)
-    elif name == "digits":
-        found = run_digits(folder, trials)
+    if name in ("ours", "digits"):
+        found = run_ours(folder, trials, empty=name == "ours")
     elif name == "optuna":
         found = run_optuna(folder, trials)
     elif name == "tune":

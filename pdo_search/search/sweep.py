@@ -15,12 +15,12 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -38,15 +38,9 @@ from pdo_search.search.lock import only_driver
 from pdo_search.search.progress import Progress
 from pdo_search.search.resume import plan_resume
 
-if TYPE_CHECKING:
-    from pdo_search.trial.messages import Assignment
-
-__all__ = ["Outcome", "Trainable", "new_sweep", "reopened_sweep", "run_sweep"]
+__all__ = ["Outcome", "new_sweep", "reopened_sweep", "run_sweep"]
 
 log = logging.getLogger(__name__)
-
-Trainable = Callable[..., None]
-"""Runs the searcher's suggestion, with ``assignment=``, in a trial's process; reports to Tune."""
 
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -145,12 +139,7 @@ def loaded_of(info: SweepInfo) -> Loaded:
 
 
 def run_sweep(
-    info: SweepInfo,
-    sweep: str,
-    *,
-    address: str,
-    console: Console,
-    trainable: Trainable | None = None,
+    info: SweepInfo, sweep: str, *, address: str, console: Console, trainable: Any = None
 ) -> Outcome:
     """Run what is left of a sweep: all of a new one.
 
@@ -159,8 +148,8 @@ def run_sweep(
         sweep: the sweep's directory, path or URI.
         address: ``local`` or ``auto``.
         console: where to print.
-        trainable: stands in for the worker function in process, to measure or to replay a sweep; it
-            gets no teacher.
+        trainable: what Tune runs as a trial, without a teacher being built; by default the worker
+            function.
 
     Raises:
         InputError: the resources cannot be had, or the data cannot be used.
@@ -185,7 +174,7 @@ def run_sweep(
                     idle = slots(experiment.resources, nodes) if local else 0
                     _prepare_teacher(info, loaded, console, idle)
                 interrupted = _tune(
-                    info, loaded, sweep, writer, at_once, scratch, console, trainable
+                    info, loaded, sweep, writer, at_once, scratch, console, trainable=trainable
                 )
         except KeyboardInterrupt:
             interrupted = True
@@ -203,7 +192,8 @@ def _tune(
     at_once: int,
     scratch: str,
     console: Console,
-    trainable: Trainable | None = None,
+    *,
+    trainable: Any = None,
 ) -> bool:
     """Run the trials; whether the user cut it off."""
     from ray import tune
@@ -260,7 +250,7 @@ def _tune(
     )
     assignment = Assignment(experiment.model_dump_json(), sweep, info.store, info.base_dir)
     tuner = tune.Tuner(
-        _trainable(experiment.resources, assignment, scratch, trainable),
+        trainable or _trainable(experiment.resources, assignment, scratch),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
@@ -289,20 +279,18 @@ def _tune(
     return interrupted
 
 
-def _trainable(
-    resources: ResourcesConfig, assignment: Assignment, scratch: str, given: Trainable | None
-) -> Any:
-    """What is given, or the worker function under the adapter that the resources ask for."""
+def _trainable(resources: ResourcesConfig, assignment: Any, scratch: str) -> Any:
+    """The worker function under the adapter that the resources ask for."""
     from ray import tune
 
-    if given is None and resources.uses_train:
+    if resources.uses_train:
         from pdo_search.trial.ray_train import OUTER_CPUS, run_nested
 
         nested = partial(run_nested, assignment=assignment, scratch=scratch)
         return tune.with_resources(_named(nested), {"cpu": OUTER_CPUS})
     from pdo_search.trial.inprocess import run_in_process
 
-    alone = partial(given or run_in_process, assignment=assignment)
+    alone = partial(run_in_process, assignment=assignment)
     asked = {"cpu": resources.cpus, **({"gpu": resources.gpus} if resources.gpus else {})}
     return tune.with_resources(_named(alone), asked)
 
