@@ -11,9 +11,10 @@ Train trainer of one worker in every trial of Ray Tune; *optuna* is `study.optim
 time in one process. All but *optuna* run two trials at once.
 
 *Seconds per trial* are from one training function's end to the end of the next one in the same
-slot, a warm process or else the one that was free the longest; the *gap* is from its end to the
-next one's start. *Wall / trials* is from the first function's start to the last one's end, all
-slots together; the *start-up*, from the side's call to the first function's start, stands apart.
+slot; the *gap* is from its end to the next one's start. A slot is a warm process; where every trial
+has a process of its own, the third trial follows the first one to end, and so on. *Wall / trials*
+is from the first function's start to the last one's end, all slots together; the *start-up*, from
+the side's call to the first function's start, stands apart.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import numpy as np
 
 SLOTS = 2
 SIDES = ("ours", "digits", "tune", "nested", "optuna")
-FEWER = {"tune": 8, "nested": 4}
+FEWER = {"tune": 12, "nested": 6}
 """Sides that take seconds per trial run no more trials than this."""
 NOTES = "notes.txt"
 TINY = (
@@ -207,24 +208,25 @@ def measure(name: str, trials: int) -> tuple[float, list[Note]]:
     return content["called"], [Note(*values) for values in content["notes"]]
 
 
-def successions(found: list[Note]) -> list[tuple[float, float]]:
-    """Seconds per trial and gap of every trial that followed another one in its slot."""
-    warm = len({n.pid for n in found}) < len(found)
-    free: list[Note] = []
-    seen = []
-    for now in sorted(found, key=lambda n: n.began):
-        earlier = [n for n in free if n.ended <= now.began and (not warm or n.pid == now.pid)]
-        if earlier:
-            before = min(earlier, key=lambda n: n.ended)
-            free.remove(before)
-            seen.append((now.ended - before.ended, now.began - before.ended))
-        free.append(now)
+def successions(found: list[Note]) -> list[tuple[Note, Note]]:
+    """Every trial that followed another one in its slot, after that one."""
+    found = sorted(found, key=lambda n: n.began)
+    if len({n.pid for n in found}) == len(found):
+        ends = sorted(found, key=lambda n: n.ended)
+        return list(zip(ends, found[SLOTS:], strict=False))
+    seen, last = [], dict[int, Note]()
+    for now in found:
+        if now.pid in last:
+            seen.append((last[now.pid], now))
+        last[now.pid] = now
     return seen
 
 
 def row(name: str, called: float, found: list[Note]) -> str:
     began, ended = min(n.began for n in found), max(n.ended for n in found)
-    seconds, gaps = np.array(successions(found)).T
+    pairs = successions(found)
+    seconds = [now.ended - before.ended for before, now in pairs]
+    gaps = [now.began - before.ended for before, now in pairs]
     cells = [
         name, str(len(found)), f"{began - called:.1f}", f"{(ended - began) / len(found):.3f}",
         *(f"{np.quantile(values, q):.3f}" for values in (seconds, gaps) for q in (0.5, 0.9)),
