@@ -49,7 +49,7 @@ from pdo_search.trial.worker import prepare
 CPU = torch.device("cpu")
 SLOTS = 2
 EXPERIMENT = "experiment.yaml"
-SIDES = ("ours", "optuna, 1 job", "optuna, 2 jobs", "nested")
+PEERS = ("optuna, 2 jobs", "nested", "optuna, 1 job")
 TEMPERATURES = (2.0, 4.0, 6.0)
 RATES = (0.05, 0.1, 0.15, 0.2)
 KL, HARD = 0.7, 0.5
@@ -315,7 +315,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=len(TEMPERATURES) * len(RATES))
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--limit", type=int, default=10_000, help="pictures")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -326,21 +326,23 @@ def main() -> None:
         folder = Path(name)
         experiment(folder, given.points, given.epochs, given.limit)
         print(f"teacher: {share(folder)}", flush=True)
-        found = {}
-        for side in given.sides:
-            found[side] = measure(side, folder, given.points)
-            print(f"  {side}: {found[side][0]:.1f} s", flush=True)
-        print(f"\n{given.points} configurations of {given.epochs} epochs\n")
+        print(f"{given.points} configurations of {given.epochs} epochs\n")
         print("| side | wall s | s per trial | validation accuracy | times ours |")
         print("|---|---|---|---|---|")
-        for side, (wall_s, accuracies) in found.items():
-            spread = stdev(accuracies) if len(accuracies) > 1 else 0.0
-            times = wall_s / found["ours"][0]
-            print(
-                f"| {side} | {wall_s:.1f} | {wall_s / given.points:.2f}"
-                f" | {mean(accuracies):.4f} ± {spread:.4f} | {times:.2f} |"
-            )
-        print(f"\n{phases(folder, found['ours'][0])}")
+        ours_s, accuracies = measure("ours", folder, given.points)
+        print(row("ours", ours_s, accuracies, ours_s), flush=True)
+        for side in given.peers:
+            wall_s, accuracies = measure(side, folder, given.points)
+            print(row(side, wall_s, accuracies, ours_s), flush=True)
+        print(f"\n{phases(folder, ours_s)}")
+
+
+def row(side: str, wall_s: float, accuracies: list[float], ours_s: float) -> str:
+    spread = stdev(accuracies) if len(accuracies) > 1 else 0.0
+    return (
+        f"| {side} | {wall_s:.1f} | {wall_s / len(accuracies):.2f}"
+        f" | {mean(accuracies):.4f} ± {spread:.4f} | {wall_s / ours_s:.2f} |"
+    )
 
 
 if __name__ == "__main__":
