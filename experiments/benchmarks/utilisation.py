@@ -114,8 +114,9 @@ def account(path: str) -> Account:
     )
 
 
-def seconds(times: pd.Series) -> pd.Series:  # type: ignore[type-arg]
-    return times.dt.total_seconds()
+def seconds(times: pd.Series[pd.Timedelta]) -> pd.Series[float]:
+    found: pd.Series[float] = times.dt.total_seconds()
+    return found
 
 
 def run(folder: str, trials: int, epochs: int, limit: int) -> str:
