@@ -123,7 +123,7 @@ def accuracy(point: dict[str, Any], epoch: int) -> float:
     """A learning curve: best at the middle of the space, slower far away from it."""
     distance = abs(math.log10(point["optimizer.lr"]) + 1) + abs(point["temperature"] - 4) / 10
     distance += abs(point["loss.kl"] - 0.5) / 4 + abs(point["prune_ratio"] - 0.2) / 4
-    return 0.98 / (1 + distance / 4) * (1 - 0.7 * math.exp(-epoch / (2 + 2 * distance)))
+    return float(0.98 / (1 + distance / 4) * (1 - 0.7 * math.exp(-epoch / (2 + 2 * distance))))
 
 
 def replayed(reports: Reports, seconds: float, cpus: float) -> Any:

@@ -147,7 +147,9 @@ def loaded_of(info: SweepInfo) -> Loaded:
     return parse_experiment(info.given, file=Path(info.file), base_dir=Path(info.base_dir))
 
 
-def run_sweep(info: SweepInfo, sweep: str, *, address: str, console: Console) -> Outcome:
+def run_sweep(
+    info: SweepInfo, sweep: str, *, address: str, console: Console, trainable: Any = None
+) -> Outcome:
     """Run what is left of a sweep: all of a new one.
 
     Args:
@@ -155,6 +157,8 @@ def run_sweep(info: SweepInfo, sweep: str, *, address: str, console: Console) ->
         sweep: the sweep's directory, path or URI.
         address: ``local`` or ``auto``.
         console: where to print.
+        trainable: what Tune runs as a trial, without a teacher being built; by default the worker
+            function.
 
     Raises:
         InputError: the resources cannot be had, or the data cannot be used.
@@ -175,18 +179,19 @@ def run_sweep(info: SweepInfo, sweep: str, *, address: str, console: Console) ->
             with _terminable():
                 local = address == "local"
                 at_once = concurrency(experiment.resources, nodes, may_grow=not local)
-                idle = slots(experiment.resources, nodes) if local else 0
-                prepare_sweep(
-                    middle_trial(loaded),
-                    store=info.store,
-                    base_dir=info.base_dir,
-                    console=console,
-                    local_slots=idle,
-                    at_once=at_once,
-                )
+                if trainable is None:
+                    prepare_sweep(
+                        middle_trial(loaded),
+                        store=info.store,
+                        base_dir=info.base_dir,
+                        console=console,
+                        local_slots=slots(experiment.resources, nodes) if local else 0,
+                        at_once=at_once,
+                    )
                 interrupted = _tune(
                     info, loaded, sweep, writer, at_once, scratch, console,
                     nodes_may_join=not local and experiment.resources.max_concurrent == "auto",
+                    trainable=trainable,
                 )  # fmt: skip
         except KeyboardInterrupt:
             interrupted = True

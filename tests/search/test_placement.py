@@ -35,7 +35,7 @@ def replay(folder: Path, env: dict[str, str], *arguments: float) -> pd.DataFrame
     return trials
 
 
-def running(trials: pd.DataFrame) -> pd.Series:  # type: ignore[type-arg]
+def running(trials: pd.DataFrame) -> pd.Series:
     """How many trials run, by the time from which on it holds."""
     starts = pd.Series(1, index=trials["started_at"])
     ends = pd.Series(-1, index=trials["ended_at"])

@@ -25,7 +25,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What a sweep would hand to Tune, for given changes of the experiment."""
     from ray import tune
 
-    def build(**changes: Any) -> dict[str, Any]:
+    def build(*, trainable: Any = None, **changes: Any) -> dict[str, Any]:
         tree = {**TINY, "output": {"root": str(tmp_path)}}
         for section, values in changes.items():
             tree[section] = {**tree.get(section, {}), **values}
@@ -43,7 +43,10 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(tune, "Tuner", Caught)
         writer = TableWriter(directory, param_types(loaded.space))
         console = Console(quiet=True)
-        sweep._tune(info, loaded, directory, writer, 3, str(tmp_path / "scratch"), console)
+        sweep._tune(
+            info, loaded, directory, writer, 3, str(tmp_path / "scratch"), console,
+            trainable=trainable,
+        )  # fmt: skip
         return caught
 
     return build
@@ -117,3 +120,9 @@ def test_resources_and_limits(built: Any) -> None:
     assert not nested["tune_config"].reuse_actors
     assert nested["trainable"]._resources.head_cpus < 0.01
     assert built()["tune_config"].search_alg._deadline == math.inf
+
+
+def test_what_tune_runs_as_a_trial_can_be_given(built: Any) -> None:
+    def replay(suggestion: dict[str, Any]) -> None: ...
+
+    assert built(trainable=replay)["trainable"] is replay
