@@ -23,8 +23,8 @@ __all__ = ["prepare_sweep"]
 log = logging.getLogger(__name__)
 
 LARGE_POOL = 100_000
-"""Examples beyond which the teacher's outputs are computed on all slots: starting actors takes
-some 10 s, each loads data and teacher, and a small pool is done by then."""
+"""Examples beyond which the teacher's outputs are computed on all slots. Every actor starts a
+process and loads torch, data and teacher before its first chunk; a small pool is done by then."""
 
 
 @dataclass(frozen=True)

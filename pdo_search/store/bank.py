@@ -39,7 +39,7 @@ from torch import Tensor
 from pdo_search.errors import PdoError
 from pdo_search.store.artifacts import Store
 
-__all__ = ["Arrays", "Bank", "Compute", "Outputs", "bank", "chunks_of", "encoded", "in_process"]
+__all__ = ["Arrays", "Bank", "Compute", "Outputs", "bank", "encoded", "in_process"]
 
 log = logging.getLogger(__name__)
 
