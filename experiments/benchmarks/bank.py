@@ -25,6 +25,7 @@ from torch import Tensor
 
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.evaluate import evaluation_batch
 from pdo_search.distill.teaching import Teaching
 from pdo_search.store import Store
 from pdo_search.store.bank import BATCH, Bank, bank, in_process
@@ -65,7 +66,8 @@ def build_rate(examples: int, rounds: int, device: torch.device, folder: str) ->
     full = prepare(config, store=folder, base_dir=base_dir, device=device)
     teaching = teaching_of(config, full, store=folder, base_dir=base_dir, device=device)
     model, pool = teaching.ladder.model(0), teaching.pool
-    prepared = torch.split(pool.inputs(0, torch.arange(len(pool), device=device)), BATCH)
+    everything = pool.inputs(0, torch.arange(len(pool), device=device))
+    prepared = torch.split(everything, evaluation_batch(device))
     rates: dict[str, list[float]] = {"bare": [], "build": []}
     for turn in range(rounds + 1):
         for side in rates:

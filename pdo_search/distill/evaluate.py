@@ -8,12 +8,17 @@ from torch import Tensor, nn
 from pdo_search.tasks.base import Examples, Outputs, Task
 from pdo_search.tasks.metrics import classification_metrics
 
-__all__ = ["EVALUATION_BATCH", "evaluate", "outputs_of"]
+__all__ = ["evaluate", "evaluation_batch", "outputs_of"]
 
-EVALUATION_BATCH = 128
-"""On a CPU. Of 512 examples activations leave the caches and are memory mapped anew each time: the
-small models took two to three times the CPU time."""
+CPU_BATCH = 128
+"""Of 512 examples activations leave the caches and are memory mapped anew each time: the small
+models took two to three times the CPU time."""
 GPU_BATCH = 512
+
+
+def evaluation_batch(device: torch.device) -> int:
+    """Examples per forward pass without gradients."""
+    return CPU_BATCH if device.type == "cpu" else GPU_BATCH
 
 
 def outputs_of(task: Task, model: nn.Module, examples: Examples, device: torch.device) -> Outputs:
@@ -30,7 +35,7 @@ def outputs_of(task: Task, model: nn.Module, examples: Examples, device: torch.d
     """
     was_training = model.training
     model.eval()
-    size = EVALUATION_BATCH if device.type == "cpu" else GPU_BATCH
+    size = evaluation_batch(device)
     batches: list[Outputs] = []
     with torch.inference_mode():
         for first in range(0, len(examples), size):

@@ -6,12 +6,13 @@ per recorded view, kept in the store, and read by every trial; the teacher never
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pdo_search.config.schema import Recipe
+from pdo_search.distill.evaluate import evaluation_batch, outputs_of
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.losses import Mixed
@@ -129,13 +130,21 @@ def pool_of(task: Task, device: torch.device) -> Pool:
 
 def pool_outputs(task: Task, pool: Pool, model: nn.Module, view: int) -> Outputs:
     """What a teacher says about a view of the pool, batch by batch."""
+    device = pool.examples.ids.device
 
     def outputs(rows: slice) -> dict[str, Tensor]:
-        index = torch.arange(rows.start, rows.stop, device=pool.examples.ids.device)
+        index = torch.arange(rows.start, rows.stop, device=device)
+        batches = torch.split(index, evaluation_batch(device))
         with torch.inference_mode():
-            return task.forward(model, task.prepare(next(pool.drawn(view, [index]))))
+            said = [task.forward(model, task.prepare(x)) for x in pool.drawn(view, batches)]
+        return joined(said)
 
     return outputs
+
+
+def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Outputs of batches, one after the other, by head."""
+    return {head: torch.cat([part[head] for part in parts]) for head in parts[0]}
 
 
 def views_of_full_teacher(recipe: Recipe, num_views: int) -> list[int]:
@@ -208,9 +217,9 @@ class Teaching:
         examples = self.task.examples(split)
 
         def outputs(rows: slice) -> dict[str, Tensor]:
-            inputs = self.task.prepare(examples.inputs(rows).to(self.device))
-            with torch.inference_mode():
-                return self.task.forward(self.ladder.model(rung), inputs)
+            model = self.ladder.model(rung)
+            part = examples.select(torch.arange(rows.start, rows.stop))
+            return outputs_of(self.task, model, part, self.device)
 
         count = len(examples)
         opened = self._bank(rung, split.value, 0, count, in_process(outputs), on_progress)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 LARGE_POOL = 100_000
 """Examples beyond which the teacher's outputs are computed on all slots. Every actor starts a
 process and loads torch, data and teacher before its first chunk; a small pool is done by then."""
+
+NOTE_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -211,13 +214,13 @@ def _banks(job: _Job, num_actors: int) -> None:
 
 
 def _progress(job: _Job, what: str) -> Callable[[int, int], None]:
-    """Notes every tenth of the examples."""
-    noted = -1
+    """Notes every few seconds how far it is: what is done at once needs no word."""
+    noted_at = time.monotonic()
 
     def on_progress(done: int, count: int) -> None:
-        nonlocal noted
-        if noted != (tenth := 10 * done // count):
-            noted = tenth
+        nonlocal noted_at
+        if time.monotonic() - noted_at > NOTE_EVERY_S:
+            noted_at = time.monotonic()
             _noted(job.note, f"outputs on {what}: {done:,} of {count:,} examples")
 
     return on_progress
