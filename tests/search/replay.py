@@ -3,14 +3,14 @@
     python replay.py SWEEP NUM_TRIALS SLOTS SECONDS [NODES_THAT_JOIN]
 
 Runs on the cluster of the environment with SLOTS trials at once; with NODES_THAT_JOIN, on a cluster
-of its own that starts with one node of SLOTS CPUs and gets the others after two seconds.
+of its own that starts with one node of SLOTS CPUs and gets the others when a trial has ended.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def experiment(folder: Path, num_trials: int) -> Any:
     tree = {
         "name": folder.name,
         "task": {"data": {"source": "digits"}},
-        "teacher": {"arch": "small_resnet"},
+        "teacher": {"arch": "small_resnet", "train": {"epochs": 1}},
         "student": {"arch": "small_convnet"},
         "trial": {"epochs": EPOCHS, "temperature": {"float": [1.0, 8.0]}},
         "search": {"num_trials": num_trials},
@@ -63,23 +63,39 @@ def replayed(seconds: float) -> Any:
     return tune.with_resources(sweep._named(replay), {"cpu": 1})
 
 
+class Joining(io.StringIO):
+    """Where progress is printed: at the first line, of a trial that has ended, nodes join.
+
+    Ray starts nodes in the main thread only.
+    """
+
+    def __init__(self, cluster: Cluster, cpus: int, count: int) -> None:
+        super().__init__()
+        self._cluster = cluster
+        self._cpus = cpus
+        self._left = count
+
+    def write(self, text: str) -> int:
+        while self._left:
+            self._left -= 1
+            self._cluster.add_node(num_cpus=self._cpus, wait=False)
+        return len(text)
+
+
 def main() -> None:
     folder, num_trials, slots = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     joining = int(sys.argv[5]) if len(sys.argv) > 5 else 0
     os.environ.update(sweep.TUNE_SETTINGS)
     if joining:
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        head = {"num_cpus": 0, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
         cluster.add_node(num_cpus=slots)
         cluster.wait_for_nodes()
-
-        def join() -> None:
-            for _ in range(joining):
-                cluster.add_node(num_cpus=slots, wait=False)
-
-        threading.Timer(2.0, join).start()
+        console = Console(file=Joining(cluster, slots, joining))
         ray.init(address=cluster.address, log_to_driver=False)
     else:
         ray.init(address="auto", log_to_driver=False)
+        console = Console(quiet=True)
     loaded = experiment(folder, num_trials)
     if folder.exists():
         info = sweep.reopened_sweep(str(folder))
@@ -89,7 +105,7 @@ def main() -> None:
     with sweep._scratch() as scratch:
         sweep._tune(
             info, loaded, str(folder), TableWriter(folder, param_types(loaded.space)), slots,
-            scratch, Console(quiet=True), nodes_may_join=joining > 0,
+            scratch, console, nodes_may_join=joining > 0,
             trainable=replayed(float(sys.argv[4])),
         )  # fmt: skip
     ray.shutdown()

@@ -35,7 +35,7 @@ def replay(folder: Path, env: dict[str, str], *arguments: float) -> pd.DataFrame
     return trials
 
 
-def running(trials: pd.DataFrame) -> pd.Series:  # type: ignore[type-arg]
+def running(trials: pd.DataFrame) -> pd.Series:
     """How many trials run, by the time from which on it holds."""
     starts = pd.Series(1, index=trials["started_at"])
     ends = pd.Series(-1, index=trials["ended_at"])
@@ -88,7 +88,7 @@ def test_nodes_that_join_later_are_used(tmp_path: Path) -> None:
 def test_a_sweep_builds_each_rung_once(pdo: Pdo) -> None:
     file = pdo.experiment(
         trial={
-            "epochs": 3,
+            "epochs": 4,
             "num_stages": {"int": [1, 3]},
             "prune_ratio": {"float": [0.1, 0.3], "step": 0.1},
             "optimizer": {"batch_size": 32},
