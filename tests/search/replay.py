@@ -1,14 +1,12 @@
 """A sweep of replayed trials: all of the product but the training. A script, started by tests.
 
-    python replay.py SWEEP NUM_TRIALS SLOTS SECONDS [NODES_THAT_JOIN]
+    python replay.py SWEEP NUM_TRIALS SLOTS SECONDS
 
-Runs on the cluster of the environment with SLOTS trials at once; with NODES_THAT_JOIN, on a cluster
-of its own that starts with one node of SLOTS CPUs and gets the others when a trial has ended.
+Runs on the cluster of the environment with SLOTS trials at once.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import time
@@ -17,7 +15,6 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from pdo_search.config import parse_experiment
@@ -63,54 +60,22 @@ def replayed(seconds: float) -> Any:
     return tune.with_resources(sweep._named(replay), {"cpu": 1})
 
 
-class Joining(io.StringIO):
-    """Where progress is printed: at the first line, of a trial that has ended, nodes join.
-
-    Ray starts nodes in the main thread only.
-    """
-
-    def __init__(self, cluster: Cluster, cpus: int, count: int) -> None:
-        super().__init__()
-        self._cluster = cluster
-        self._cpus = cpus
-        self._left = count
-
-    def write(self, text: str) -> int:
-        while self._left:
-            self._left -= 1
-            self._cluster.add_node(num_cpus=self._cpus, wait=False)
-        return len(text)
-
-
 def main() -> None:
     folder, num_trials, slots = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    joining = int(sys.argv[5]) if len(sys.argv) > 5 else 0
     os.environ.update(sweep.TUNE_SETTINGS)
-    if joining:
-        head = {"num_cpus": 0, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-        cluster.add_node(num_cpus=slots)
-        cluster.wait_for_nodes()
-        console = Console(file=Joining(cluster, slots, joining))
-        ray.init(address=cluster.address, log_to_driver=False)
-    else:
-        ray.init(address="auto", log_to_driver=False)
-        console = Console(quiet=True)
+    ray.init(address="auto", log_to_driver=False)
     loaded = experiment(folder, num_trials)
     if folder.exists():
         info = sweep.reopened_sweep(str(folder))
     else:
         info, _ = sweep.new_sweep(loaded)
         write_sweep_file(folder, info)
+    writer = TableWriter(folder, param_types(loaded.space))
     with sweep._scratch() as scratch:
         sweep._tune(
-            info, loaded, str(folder), TableWriter(folder, param_types(loaded.space)), slots,
-            scratch, console, nodes_may_join=joining > 0,
+            info, loaded, str(folder), writer, slots, scratch, Console(quiet=True),
             trainable=replayed(float(sys.argv[4])),
         )  # fmt: skip
-    ray.shutdown()
-    if joining:
-        cluster.shutdown()
 
 
 if __name__ == "__main__":
