@@ -4,7 +4,7 @@ Trials are replayed, not trained: one real trial is recorded, and every trial re
 again (all tables' rows) with a learning curve that is a function of the point and the epoch. All
 else is the product: Tune, sampler, scheduler, recorder, tables, actor reuse.
 
-    python experiments/benchmarks/scaling.py                                # ten minutes, two cores
+    python experiments/benchmarks/scaling.py                                # ten minutes on two cores
     python experiments/benchmarks/scaling.py --trials 1000 --nodes
     python experiments/benchmarks/scaling.py --trials --nodes 2 4 8
 """
