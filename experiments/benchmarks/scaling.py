@@ -4,7 +4,7 @@ Trials are replayed, not trained: one real trial is recorded, and every trial re
 again (all tables' rows) with a learning curve that is a function of the point and the epoch. All
 else is the product: Tune, sampler, scheduler, recorder, tables, actor reuse.
 
-    python experiments/benchmarks/scaling.py                                # ten minutes, two cores
+    python experiments/benchmarks/scaling.py            # ten minutes on two cores
     python experiments/benchmarks/scaling.py --trials 1000 --nodes
     python experiments/benchmarks/scaling.py --trials --nodes 2 4 8
 """
@@ -123,7 +123,8 @@ def accuracy(point: dict[str, Any], epoch: int) -> float:
     """A learning curve: best at the middle of the space, slower far away from it."""
     distance = abs(math.log10(point["optimizer.lr"]) + 1) + abs(point["temperature"] - 4) / 10
     distance += abs(point["loss.kl"] - 0.5) / 4 + abs(point["prune_ratio"] - 0.2) / 4
-    return float(0.98 / (1 + distance / 4) * (1 - 0.7 * math.exp(-epoch / (2 + 2 * distance))))
+    reached: float = 0.98 / (1 + distance / 4) * (1 - 0.7 * math.exp(-epoch / (2 + 2 * distance)))
+    return reached
 
 
 def replayed(reports: Reports, seconds: float, cpus: float) -> Any:
@@ -227,7 +228,9 @@ def occupy(nodes: int, folder: str, reports: Reports) -> Occupied:
     from pdo_search.search import sweep
 
     os.environ.update(sweep.TUNE_SETTINGS)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     try:
         for _ in range(nodes):
             cluster.add_node(num_cpus=CPUS_PER_NODE)

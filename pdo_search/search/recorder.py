@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ray.tune import Callback
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from pdo_search.results.schema import TABLES, TrialStatus, param_column
 from pdo_search.results.writer import TableWriter
@@ -188,8 +189,11 @@ def _relative(row: dict[str, Any], trial_id: str) -> dict[str, Any]:
     return {name: value for name, value in {**row, **places}.items() if name in known}
 
 
-class Forgetful(Callback):
+class Forgetful(TrialProgressCallback):
     """The last of the callbacks: leaves of a result what Tune itself reads.
+
+    In the place of the one by which Tune prints results, and which prints empty ones even if asked
+    to say nothing (``ray.tune.utils.callback`` adds it where none of its kind is given).
 
     ``Trial.update_last_result`` (Ray 2.60) keeps every trial's last result to the end of the sweep,
     and five averages of every number in it: 0.1 MB a trial, written out as JSON when all have
@@ -202,3 +206,9 @@ class Forgetful(Callback):
         """Everybody else has heard it by now."""
         for name in set(result).difference(READ_BY_TUNE):
             del result[name]
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Says nothing."""
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Says nothing."""

@@ -1,23 +1,20 @@
 """A sweep of replayed trials: all of the product but the training. A script, started by tests.
 
-    python replay.py SWEEP NUM_TRIALS SLOTS SECONDS [NODES_THAT_JOIN]
+    python replay.py SWEEP NUM_TRIALS SLOTS SECONDS
 
-Runs on the cluster of the environment with SLOTS trials at once; with NODES_THAT_JOIN, on a cluster
-of its own that starts with one node of SLOTS CPUs and gets the others after two seconds.
+Runs on the cluster of the environment with SLOTS trials at once.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from pdo_search.config import parse_experiment
@@ -33,7 +30,7 @@ def experiment(folder: Path, num_trials: int) -> Any:
     tree = {
         "name": folder.name,
         "task": {"data": {"source": "digits"}},
-        "teacher": {"arch": "small_resnet"},
+        "teacher": {"arch": "small_resnet", "train": {"epochs": 1}},
         "student": {"arch": "small_convnet"},
         "trial": {"epochs": EPOCHS, "temperature": {"float": [1.0, 8.0]}},
         "search": {"num_trials": num_trials},
@@ -65,36 +62,20 @@ def replayed(seconds: float) -> Any:
 
 def main() -> None:
     folder, num_trials, slots = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    joining = int(sys.argv[5]) if len(sys.argv) > 5 else 0
     os.environ.update(sweep.TUNE_SETTINGS)
-    if joining:
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-        cluster.add_node(num_cpus=slots)
-        cluster.wait_for_nodes()
-
-        def join() -> None:
-            for _ in range(joining):
-                cluster.add_node(num_cpus=slots, wait=False)
-
-        threading.Timer(2.0, join).start()
-        ray.init(address=cluster.address, log_to_driver=False)
-    else:
-        ray.init(address="auto", log_to_driver=False)
+    ray.init(address="auto", log_to_driver=False)
     loaded = experiment(folder, num_trials)
     if folder.exists():
         info = sweep.reopened_sweep(str(folder))
     else:
         info, _ = sweep.new_sweep(loaded)
         write_sweep_file(folder, info)
+    writer = TableWriter(folder, param_types(loaded.space))
     with sweep._scratch() as scratch:
         sweep._tune(
-            info, loaded, str(folder), TableWriter(folder, param_types(loaded.space)), slots,
-            scratch, Console(quiet=True), nodes_may_join=joining > 0,
+            info, loaded, str(folder), writer, slots, scratch, Console(quiet=True),
             trainable=replayed(float(sys.argv[4])),
         )  # fmt: skip
-    ray.shutdown()
-    if joining:
-        cluster.shutdown()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,31 +70,25 @@ def test_interrupted_trials_go_first(pdo: Pdo) -> None:
         row = {"number": number, "trial_id": f"t{number:04d}", "status": status, "attempt": 1}
         writer.upsert("trials", {**row, **point})
     writer.flush()
-    trials = replay(folder, pdo.env, 6, 2, 0.3).set_index("number")
+    trials = replay(folder, pdo.env, 6, 1, 0.3).set_index("number")
     assert list(trials["attempt"]) == [1, 2, 1, 2, 1, 1]
-    ended = trials["ended_at"].dropna()
-    assert set(ended.nsmallest(2).index) == {1, 3}
-    assert set(ended.index) == {1, 3, 4, 5}
+    assert list(trials["ended_at"].dropna().sort_values().index) == [1, 3, 4, 5]
     assert list(trials.loc[[1, 3], "param.temperature"]) == [3.0, 5.0]
-
-
-def test_nodes_that_join_later_are_used(tmp_path: Path) -> None:
-    env = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-    trials = replay(tmp_path / "grown", env, 24, 2, SECONDS, 1)
-    assert running(trials).max() == 4
 
 
 def test_a_sweep_builds_each_rung_once(pdo: Pdo) -> None:
     file = pdo.experiment(
         trial={
-            "epochs": 3,
-            "num_stages": {"int": [1, 3]},
+            "epochs": 4,
+            "num_stages": {"int": [2, 3]},
             "prune_ratio": {"float": [0.1, 0.3], "step": 0.1},
             "optimizer": {"batch_size": 32},
             "simplify": {"recovery_epochs": 0.2, "max_drop": 1.0},
             "composite": None,
         },
+        task={"data": {"source": "digits", "limit": 600}},
         search={"num_trials": 32, "sampler": "random"},
+        scheduler={"kind": "none"},
         resources={"cpus": 1, "max_concurrent": 2},
     )
     pdo.run("run", str(file), "--address", "auto")
