@@ -4,7 +4,7 @@ Trials are replayed, not trained: one real trial is recorded, and every trial re
 again (all tables' rows) with a learning curve that is a function of the point and the epoch. All
 else is the product: Tune, sampler, scheduler, recorder, tables, actor reuse.
 
-    python experiments/benchmarks/scaling.py            # ten minutes on two cores
+    python experiments/benchmarks/scaling.py                    # ten minutes on two cores
     python experiments/benchmarks/scaling.py --trials 1000 --nodes
     python experiments/benchmarks/scaling.py --trials --nodes 2 4 8
 """
@@ -24,7 +24,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXPERIMENT: dict[str, Any] = {
     "name": "replayed",
@@ -96,6 +99,7 @@ class Occupied:
         trials: that were run.
         startup_s: until the first trial started.
         wall_s: from then to the end of the last.
+        full: share of the slots' time in use, from when all are until the last trial starts.
     """
 
     nodes: int
@@ -103,6 +107,7 @@ class Occupied:
     trials: int
     startup_s: float
     wall_s: float
+    full: float
 
 
 def record(folder: str) -> Reports:
@@ -256,7 +261,15 @@ def occupy(nodes: int, folder: str, reports: Reports) -> Occupied:
         trials=len(trials),
         startup_s=first.timestamp() - began,
         wall_s=(last - first).total_seconds(),
+        full=_occupancy(trials, slots),
     )
+
+
+def _occupancy(trials: pd.DataFrame, slots: int) -> float:
+    began, ended = trials["started_at"].nsmallest(slots).iloc[-1], trials["started_at"].max()
+    busy = trials["ended_at"].clip(upper=ended) - trials["started_at"].clip(lower=began)
+    seconds = busy.dt.total_seconds().clip(lower=0).sum()
+    return float(seconds / (slots * (ended - began).total_seconds()))
 
 
 def read(directory: str) -> dict[str, float]:
@@ -371,11 +384,10 @@ def compare_sizes(sizes: list[int], root: Path) -> None:
 
 
 def compare_clusters(sizes: list[int], root: Path) -> None:
-    """Print how full each cluster was kept, from the first trial's start to the last one's end."""
+    """Print trials per minute, start-up of processes and tail included, and how full slots were."""
     print(f"\nnodes of {CPUS_PER_NODE} CPUs, trials of {EPOCHS_ON_NODES} s: trials per minute")
-    print(
-        f"{'nodes':>5} {'slots':>5} {'trials':>6} {'ideal':>7} {'found':>7} {'full':>6} first after"
-    )
+    names = ("nodes", "slots", "trials", "ideal", "found", "share", "full", "first after")
+    print(" ".join(f"{name:>{max(6, len(name))}}" for name in names))
     for nodes in sizes:
         folder = root / f"nodes-{nodes}"
         folder.mkdir()
@@ -383,8 +395,8 @@ def compare_clusters(sizes: list[int], root: Path) -> None:
         ideal = 60 * found.slots / (EPOCHS_ON_NODES * SECONDS_PER_EPOCH)
         rate = 60 * found.trials / found.wall_s
         print(
-            f"{nodes:>5} {found.slots:>5} {found.trials:>6} {ideal:>7.1f} {rate:>7.1f}"
-            f" {rate / ideal:>6.1%} {found.startup_s:>9.1f} s",
+            f"{nodes:>6} {found.slots:>6} {found.trials:>6} {ideal:>6.1f} {rate:>6.1f}"
+            f" {rate / ideal:>6.1%} {found.full:>6.1%} {found.startup_s:>9.1f} s",
             flush=True,
         )
 

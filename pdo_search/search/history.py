@@ -2,7 +2,7 @@
 
 TPE looks at every trial for every dimension of every draw, so that a sweep's cost grows with the
 square of its trials (Optuna 5.0, eight dimensions: 18 ms a draw over 1,000 trials, 200 ms over
-10,000; 12 ms with what is chosen here). Beyond some trials it learns little from the old ones: its
+10,000; 12 ms over what is chosen here). Beyond some trials it learns little from the old ones: its
 model of good points holds the 25 best at most (``TPESampler``'s ``gamma``), its model of the others
 weighs them down by age. So good points are kept whatever their age, and of the others those that
 carry weight.

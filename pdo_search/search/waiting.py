@@ -14,7 +14,7 @@ class WaitingLine(FIFOScheduler):
     """First come, first served, as Ray's own, at a cost that does not grow with the sweep.
 
     Ray 2.60's ``FIFOScheduler.choose_trial_to_run`` looks through all trials, ended ones included,
-    twice in each step of ``TuneController``: 2 ms a step over 10,000, of which a trial takes eight.
+    twice in every step of ``TuneController``: 2 ms a step over 10,000, and a trial takes eight.
     """
 
     def __init__(self) -> None:
