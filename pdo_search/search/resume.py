@@ -11,7 +11,7 @@ from typing import Any
 from pdo_search.config.schema import SchedulerConfig
 from pdo_search.config.space import Space
 from pdo_search.results.schema import TrialStatus, point_of
-from pdo_search.search.scheduler import Observation
+from pdo_search.search.rungs import Observation
 from pdo_search.search.searcher import PastTrial, Requeued
 
 __all__ = ["Plan", "plan_resume"]
@@ -24,8 +24,10 @@ class Plan:
     """What a resumed sweep starts from.
 
     Attributes:
-        past: ended trials, not to be run again.
+        past: ended trials, not to be run again, and paused ones.
         requeued: cut-off trials, to go on from their checkpoints.
+        paused: numbers of the trials that wait to be promoted; what an ended sweep did not promote
+            waits again when it is extended.
         observations: what the scheduler had seen, in order.
         num_new: trials still to be suggested.
         end_index: next index of ending.
@@ -33,6 +35,7 @@ class Plan:
 
     past: tuple[PastTrial, ...] = ()
     requeued: tuple[Requeued, ...] = ()
+    paused: tuple[int, ...] = ()
     observations: tuple[Observation, ...] = ()
     num_new: int = 0
     end_index: int = 0
@@ -56,7 +59,7 @@ def plan_resume(
         space: the dimensions.
         metric: of the search.
         num_trials: trials in all.
-        scheduler: its clock says which rows it had seen.
+        scheduler: its clock says which rows it had seen, its kind whether trials pause.
         stages: rows of ``stages``, for the stage clock.
     """
     rows = sorted(trials, key=lambda row: int(row["number"]))
@@ -75,11 +78,14 @@ def plan_resume(
             done[number] = done.get(number, 0) + 1
             value = float(row.get(metric, math.nan))
             seen.append((int(row["last_epoch"]), Observation(number, done[number], value)))
+    waits = (TrialStatus.PAUSED, TrialStatus.STOPPED) if scheduler.pauses else ()
     past, requeued = [], []
     for row in rows:
         number, point = int(row["number"]), point_of(row, space)
         status = TrialStatus(row["status"])
-        if status.ended:
+        if status in waits:
+            status = TrialStatus.PAUSED
+        if status.ended or status is TrialStatus.PAUSED:
             curve = curves.get(number, {})
             value = row.get("objective")
             past.append(
@@ -90,6 +96,7 @@ def plan_resume(
     return Plan(
         past=tuple(past),
         requeued=tuple(requeued),
+        paused=tuple(trial.number for trial in past if trial.status is TrialStatus.PAUSED),
         observations=tuple(
             o for _, o in sorted(seen, key=lambda s: (s[0], s[1].number, s[1].time))
         ),

@@ -190,7 +190,7 @@ def _tune(
     from ray import tune
 
     from pdo_search.search.recorder import Recorder
-    from pdo_search.search.scheduler import AshaScheduler
+    from pdo_search.search.scheduler import EarlyStopping
     from pdo_search.search.searcher import OptunaSearcher
     from pdo_search.trial.messages import Assignment
 
@@ -205,10 +205,16 @@ def _tune(
         scheduler=experiment.scheduler,
         stages=writer.rows("stages"),
     )
-    total = plan.num_new + len(plan.requeued)
-    if total == 0:
-        return False
+    scheduler = EarlyStopping(
+        experiment.scheduler,
+        metric=settings.metric,
+        mode=settings.mode,
+        seed=settings.seed,
+        past=plan.observations,
+        paused=plan.paused,
+    )
     wall = experiment.limits.wall
+    pauses = experiment.scheduler.pauses
     searcher = OptunaSearcher(
         loaded.space,
         settings,
@@ -216,13 +222,7 @@ def _tune(
         past=plan.past,
         requeued=plan.requeued,
         deadline=math.inf if wall is None else time.time() + wall,
-    )
-    scheduler = AshaScheduler(
-        experiment.scheduler,
-        metric=settings.metric,
-        mode=settings.mode,
-        seed=settings.seed,
-        past=plan.observations,
+        promoter=scheduler if pauses else None,
     )
     progress = Progress(
         console,
@@ -230,6 +230,7 @@ def _tune(
         metric=settings.metric,
         mode=settings.mode,
         counts=Counter(trial.status.value for trial in plan.past),
+        paused=plan.paused,
     )
     recorder = Recorder(
         writer,
@@ -239,13 +240,18 @@ def _tune(
         seed=settings.seed,
         end_index=plan.end_index,
     )
+    total = plan.num_new + len(plan.requeued)
+    if total == 0 and not scheduler.may_promote():
+        recorder.close()
+        return False
     assignment = Assignment(experiment.model_dump_json(), sweep, info.store, info.base_dir)
     tuner = tune.Tuner(
         _trainable(experiment.resources, assignment, scratch),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
-            num_samples=total,
+            # A promoted trial is one more for Tune: only the searcher knows when all is done.
+            num_samples=-1 if pauses else total,
             max_concurrent_trials=at_once,
             reuse_actors=not experiment.resources.uses_train,
             trial_name_creator=_trial_name,
@@ -265,6 +271,8 @@ def _tune(
             tuner.fit()
         except KeyboardInterrupt:
             interrupted = True
+        else:
+            recorder.close()
         finally:
             recorder.interrupt()
     return interrupted

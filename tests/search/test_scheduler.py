@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from pdo_search.config.schema import SchedulerConfig
-from pdo_search.search.scheduler import AshaScheduler, Observation, Rungs
+from pdo_search.search.rungs import Observation, Rungs
+from pdo_search.search.scheduler import EarlyStopping
 
 
 def rungs(**settings: Any) -> Rungs:
     return Rungs(SchedulerConfig(**{"grace": 1, "reduction": 2, **settings}), "max", seed=0)
 
 
-def replay(scheduler: AshaScheduler, curves: dict[int, list[float]]) -> dict[int, int]:
+def replay(scheduler: EarlyStopping, curves: dict[int, list[float]]) -> dict[int, int]:
     """Feed curves one trial after the other; the epoch after which each was stopped."""
     stopped = {}
     for number, curve in curves.items():
@@ -36,9 +37,9 @@ def replay(scheduler: AshaScheduler, curves: dict[int, list[float]]) -> dict[int
     return stopped
 
 
-def asha(past: Any = (), **settings: Any) -> AshaScheduler:
+def asha(past: Any = (), **settings: Any) -> EarlyStopping:
     config = SchedulerConfig(**{"grace": 1, "reduction": 2, **settings})
-    return AshaScheduler(config, metric="val_accuracy", mode="max", seed=0, past=past)
+    return EarlyStopping(config, metric="val_accuracy", mode="max", seed=0, past=past)
 
 
 def test_a_late_report_counts_for_its_own_rung_alone() -> None:
@@ -72,12 +73,12 @@ def test_a_trial_is_not_stopped_by_its_last_report() -> None:
     scheduler = asha(grace=2)
     replay(scheduler, {0: [0.9, 0.9]})
     assert replay(scheduler, {1: [0.1, 0.1]}) == {}
-    assert len(scheduler.rungs.recorded[0, 2]) == 2
+    assert len(scheduler.rule.recorded[0, 2]) == 2
 
 
 def test_lower_is_better_in_mode_min() -> None:
     config = SchedulerConfig(grace=1, reduction=2)
-    scheduler = AshaScheduler(config, metric="val_accuracy", mode="min", seed=0)
+    scheduler = EarlyStopping(config, metric="val_accuracy", mode="min", seed=0)
     assert replay(scheduler, {0: [0.1, 0.1, 0.1], 1: [0.5, 0.5, 0.5]}) == {1: 1}
 
 
@@ -104,7 +105,7 @@ def test_rebuilt_from_its_observations_it_decides_alike() -> None:
     rebuilt = asha(past=past)
     later = replay(rebuilt, {n: c for n, c in curves.items() if n >= 6})
     assert stopped | later == expected
-    assert rebuilt.rungs.recorded == whole.rungs.recorded
+    assert rebuilt.rule.recorded == whole.rule.recorded
 
 
 def test_a_stop_that_the_driver_did_not_live_to_make_is_made_on_resume() -> None:

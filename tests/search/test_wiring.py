@@ -81,7 +81,7 @@ def test_search(built: Any) -> None:
     assert caught["run_config"].failure_config.max_failures == 4
     assert (searcher.metric, searcher.mode) == ("val_loss", "min")
     assert searcher.study.direction.name == "MINIMIZE"
-    assert caught["tune_config"].scheduler.rungs.mode == "min"
+    assert caught["tune_config"].scheduler.rule.mode == "min"
     assert searcher.suggest("a")["point"]["temperature"] == 2.5
     assert searcher.study.sampler._multivariate
     assert searcher.study.sampler._n_startup_trials == 5
@@ -101,10 +101,10 @@ def test_sampler_and_seed(built: Any) -> None:
 def test_scheduler(built: Any) -> None:
     given = {"clock": "stage", "grace": 2, "reduction": 4, "brackets": 3}
     rungs = built(scheduler=given)["tune_config"].scheduler
-    assert rungs.rungs.config == SchedulerConfig(**given)
+    assert rungs.rule.config == SchedulerConfig(**given)
     assert rungs._config.clock == "stage"
     assert built(scheduler={"kind": "none"})["tune_config"].scheduler._config.kind == "none"
-    assert built(search={"seed": 7})["tune_config"].scheduler.rungs.seed == 7
+    assert built(search={"seed": 7})["tune_config"].scheduler.rule.seed == 7
 
 
 def test_resources_and_limits(built: Any) -> None:
