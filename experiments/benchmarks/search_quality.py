@@ -71,12 +71,8 @@ def ours(search: Mapping[str, Any], scheduler: Mapping[str, Any]) -> Method:
 
     def build(space: Space, seed: int, epochs: int) -> Pair:
         config = SearchConfig(seed=seed, num_trials=100_000, **search)
-        stopping = EarlyStopping(
-            SchedulerConfig(**scheduler), metric=METRIC, mode="max", seed=seed
-        )
-        searcher = OptunaSearcher(
-            space, config, num_new=config.num_trials, promoter=stopping
-        )
+        stopping = EarlyStopping(SchedulerConfig(**scheduler), metric=METRIC, mode="max", seed=seed)
+        searcher = OptunaSearcher(space, config, num_new=config.num_trials, promoter=stopping)
         return searcher, stopping
 
     return build
