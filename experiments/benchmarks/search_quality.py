@@ -1,9 +1,9 @@
-"""What a search finds for its compute: ours, random search, and Ray's OptunaSearch with its ASHA.
+"""What a search finds for its compute: ours, random search, Ray's OptunaSearch with its ASHA.
 
-Replays learning curves of real sweeps (`curves/*.parquet`, made by running the experiment beside each
-with `pdo-search run`) in virtual time through the real searcher and scheduler objects. What counts is
-the expected accuracy at full budget of the configuration that a search would return, not the lucky
-value that it has seen. Every method has the same seeds, workers and epochs.
+Replays learning curves of real sweeps (`curves/*.parquet`, made by running the experiment beside
+each with `pdo-search run`) in virtual time through the real searcher and scheduler objects. What
+counts is the expected accuracy at full budget of the configuration that a search would return, not
+the lucky value that it has seen. Every method has the same seeds, workers and epochs.
 
     python experiments/benchmarks/search_quality.py                 # a few minutes on one core
     python experiments/benchmarks/search_quality.py --seeds 3 --space digits
@@ -165,7 +165,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--space", choices=SPACES, action="append")
+    parser.add_argument("--only", default="", help="methods whose name holds this")
     given = parser.parse_args()
+    methods = {m: build for m, build in METHODS.items() if m == RANDOM or given.only in m}
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="optuna")
     for name in given.space or SPACES:
@@ -173,7 +175,7 @@ def main() -> None:
         setup = Setup.read(name)
         played = {
             method: [play(setup, build, seed) for seed in range(given.seeds)]
-            for method, build in METHODS.items()
+            for method, build in methods.items()
         }
         report(name, setup, played)
         print(f"({time.monotonic() - began:.0f} s)", flush=True)

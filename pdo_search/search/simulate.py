@@ -47,9 +47,8 @@ class Moment:
 
 @dataclass
 class _Run:
-    """A trial in virtual time; ``done`` and ``epoch`` differ while it reports its past again."""
+    """A trial in virtual time, over all its attempts; ``done`` epochs were trained."""
 
-    config: Mapping[str, Any]
     point: Point
     curve: Sequence[float]
     done: int = 0
@@ -102,7 +101,7 @@ def simulate(
         number = config.get("number", name)
         if number not in state.runs:
             point = point_of(config)
-            state.runs[number] = _Run(config, point, curves.observed(point))
+            state.runs[number] = _Run(point, curves.observed(point))
         trial = SimpleNamespace(trial_id=name, config=config, number=number)
         scheduler.on_trial_add(None, trial)
         run = state.runs[number]
@@ -166,12 +165,6 @@ def value_at(moments: Sequence[Moment], epochs: int) -> float:
 
 
 def compute_to_reach(moments: Sequence[Moment], target: float) -> float:
-    """Epochs after which the search would return a configuration this good, from then on for good;
-    infinite where it never does."""
-    reached = math.inf
-    for moment in moments:
-        if moment.truth < target:
-            reached = math.inf
-        elif math.isinf(reached):
-            reached = moment.epochs
-    return reached
+    """Epochs after which the search would first return a configuration this good; infinite where
+    it never would."""
+    return next((float(m.epochs) for m in moments if m.truth >= target), math.inf)
