@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,6 @@ import numpy as np
 import pandas as pd
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
-from scipy import stats
 
 from pdo_search.config.load import load_experiment
 from pdo_search.config.schema import SchedulerConfig, SearchConfig
@@ -44,6 +42,7 @@ FULL_TRIALS = 50
 """The budget: as many epochs as random search takes for this many trials."""
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
 """Checkpoints, as shares of the budget."""
+BOOTSTRAP = 2000
 RANDOM, RAY, OURS = "random", "Ray OptunaSearch + ASHA", "ours: TPE + asha"
 
 Pair = tuple[Any, Any]
@@ -121,12 +120,11 @@ def play(setup: Setup, method: Method, seed: int) -> list[Moment]:
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95% t interval."""
+    """Mean, and half the width of its 95% bootstrap interval."""
     found = np.asarray(values)
-    if len(found) < 2:
-        return float(found.mean()), math.nan
-    width = stats.t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / math.sqrt(len(found))
-    return float(found.mean()), float(width)
+    draws = np.random.default_rng(0).integers(0, len(found), (BOOTSTRAP, len(found)))
+    low, high = np.quantile(found[draws].mean(axis=1), [0.025, 0.975])
+    return float(found.mean()), float(high - low) / 2
 
 
 def report(name: str, setup: Setup, played: Mapping[str, list[list[Moment]]]) -> None:
@@ -141,7 +139,9 @@ def report(name: str, setup: Setup, played: Mapping[str, list[list[Moment]]]) ->
         f"\n{name}: {len(setup.space)} dimensions, {setup.epochs} epochs, {WORKERS} workers,"
         f" {budget} epochs of compute, {len(played[RANDOM])} seeds"
     )
-    print("expected accuracy of what would be returned (mean, ± half of the 95% t interval)")
+    print(
+        "expected accuracy of what would be returned (mean, ± half of the 95% bootstrap interval)"
+    )
     print(f"{'after this share of the compute':<34}" + "".join(f"{s:>16.0%}" for s in SHARES))
     for method, by_share in at.items():
         cells = (mean_and_interval(by_share[s]) for s in SHARES)
