@@ -34,9 +34,9 @@ def run(file: Path, name: str, folder: Path, *changes: str) -> pd.DataFrame:
     command = [sys.executable, "-m", "pdo_search.cli", "run", str(file), "--name", name, *given]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     sweep = pdo_search.open_sweep(folder / name)
-    params = [column for column in sweep.trials if column.startswith(PARAM)]
-    points = sweep.trials[["number", *params]]
-    points.columns = [column.removeprefix(PARAM) for column in points]
+    columns = [str(column) for column in sweep.trials]
+    params = {c: c.removeprefix(PARAM) for c in columns if c.startswith(PARAM)}
+    points = sweep.trials[["number", *params]].rename(columns=params)
     return sweep.epochs[["number", "epoch", METRIC]].merge(points, on="number")
 
 
