@@ -94,12 +94,12 @@ def rays(**settings: Any) -> Method:
 METHODS: dict[str, Method] = {
     RANDOM: ours({"sampler": "random"}, {"kind": "none"}),
     "random + our asha": ours({"sampler": "random"}, {}),
-    "TPE, no stopping": ours({}, {"kind": "none"}),
     RAY: rays(),
     "Ray, our grace and reduction": rays(
         grace_period=SchedulerConfig().grace, reduction_factor=SchedulerConfig().reduction
     ),
     OURS: ours({}, {}),
+    "ours, grace 2": ours({}, {"grace": 2}),
     "ours: TPE + asha_promotion": ours({}, {"kind": "asha_promotion"}),
     "ours: TPE + median": ours({}, {"kind": "median"}),
 }

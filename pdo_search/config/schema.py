@@ -432,8 +432,9 @@ class SchedulerConfig(Frozen):
     median of the others' means so far (Golovin et al. 2017); none."""
     clock: Literal["epoch", "stage"] = "epoch"
     """What a rung's milestone counts: epochs, or finished stages."""
-    grace: int = Field(default=2, ge=1)
-    """Milestone of the lowest rung: no trial is stopped before it."""
+    grace: int = Field(default=3, ge=1)
+    """Milestone of the lowest rung: no trial is stopped before it. After one or two epochs values
+    say little of the last one (experiments/benchmarks/search_quality.py)."""
     reduction: int = Field(default=3, ge=2)
     """One of this many goes on at each rung; milestones grow by the same factor."""
     brackets: int = Field(default=1, ge=1, le=8)
