@@ -145,7 +145,7 @@ def test_a_run_is_noisy_by_seed_and_the_same_for_everybody() -> None:
 def test_recorded_trials_are_stopped_early_and_a_good_one_is_left(name: str, kind: str) -> None:
     table = pd.read_parquet(RECORDED / f"{name}.parquet")
     wide = table[table["seed"] == 0].pivot(index="number", columns="epoch", values=METRIC)
-    curves = wide.head(200)
+    curves = wide.head(120)
     space = load_experiment(RECORDED / f"{name}.yaml").space
     first = table.groupby("number").first().loc[curves.index, [*space.paths]]
     points = first.to_dict("records")
