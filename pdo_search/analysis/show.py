@@ -123,7 +123,7 @@ def _header(summary: Mapping[str, Any]) -> Iterable[str]:
     yield f"{sum(counts.values())} of {summary['num_trials']} trials: {shown}"
     for found in summary["causes"][:CAUSES_SHOWN]:
         yield f"  {found['count']} {found['status']}: {found['cause']}"
-    if counts[TrialStatus.INTERRUPTED.value]:
+    if counts[TrialStatus.INTERRUPTED.value] or counts[TrialStatus.PAUSED.value]:
         yield f"  go on with: pdo-search resume {summary['path']}"
 
 

@@ -31,6 +31,9 @@ def resolve(experiment: Experiment, point: Mapping[str, Any]) -> TrialConfig:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise Infeasible(str(first["msg"]).removeprefix("Value error, ")) from None
+    scheduler = experiment.scheduler
+    # Stages end with a checkpoint anyway.
+    pauses = scheduler.pauses and scheduler.clock == "epoch"
     return TrialConfig(
         task=experiment.task,
         teacher=experiment.teacher,
@@ -41,4 +44,5 @@ def resolve(experiment: Experiment, point: Mapping[str, Any]) -> TrialConfig:
         execution=experiment.execution,
         evaluation=experiment.scheduler.clock,
         seed=experiment.search.seed,
+        save_after=scheduler.milestones(recipe.epochs) if pauses else (),
     )

@@ -439,17 +439,46 @@ class SearchConfig(Frozen):
 class SchedulerConfig(Frozen):
     """Early stopping between trials."""
 
-    kind: Literal["asha", "none"] = "asha"
-    """Asynchronous successive halving (Li et al. 2020, algorithm 2, stopping variant), or none."""
+    kind: Literal["asha", "asha_promotion", "median", "none"] = "asha"
+    """asha: asynchronous successive halving (Li et al. 2020), a trial that is not among the best of
+    its rung stops; asha_promotion: it pauses at every rung, and goes on from its checkpoint when it
+    is among the best there and a slot is free; median: it stops when its best value is below the
+    median of the others' means so far (Golovin et al. 2017); none."""
     clock: Literal["epoch", "stage"] = "epoch"
     """What a rung's milestone counts: epochs, or finished stages. With ``stage`` a student is
     evaluated at its stages' ends only, unless it needs more: ``adaptive`` stages or a target."""
-    grace: int = Field(default=2, ge=1)
-    """Milestone of the lowest rung: no trial is stopped before it."""
+    grace: int = Field(default=3, ge=1)
+    """Milestone of the lowest rung: no trial is stopped before it. After one or two epochs values
+    say little of the last one (experiments/benchmarks/search_quality.py)."""
     reduction: int = Field(default=3, ge=2)
     """One of this many goes on at each rung; milestones grow by the same factor."""
     brackets: int = Field(default=1, ge=1, le=8)
     """Brackets with ever later first rungs, among which trials are shared out by seed."""
+    min_peers: int = Field(default=1, ge=1)
+    """Trials that a rung needs before it stops or promotes any; for median, others that have come
+    as far."""
+
+    @property
+    def pauses(self) -> bool:
+        """Whether trials pause at rungs."""
+        return self.kind == "asha_promotion"
+
+    def milestones(self, end: int) -> tuple[int, ...]:
+        """Milestones of all brackets below a time, ascending."""
+        found = []
+        milestone = self.grace
+        while milestone < end:
+            found.append(milestone)
+            milestone *= self.reduction
+        return tuple(found)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SchedulerConfig:
+        if self.brackets > 1 and self.kind not in ("asha", "asha_promotion"):
+            raise ValueError(f"brackets are of rungs, which kind {self.kind!r} has none of")
+        if "reduction" in self.model_fields_set and self.kind == "median":
+            raise ValueError("reduction is of rungs, which kind 'median' has none of")
+        return self
 
 
 class LimitsConfig(Frozen):
@@ -462,7 +491,7 @@ class LimitsConfig(Frozen):
     latency_ms: float | None = Field(default=None, gt=0)
     """Most milliseconds for one example on the trial's device."""
     wall: Seconds | None = None
-    """No new trial starts after this; running ones end and are kept."""
+    """No new trial starts after this, and no paused one goes on; running ones end and are kept."""
     trial_timeout: Seconds | None = None
     """A trial that takes longer fails."""
 
@@ -543,6 +572,9 @@ class TrialConfig(Frozen):
     """After which of them the student is evaluated: the scheduler's clock."""
     seed: int = 0
     """Seed of initialisation and data order."""
+    save_after: tuple[int, ...] = ()
+    """Epochs after which the state is saved for certain: the scheduler may pause the trial there.
+    They leave the trial's results as they are."""
 
 
 class Experiment(Frozen):

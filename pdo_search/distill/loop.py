@@ -93,8 +93,8 @@ class Distillation:
         cost: the student's cost.
         worker: the process that runs it.
         state: where to go on from; ``initial_state(config)`` to begin.
-        save: keeps the state; called by rank 0 at every stage's end, and after an epoch when the
-            last time was ``CHECKPOINT_EVERY_S`` ago.
+        save: keeps the state; called by rank 0 at every stage's end, after the epochs of
+            ``save_after``, and after an epoch when the last time was ``CHECKPOINT_EVERY_S`` ago.
         finish: called by rank 0 when training ends; makes composite and artifacts and returns
             further rows by table (``trials`` with at most one row).
         facts: columns of the trial's row that are known before training.
@@ -167,7 +167,8 @@ class Distillation:
             rows["teachers"] = self._new_teacher_rows()
             report = self._record(stage, metrics, rows)
             with self.clock.phase("waiting"):
-                self._checkpoint(force=report.metrics["stage_end"])
+                wanted = report.metrics["stage_end"] or state.epoch in self.config.save_after
+                self._checkpoint(force=wanted)
                 self.worker.report(report)
             if self.worker.should_stop():
                 break

@@ -12,6 +12,8 @@ class TrialStatus(StrEnum):
 
     RUNNING = "running"
     """Started and not ended; or its driver died and has not been resumed."""
+    PAUSED = "paused"
+    """Waits at a rung of the scheduler; goes on from its checkpoint if it is promoted."""
     FINISHED = "finished"
     """Trained to the end of its budget, or to its target."""
     STOPPED = "stopped"
@@ -26,7 +28,7 @@ class TrialStatus(StrEnum):
     @property
     def ended(self) -> bool:
         """Whether resuming leaves the trial as it is."""
-        return self not in (TrialStatus.RUNNING, TrialStatus.INTERRUPTED)
+        return self not in (TrialStatus.RUNNING, TrialStatus.PAUSED, TrialStatus.INTERRUPTED)
 
 
 class Decision(StrEnum):
@@ -38,6 +40,8 @@ class Decision(StrEnum):
     """The student reached its target."""
     ASHA = "asha"
     """Not among the best at a milestone of the scheduler."""
+    MEDIAN = "median"
+    """Below the median of the others."""
     RAISED = "raised"
     """An error ended it, or it is infeasible; ``cause`` says which."""
     PROCESS_DIED = "process_died"

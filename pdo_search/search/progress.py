@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -28,6 +28,7 @@ class Progress:
         metric: of the search.
         mode: ``max`` or ``min``.
         counts: trials of an earlier run, by status.
+        paused: those of them that wait.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class Progress:
         metric: str,
         mode: str,
         counts: Mapping[str, int] | None = None,
+        paused: Iterable[int] = (),
     ) -> None:
         self._console = console
         self._num_trials = num_trials
         self._metric = metric
         self._sign = 1 if mode == "max" else -1
         self._counts: Counter[str] = Counter(counts or {})
+        self._paused = set(paused)
         self._running: dict[int, dict[str, Any]] = {}
         self._best: tuple[float, str] | None = None
         self._began = time.monotonic()
@@ -57,7 +60,10 @@ class Progress:
         return self._live
 
     def started(self, row: Mapping[str, Any]) -> None:
-        """A trial began."""
+        """A trial began, or goes on."""
+        if row["number"] in self._paused:
+            self._paused.remove(row["number"])
+            self._counts[TrialStatus.PAUSED.value] -= 1
         self._running[row["number"]] = {"row": row, "began": time.monotonic(), "metrics": {}}
 
     def reported(self, number: int, metrics: Mapping[str, Any]) -> None:
@@ -66,11 +72,13 @@ class Progress:
             self._running[number]["metrics"].update(metrics)
 
     def ended(self, number: int, status: TrialStatus, cause: str | None) -> None:
-        """A trial ended; prints its line."""
+        """A trial ended or paused; prints its line."""
         entry = self._running.pop(number, None)
         if entry is None:
             return
         self._counts[status.value] += 1
+        if status is TrialStatus.PAUSED:
+            self._paused.add(number)
         metrics, row = entry["metrics"], entry["row"]
         value = metrics.get(self._metric)
         if status is TrialStatus.FINISHED and value is not None:
@@ -83,7 +91,7 @@ class Progress:
         row, metrics = entry["row"], entry["metrics"]
         value = metrics.get(self._metric)
         shown = f"{self._metric} {value:.4f}" if value is not None else "-"
-        ended = sum(n for s, n in self._counts.items() if s != TrialStatus.INTERRUPTED.value)
+        ended = sum(n for s, n in self._counts.items() if TrialStatus(s).ended)
         seconds = time.monotonic() - entry["began"]
         parts = [
             f"[{ended:>3}/{self._num_trials}] {row['trial_id']} {status.value:<10}",
@@ -94,7 +102,7 @@ class Progress:
         return plain_text("  ".join(parts))
 
     def _table(self) -> Table:
-        counts = ", ".join(f"{n} {status}" for status, n in sorted(self._counts.items()))
+        counts = ", ".join(f"{n} {status}" for status, n in sorted(self._counts.items()) if n)
         best = f"best {self._best[0] * self._sign:.4f} ({self._best[1]})" if self._best else ""
         elapsed = time.monotonic() - self._began
         table = Table(

@@ -18,7 +18,7 @@ from pdo_search.results.schema import TABLES, TrialStatus, param_column
 from pdo_search.results.writer import TableWriter
 from pdo_search.safetext import presentable
 from pdo_search.search.progress import Progress
-from pdo_search.search.scheduler import AshaScheduler
+from pdo_search.search.scheduler import EarlyStopping
 
 __all__ = ["Forgetful", "Recorder"]
 
@@ -41,7 +41,7 @@ class Recorder(Callback):
         self,
         writer: TableWriter,
         progress: Progress,
-        scheduler: AshaScheduler,
+        scheduler: EarlyStopping,
         *,
         metric: str,
         seed: int,
@@ -55,7 +55,7 @@ class Recorder(Callback):
         self._end_index = end_index
         self._running: dict[int, dict[str, Any]] = {}
         self._attempt_at: dict[int, float] = {}
-        self._attempts: dict[int, int] = {}
+        self._wall_s: dict[int, float] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks for a restore that this product does not use."""
@@ -65,18 +65,19 @@ class Recorder(Callback):
         """A trial begins, or begins again."""
         suggestion = trial.config
         number, now = suggestion["number"], time.time()
+        before = self.writer.get("trials", number) or {}
         row: dict[str, Any] = {
             "number": number,
             "trial_id": suggestion["trial_id"],
             "status": TrialStatus.RUNNING.value,
             "seed": self._seed,
-            "attempt": self._earlier_attempts(number) + 1,
+            "attempt": (before.get("attempt") or 0) + 1,
             **{param_column(str(path)): value for path, value in suggestion["point"].items()},
         }
-        if not self.writer.has("trials", row):
+        if not before:
             row["started_at"] = now
-        self._attempts[number] = row["attempt"]
         self._attempt_at[number] = now
+        self._wall_s[number] = before.get("wall_s") or 0.0
         self._running[number] = row
         self.writer.upsert("trials", row)
         self._progress.started(row)
@@ -114,15 +115,14 @@ class Recorder(Callback):
         self.writer.flush(force=False)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial is over; where it has not said so itself, the scheduler stopped it."""
+        """A trial is over; where it has not said so itself, the scheduler stopped or paused it."""
         identity = self._identity(trial)
         number = identity["number"]
         if number not in self._running:
             return
-        if number in self._scheduler.stopped:
-            milestone = self._scheduler.stopped[number]
-            cause = f"not among the best at milestone {milestone}"
-            self._end(identity, TrialStatus.STOPPED, "asha", cause)
+        ruling = self._scheduler.ruling(number)
+        if ruling is not None:
+            self._end(identity, ruling.status, ruling.decision.value, ruling.cause)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died more often than it may be tried again."""
@@ -138,6 +138,14 @@ class Recorder(Callback):
             self.writer.upsert("trials", {**identity, "status": TrialStatus.INTERRUPTED.value})
             self._progress.ended(number, TrialStatus.INTERRUPTED, None)
         self._running.clear()
+        self.writer.flush()
+
+    def close(self) -> None:
+        """The sweep is complete: what waits will not be promoted, and counts as stopped."""
+        for row in list(self.writer.rows("trials")):
+            if row["status"] == TrialStatus.PAUSED.value:
+                identity = {"number": row["number"], "trial_id": row["trial_id"]}
+                self.writer.upsert("trials", {**identity, "status": TrialStatus.STOPPED.value})
         self.writer.flush()
 
     def _end(
@@ -158,19 +166,14 @@ class Recorder(Callback):
                 "decision": decision,
                 "cause": cause,
                 "ended_at": now,
-                "wall_s": now - self._attempt_at.get(number, now),
+                "wall_s": now - self._attempt_at.get(number, now) + self._wall_s.get(number, 0.0),
                 "end_index": self._end_index,
+                "rung_reached": self._scheduler.rung_reached(number),
             },
         )
         self._end_index += 1
         self._progress.ended(number, status, cause)
         self.writer.flush()
-
-    def _earlier_attempts(self, number: int) -> int:
-        if number in self._attempts:
-            return self._attempts[number]
-        earlier = self.writer.get("trials", number)
-        return int(earlier["attempt"]) if earlier else 0
 
     def _keep_traceback(self, trial_id: str, text: str) -> None:
         self.writer.folder.write(f"errors/{trial_id}.txt", presentable(text).encode())

@@ -12,7 +12,7 @@ from pdo_search.config.schema import SchedulerConfig
 from pdo_search.config.space import Space
 from pdo_search.errors import InputError
 from pdo_search.results.schema import TrialStatus, point_of
-from pdo_search.search.scheduler import Observation
+from pdo_search.search.rungs import Observation
 from pdo_search.search.searcher import PastTrial, Requeued
 
 __all__ = ["Plan", "plan_resume"]
@@ -25,8 +25,10 @@ class Plan:
     """What a resumed sweep starts from.
 
     Attributes:
-        past: ended trials, not to be run again.
+        past: ended trials, not to be run again, and paused ones.
         requeued: cut-off trials, to go on from their checkpoints.
+        paused: numbers of the trials that wait to be promoted; what an ended sweep did not promote
+            waits again when it is extended.
         observations: what the scheduler had seen, in order.
         num_new: trials still to be suggested.
         end_index: next index of ending.
@@ -34,6 +36,7 @@ class Plan:
 
     past: tuple[PastTrial, ...] = ()
     requeued: tuple[Requeued, ...] = ()
+    paused: tuple[int, ...] = ()
     observations: tuple[Observation, ...] = ()
     num_new: int = 0
     end_index: int = 0
@@ -57,7 +60,7 @@ def plan_resume(
         space: the dimensions.
         metric: of the search.
         num_trials: trials in all.
-        scheduler: its clock says which rows it had seen.
+        scheduler: its clock says which rows it had seen, its kind whether trials pause.
         stages: rows of ``stages``, for the stage clock.
 
     Raises:
@@ -79,6 +82,7 @@ def plan_resume(
             done[number] = done.get(number, 0) + 1
             value = float(row.get(metric, math.nan))
             seen.append((int(row["last_epoch"]), Observation(number, done[number], value)))
+    waits = (TrialStatus.PAUSED, TrialStatus.STOPPED) if scheduler.pauses else ()
     past, requeued = [], []
     for row in rows:
         number = int(row["number"])
@@ -90,7 +94,9 @@ def plan_resume(
                 path="trials",
                 remedy="restore the tables, or start another sweep",
             ) from None
-        if status.ended:
+        if status in waits:
+            status = TrialStatus.PAUSED
+        if status.ended or status is TrialStatus.PAUSED:
             curve = curves.get(number, {})
             value = row.get("objective")
             past.append(
@@ -101,6 +107,7 @@ def plan_resume(
     return Plan(
         past=tuple(past),
         requeued=tuple(requeued),
+        paused=tuple(trial.number for trial in past if trial.status is TrialStatus.PAUSED),
         observations=tuple(
             o for _, o in sorted(seen, key=lambda s: (s[0], s[1].number, s[1].time))
         ),

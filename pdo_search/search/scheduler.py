@@ -1,111 +1,64 @@
-"""Early stopping: asynchronous successive halving (Li et al. 2020, algorithm 2, stopping variant).
+"""Early stopping behind Tune's scheduler interface. The decisions are in ``rungs`` and ``median``.
 
 Why not Ray's ``ASHAScheduler`` (read in Ray 2.60): it records a late report into every lower rung
 as well, never stops a trial whose metric is NaN, picks brackets with NumPy's global generator, and
 cannot be rebuilt from results. The decisions here are a pure function of what was recorded.
+
+Why a pause is not Tune's PAUSE: a function trainable whose process is reused can only be paused by
+a checkpoint of Tune's own. So a trial that pauses ends for Tune; when it is promoted, the searcher
+suggests it again under its own number, and it goes on from its own checkpoint.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ray.tune.schedulers import TrialScheduler
 
 from pdo_search.config.schema import SchedulerConfig
-from pdo_search.distill.seeds import seed_for
+from pdo_search.results.schema import Decision, TrialStatus
+from pdo_search.search.median import MedianRule
+from pdo_search.search.rungs import Observation, PromotionRungs, Rule, Rungs
 from pdo_search.search.waiting import WaitingLine
 
-__all__ = ["AshaScheduler", "Observation", "Rungs"]
+__all__ = ["EarlyStopping", "Ruling", "make_rule"]
 
 
 @dataclass(frozen=True)
-class Observation:
-    """One report that may count for a rung.
+class Ruling:
+    """What the scheduler made of a trial, for its row."""
+
+    status: TrialStatus
+    decision: Decision
+    cause: str
+
+
+def make_rule(config: SchedulerConfig, mode: str, seed: int) -> Rule | None:
+    """The rule that a configuration asks for; None for ``none``."""
+    if config.kind == "none":
+        return None
+    if config.kind == "median":
+        return MedianRule(config, mode)
+    return (PromotionRungs if config.pauses else Rungs)(config, mode, seed)
+
+
+class EarlyStopping(WaitingLine):
+    """A ``Rule`` behind Tune's interface; with ``kind: none`` every trial goes on.
 
     Attributes:
-        number: of the trial.
-        time: on the scheduler's clock: finished epochs, or finished stages.
-        value: of the metric; may be NaN.
-    """
-
-    number: int
-    time: int
-    value: float
-
-
-@dataclass
-class Rungs:
-    """What was recorded at each rung, and who may go on.
-
-    Attributes:
-        config: grace, reduction and brackets.
-        mode: ``max`` or ``min``.
-        seed: shares trials out among brackets.
-        recorded: signed values by (bracket, milestone) and trial, higher is better.
-    """
-
-    config: SchedulerConfig
-    mode: str
-    seed: int
-    recorded: dict[tuple[int, int], dict[int, float]] = field(default_factory=dict)
-    _reached: dict[int, int] = field(default_factory=dict)
-
-    def observe(self, seen: Observation) -> int | None:
-        """Record a report; the milestone at which the trial is to stop, or None to go on.
-
-        A report counts for the highest milestone that it has reached, once, and for no other: one
-        that comes late says nothing of the lower rungs.
-        """
-        bracket = self.bracket(seen.number)
-        milestone = self.milestone(bracket, seen.time)
-        if milestone is None or milestone <= self._reached.get(seen.number, 0):
-            return None
-        self._reached[seen.number] = milestone
-        rung = self.recorded.setdefault((bracket, milestone), {})
-        value = seen.value if self.mode == "max" else -seen.value
-        rung[seen.number] = -math.inf if math.isnan(value) else value
-        return None if self._goes_on(rung, seen.number) else milestone
-
-    def bracket(self, number: int) -> int:
-        """A trial's bracket, by seed and number."""
-        return seed_for(self.seed, "bracket", number) % self.config.brackets
-
-    def milestone(self, bracket: int, time: int) -> int | None:
-        """The highest milestone of a bracket at or below a time."""
-        milestone = self.config.grace * int(self.config.reduction**bracket)
-        if time < milestone:
-            return None
-        while milestone * self.config.reduction <= time:
-            milestone *= self.config.reduction
-        return milestone
-
-    def _goes_on(self, rung: Mapping[int, float], number: int) -> bool:
-        """Whether a trial is in the best 1/reduction of its rung, itself included.
-
-        The first at a rung goes on, unless its value is NaN; of equals the earlier trial is ahead.
-        """
-        value = rung[number]
-        if value == -math.inf:
-            return False
-        ahead = sum(v > value or (v == value and n < number) for n, v in rung.items())
-        return ahead < max(1, len(rung) // self.config.reduction)
-
-
-class AshaScheduler(WaitingLine):
-    """``Rungs`` behind Tune's interface; with ``kind: none`` every trial goes on.
-
-    Attributes:
-        stopped: milestone by number of the trials that it stopped.
+        rule: that decides; None for ``none``.
+        stopped: time by number of the trials that it stopped, or that wait.
 
     Args:
-        config: kind, clock, grace, reduction, brackets.
+        config: of the scheduler.
         metric: what is compared.
         mode: ``max`` or ``min``.
         seed: of the brackets.
         past: observations of an interrupted sweep, in the order in which they were made.
+        paused: trials that were waiting in it.
     """
 
     def __init__(
@@ -116,17 +69,19 @@ class AshaScheduler(WaitingLine):
         mode: str,
         seed: int,
         past: Iterable[Observation] = (),
+        paused: Iterable[int] = (),
     ) -> None:
         super().__init__()
         self._config = config
         self._metric = metric
-        self.rungs = Rungs(config, mode, seed)
+        self.rule = make_rule(config, mode, seed)
         self.stopped: dict[int, int] = {}
         self._owed: dict[int, int] = {}
-        for observation in past:
-            milestone = self.rungs.observe(observation)
-            if milestone is not None:
-                self._owed[observation.number] = milestone
+        for seen in past:
+            self._recall(seen)
+        for number in paused:
+            self._owed.pop(number, None)
+            self._pause(number)
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """Metric and mode are the experiment's; Tune has none to add."""
@@ -134,17 +89,66 @@ class AshaScheduler(WaitingLine):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
         """Tune's question after every report."""
-        if self._config.kind == "none" or result.get(self._metric) is None:
+        if self.rule is None or result.get(self._metric) is None:
             return str(TrialScheduler.CONTINUE)
         if self._config.clock == "stage" and not result["stage_end"]:
             return str(TrialScheduler.CONTINUE)
-        time = result["stages_done"] if self._config.clock == "stage" else result["epoch"]
+        time = int(result["stages_done"] if self._config.clock == "stage" else result["epoch"])
         number = trial.config["number"]
-        milestone = self.rungs.observe(Observation(number, int(time), float(result[self._metric])))
+        left_at = self.rule.observe(Observation(number, time, float(result[self._metric])))
         if time >= self._owed.get(number, math.inf):
             # The driver died between hearing this report and stopping the trial.
-            milestone = self._owed.pop(number)
-        if milestone is None or result["ended"]:
+            left_at = self._owed.pop(number)
+        if left_at is None or result["ended"]:
             return str(TrialScheduler.CONTINUE)
-        self.stopped[number] = milestone
+        self.stopped[number] = left_at
+        self._pause(number)
         return str(TrialScheduler.STOP)
+
+    def may_promote(self) -> bool:
+        """Whether a paused trial would go on where no trial runs and none is to come."""
+        return isinstance(self.rule, PromotionRungs) and self.rule.next(closing=True) is not None
+
+    def promote(self, *, closing: bool = False) -> int | None:
+        """Take the paused trial that is to go on now; None where none is.
+
+        Args:
+            closing: no trial runs and none is to come.
+        """
+        if not isinstance(self.rule, PromotionRungs):
+            return None
+        number = self.rule.next(closing=closing)
+        if number is not None:
+            del self.rule.paused[number]
+            self.stopped.pop(number, None)
+        return number
+
+    def ruling(self, number: int) -> Ruling | None:
+        """What became of a trial by this scheduler; None where it left the trial alone."""
+        if number not in self.stopped:
+            return None
+        time = f"{self._config.clock} {self.stopped[number]}"
+        if self._config.kind == "median":
+            cause = f"below the median of the others at {time}"
+            return Ruling(TrialStatus.STOPPED, Decision.MEDIAN, cause)
+        if self._config.pauses:
+            return Ruling(TrialStatus.PAUSED, Decision.ASHA, f"not promoted from {time}")
+        return Ruling(TrialStatus.STOPPED, Decision.ASHA, f"not among the best at {time}")
+
+    def rung_reached(self, number: int) -> int | None:
+        """Milestone of the highest rung that a trial reached; None where there are no rungs."""
+        return self.rule.reached.get(number) if isinstance(self.rule, Rungs) else None
+
+    def _recall(self, seen: Observation) -> None:
+        """Record what an interrupted sweep had seen, and what it may not have lived to do."""
+        if self.rule is None:
+            return
+        left_at = self.rule.observe(seen)
+        if left_at is not None:
+            self._owed[seen.number] = left_at
+        elif seen.time > self._owed.get(seen.number, math.inf):
+            del self._owed[seen.number]
+
+    def _pause(self, number: int) -> None:
+        if isinstance(self.rule, PromotionRungs) and number in self.rule.reached:
+            self.rule.pause(number)

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
@@ -30,7 +30,7 @@ from pdo_search.results.schema import TrialStatus, trial_id
 from pdo_search.search.history import BoundedHistory
 from pdo_search.search.optuna_space import all_points, distributions
 
-__all__ = ["OptunaSearcher", "PastTrial", "Requeued"]
+__all__ = ["OptunaSearcher", "PastTrial", "Promoter", "Requeued"]
 
 TRIES = 20
 LARGEST_FINITE_SPACE = 10_000
@@ -64,6 +64,17 @@ class Requeued:
     point: dict[str, Any]
 
 
+class Promoter(Protocol):
+    """Who knows which paused trial goes on."""
+
+    def promote(self, *, closing: bool = False) -> int | None:
+        """Take the paused trial that is to go on now; None where none is.
+
+        Args:
+            closing: no trial runs and none is to come.
+        """
+
+
 class OptunaSearcher(Searcher):
     """Points for Tune's trials.
 
@@ -76,6 +87,8 @@ class OptunaSearcher(Searcher):
         past: ended trials to learn from.
         requeued: trials to suggest first, as they were.
         deadline: epoch seconds after which nothing new is suggested.
+        promoter: of paused trials, which are suggested again before new ones; None where trials do
+            not pause.
     """
 
     def __init__(
@@ -87,6 +100,7 @@ class OptunaSearcher(Searcher):
         past: Iterable[PastTrial] = (),
         requeued: Iterable[Requeued] = (),
         deadline: float = math.inf,
+        promoter: Promoter | None = None,
     ) -> None:
         super().__init__(metric=config.metric, mode=config.mode)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -98,7 +112,10 @@ class OptunaSearcher(Searcher):
         self._seen: set[str] = set()
         self._running: dict[str, Trial] = {}
         self._values: dict[str, float | None] = {}
+        self._epochs: dict[str, int] = {}
         self._outcomes: dict[str, TrialStatus] = {}
+        self._promoter = promoter
+        self._studied: dict[int, int] = {}
         self._requeued = deque(requeued)
         self._left = num_new
         self._deadline = deadline
@@ -110,23 +127,31 @@ class OptunaSearcher(Searcher):
             self._next = max(self._next, waiting.number + 1)
         self._points = deque(p for p in config.points if _key(p) not in self._seen)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The next trial's configuration, or ``FINISHED``."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's configuration, ``FINISHED``, or None for nothing yet.
+
+        A cut-off trial goes first, then a promoted one, then a new one. Nothing yet: what runs may
+        make a paused trial promotable.
+        """
         if self._requeued:
             again = self._requeued.popleft()
-            self._running[trial_id] = self._fixed(again.point)
-            return self._configuration(again.number, again.point)
-        if self._left <= 0 or time.time() > self._deadline:
+            return self._start(trial_id, again.number, self._fixed(again.point), again.point)
+        if time.time() > self._deadline:
             return str(Searcher.FINISHED)
-        number = self._next
-        asked = self._ask(number)
-        if asked is None:
+        if promoted := self._promoted(trial_id):
+            return promoted
+        asked = self._ask(self._next) if self._left > 0 else None
+        if asked is not None:
+            self._left -= 1
+            self._next += 1
+            self._seen.add(_key(asked.params))
+            return self._start(trial_id, self._next - 1, asked, asked.params)
+        self._left = 0
+        if self._promoter is None:
             return str(Searcher.FINISHED)
-        self._left -= 1
-        self._next += 1
-        self._running[trial_id] = asked
-        self._seen.add(_key(asked.params))
-        return self._configuration(number, asked.params)
+        if self._running:
+            return None
+        return self._promoted(trial_id, closing=True) or str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Pass an epoch's value on as an intermediate value."""
@@ -138,17 +163,25 @@ class OptunaSearcher(Searcher):
         value, epoch = result.get(self._config.metric), result.get("epoch")
         if value is not None and epoch is not None:
             self._values[trial_id] = value
-            if math.isfinite(value):
+            # A trial that goes on reports its past again.
+            if math.isfinite(value) and epoch > self._epochs.get(trial_id, 0):
                 trial.report(value, step=int(epoch))
+                self._epochs[trial_id] = int(epoch)
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell Optuna what became of a trial."""
+        """Tell Optuna what became of a trial.
+
+        Tune does not pass on the result at which the scheduler stopped a trial; it comes here.
+        """
+        if result is not None:
+            self.on_trial_result(trial_id, result)
         trial = self._running.pop(trial_id, None)
         if trial is None:
             return
         value = self._values.pop(trial_id, None)
+        self._epochs.pop(trial_id, None)
         status = self._outcomes.pop(trial_id, TrialStatus.STOPPED)
         if error:
             status = TrialStatus.FAILED
@@ -163,8 +196,27 @@ class OptunaSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, as ``save``."""
 
-    def _configuration(self, number: int, point: Mapping[str, Any]) -> dict[str, Any]:
+    def _start(
+        self, tune_id: str, number: int, trial: Trial, point: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Follow a trial under Tune's name for it; its configuration."""
+        self._running[tune_id] = trial
+        self._studied[number] = trial.number
         return {"number": number, "trial_id": trial_id(number), "point": dict(point)}
+
+    def _promoted(self, tune_id: str, *, closing: bool = False) -> dict[str, Any] | None:
+        """The configuration of a paused trial that is to go on; None where none is.
+
+        Optuna was told that it was PRUNED, and closes a trial for good. A second one at the same
+        point would say of a good point that it was stopped, so the first one is opened again.
+        """
+        number = self._promoter.promote(closing=closing) if self._promoter else None
+        if number is None:
+            return None
+        frozen = self.study.get_trials(deepcopy=False)[self._studied[number]]
+        frozen.state, frozen.datetime_complete = TrialState.RUNNING, None
+        self._epochs[tune_id] = max(frozen.intermediate_values, default=0)
+        return self._start(tune_id, number, Trial(self.study, frozen._trial_id), frozen.params)
 
     def _ask(self, number: int) -> Trial | None:
         """A trial at a point that was not run before; None where there is none left."""
@@ -206,6 +258,7 @@ class OptunaSearcher(Searcher):
     def _remember(self, past: PastTrial) -> None:
         self._seen.add(_key(past.point))
         self._next = max(self._next, past.number + 1)
+        self._studied[past.number] = len(self._studied)
         state = told_state(past.status, past.value)
         infeasible = past.status is TrialStatus.INFEASIBLE
         self.study.add_trial(
@@ -223,13 +276,13 @@ class OptunaSearcher(Searcher):
 def told_state(status: TrialStatus, value: float | None) -> TrialState:
     """How Optuna is told of a trial.
 
-    COMPLETE only for a finite value at the full budget; PRUNED for a stopped trial, whose
+    COMPLETE only for a finite value at the full budget; PRUNED for a stopped or paused one, whose
     intermediate values TPE ranks among trials that came as far, and for an infeasible one, which
     its constraint keeps out of the good ones; FAIL, which samplers ignore, for the rest.
     """
     if status is TrialStatus.FINISHED and value is not None and math.isfinite(value):
         return TrialState.COMPLETE
-    if status in (TrialStatus.STOPPED, TrialStatus.INFEASIBLE):
+    if status in (TrialStatus.STOPPED, TrialStatus.PAUSED, TrialStatus.INFEASIBLE):
         return TrialState.PRUNED
     return TrialState.FAIL
 

@@ -230,7 +230,7 @@ def _tune(
     from ray.tune.search import Searcher
 
     from pdo_search.search.recorder import Forgetful, Recorder
-    from pdo_search.search.scheduler import AshaScheduler
+    from pdo_search.search.scheduler import EarlyStopping
     from pdo_search.search.searcher import OptunaSearcher
     from pdo_search.search.slots import SlotLimiter
     from pdo_search.trial.messages import Assignment
@@ -246,10 +246,16 @@ def _tune(
         scheduler=experiment.scheduler,
         stages=writer.rows("stages"),
     )
-    total = plan.num_new + len(plan.requeued)
-    if total == 0:
-        return False
+    scheduler = EarlyStopping(
+        experiment.scheduler,
+        metric=settings.metric,
+        mode=settings.mode,
+        seed=settings.seed,
+        past=plan.observations,
+        paused=plan.paused,
+    )
     wall = experiment.limits.wall
+    pauses = experiment.scheduler.pauses
     searcher = OptunaSearcher(
         loaded.space,
         settings,
@@ -257,13 +263,7 @@ def _tune(
         past=plan.past,
         requeued=plan.requeued,
         deadline=math.inf if wall is None else time.time() + wall,
-    )
-    scheduler = AshaScheduler(
-        experiment.scheduler,
-        metric=settings.metric,
-        mode=settings.mode,
-        seed=settings.seed,
-        past=plan.observations,
+        promoter=scheduler if pauses else None,
     )
     progress = Progress(
         console,
@@ -271,6 +271,7 @@ def _tune(
         metric=settings.metric,
         mode=settings.mode,
         counts=Counter(trial.status.value for trial in plan.past),
+        paused=plan.paused,
     )
     recorder = Recorder(
         writer,
@@ -280,6 +281,10 @@ def _tune(
         seed=settings.seed,
         end_index=plan.end_index,
     )
+    total = plan.num_new + len(plan.requeued)
+    if total == 0 and not scheduler.may_promote():
+        recorder.close()
+        return False
     resources = experiment.resources
     search_alg: Searcher = searcher
     if nodes_may_join:
@@ -290,7 +295,8 @@ def _tune(
         tune_config=tune.TuneConfig(
             search_alg=search_alg,
             scheduler=scheduler,
-            num_samples=total,
+            # A promoted trial is one more for Tune: only the searcher knows when all is done.
+            num_samples=-1 if pauses else total,
             max_concurrent_trials=None if nodes_may_join else at_once,
             reuse_actors=not resources.uses_train,
             trial_name_creator=_trial_name,
@@ -310,6 +316,8 @@ def _tune(
             tuner.fit()
         except KeyboardInterrupt:
             interrupted = True
+        else:
+            recorder.close()
         finally:
             recorder.interrupt()
     return interrupted

@@ -133,7 +133,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
 
     checkpoint = CheckpointFile(places.checkpoint)
     config_key = hashlib.sha256(
-        config.model_dump_json(exclude={"resources", "limits"}).encode()
+        config.model_dump_json(exclude={"resources", "limits", "save_after"}).encode()
     ).hexdigest()
     state = worker.broadcast(_restored(checkpoint, config_key) if worker.rank == 0 else None)
     if state is None:

@@ -32,10 +32,8 @@ SMALL = Space(
 
 def searcher(space: Space = SPACE, num_new: int = 50, **settings: Any) -> OptunaSearcher:
     past = settings.pop("past", ())
-    requeued = settings.pop("requeued", ())
-    return OptunaSearcher(
-        space, SearchConfig(**settings), num_new=num_new, past=past, requeued=requeued
-    )
+    given = {k: settings.pop(k) for k in ("requeued", "promoter", "deadline") if k in settings}
+    return OptunaSearcher(space, SearchConfig(**settings), num_new=num_new, past=past, **given)
 
 
 def play(
@@ -141,6 +139,77 @@ def test_rebuilt_from_the_tables_it_goes_on_as_if_never_cut_off(sampler: str) ->
     rebuilt = searcher(sampler=sampler, startup_trials=3, past=past, num_new=44)
     again = [play(rebuilt, str(i), [i / 20], "finished") for i in range(6, 10)]
     assert again == suggestions[6:]
+
+
+def test_the_report_at_which_a_trial_is_stopped_counts() -> None:
+    """Tune passes it to on_trial_complete alone."""
+    found = searcher()
+    found.suggest("a")
+    found.on_trial_result("a", {"epoch": 1, "val_accuracy": 0.5})
+    found.on_trial_complete("a", {"epoch": 2, "val_accuracy": 0.6})
+    assert found.study.trials[0].intermediate_values == {1: 0.5, 2: 0.6}
+
+
+class Promoter:
+    """Promotes the given numbers, one each time it is asked."""
+
+    def __init__(self, *numbers: int | None, closing: int | None = None) -> None:
+        self.numbers = list(numbers)
+        self.closing = closing
+
+    def promote(self, *, closing: bool = False) -> int | None:
+        if closing:
+            number, self.closing = self.closing, None
+            return number
+        return self.numbers.pop(0) if self.numbers else None
+
+
+def test_a_promoted_trial_goes_before_new_ones_and_is_one_trial_for_optuna() -> None:
+    found = searcher(num_new=2, promoter=Promoter(None, 0, None))
+    first = play(found, "a", [0.5])
+    assert found.study.trials[0].state is TrialState.PRUNED
+    again = found.suggest("b")
+    assert again == first
+    assert found.study.trials[0].state is TrialState.RUNNING
+    second = found.suggest("c")
+    assert isinstance(second, dict)
+    assert second["number"] == 1
+    for epoch, value in enumerate([0.5, 0.6, 0.8], start=1):
+        found.on_trial_result("b", {"epoch": epoch, "val_accuracy": value})
+    found.on_trial_result("b", {"status": "finished", "ended": True})
+    found.on_trial_complete("b")
+    promoted = found.study.trials[0]
+    assert (promoted.state, promoted.value) == (TrialState.COMPLETE, 0.8)
+    assert promoted.intermediate_values == {1: 0.5, 2: 0.6, 3: 0.8}
+    assert len(found.study.trials) == 2
+
+
+def test_while_trials_run_a_search_that_pauses_is_not_finished() -> None:
+    found = searcher(num_new=1, promoter=Promoter(closing=0))
+    found.suggest("a")
+    assert found.suggest("b") is None
+    found.on_trial_complete("a", {"epoch": 1, "val_accuracy": 0.5})
+    last = found.suggest("c")
+    assert isinstance(last, dict)
+    assert last["number"] == 0
+    found.on_trial_complete("c", {"epoch": 2, "val_accuracy": 0.5})
+    assert found.suggest("d") == "FINISHED"
+
+
+def test_a_paused_trial_of_an_earlier_run_is_promoted_under_its_number() -> None:
+    point = {"num_stages": 3, "temperature": 2.5, "curriculum.order": None}
+    past = [
+        PastTrial(0, {**point, "num_stages": 1}, TrialStatus.FINISHED, 0.5, {1: 0.5}),
+        PastTrial(3, point, TrialStatus.PAUSED, 0.4, {1: 0.4}),
+    ]
+    found = searcher(past=past, promoter=Promoter(3))
+    assert found.suggest("a") == {"number": 3, "trial_id": "t0003", "point": point}
+    assert [t.state.name for t in found.study.trials] == ["COMPLETE", "RUNNING"]
+
+
+def test_after_the_deadline_nothing_is_promoted() -> None:
+    found = searcher(promoter=Promoter(0), deadline=0.0)
+    assert found.suggest("a") == "FINISHED"
 
 
 def test_interrupted_trials_go_first_under_their_own_numbers() -> None:

@@ -256,3 +256,57 @@ def test_a_sweep_submitted_as_a_job_needs_the_token_and_leaves_its_tables(
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_whole(pdo.folder / "results" / "tiny", 2)
+
+
+PROMOTED: dict[str, Any] = {
+    **SERIAL,
+    "trial": {**SERIAL["trial"], "epochs": 6, "num_stages": 1},
+    "search": {"num_trials": 6, "startup_trials": 3, "sampler": "random"},
+    "scheduler": {"kind": "asha_promotion", "grace": 1, "reduction": 2},
+}
+
+
+def test_promoted_trials_go_on_as_if_they_had_never_paused(pdo: Pdo) -> None:
+    file = pdo.experiment(**PROMOTED)
+    pdo.run("run", str(file), "--address", "auto", "--name", "promoted")
+    sweep = pdo.folder / "results" / "promoted"
+    assert_whole(sweep, 6)
+    trials = pdo_search.open_sweep(sweep).trials.set_index("number")
+    assert set(trials["status"]) == {"finished", "stopped"}
+    assert set(trials["rung_reached"]) >= {1, 4}
+    promoted = trials[trials["attempt"] > 1]
+    assert "finished" in set(promoted["status"])
+
+    pdo.run(
+        "run", str(file), "--address", "auto", "--name", "whole", "--set", "scheduler.kind=none"
+    )  # fmt: skip
+    undisturbed = tables(pdo.folder / "results" / "whole")["epochs"]
+    paused = tables(sweep)["epochs"]
+    kept = [c for c in paused.columns if not c.endswith(TIMINGS)]
+    for number, row in trials.iterrows():
+        mine, theirs = (e[e["number"] == number] for e in (paused, undisturbed))
+        pd.testing.assert_frame_equal(
+            mine[kept].reset_index(drop=True),
+            theirs[kept].head(row["epochs_done"]).reset_index(drop=True),
+            check_exact=True,
+        )
+
+
+def test_a_killed_driver_leaves_paused_trials_that_are_promoted_on_resume(pdo: Pdo) -> None:
+    file = pdo.experiment(**PROMOTED)
+    pdo.run("run", str(file), "--address", "auto", "--name", "whole")
+    process = pdo.start("run", str(file), "--address", "auto", "--name", "killed")
+    wait_for(process, "t0002 paused")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    sweep = pdo.folder / "results" / "killed"
+    assert "paused" in set(pdo_search.open_sweep(sweep).trials["status"])
+    pdo.run("resume", str(sweep), "--address", "auto")
+    assert_whole(sweep, 6)
+    same_numbers(pdo.folder / "results" / "whole", sweep)
+    pdo.run("resume", str(sweep), "--trials", "+4", "--address", "auto")
+    assert_whole(sweep, 10)
+    before = pdo_search.open_sweep(pdo.folder / "results" / "whole").trials["epochs_done"]
+    after = pdo_search.open_sweep(sweep).trials["epochs_done"]
+    assert (after.head(6) >= before).all()
+    assert after.sum() > before.sum() + 4

@@ -11,7 +11,7 @@ import pytest
 from optuna.samplers import RandomSampler, TPESampler
 from rich.console import Console
 
-from pdo_search.config import parse_experiment
+from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import SchedulerConfig, SearchConfig
 from pdo_search.results.schema import param_types
 from pdo_search.results.writer import TableWriter
@@ -84,7 +84,7 @@ def test_search(built: Any) -> None:
     assert caught["run_config"].failure_config.max_failures == 4
     assert (searcher.metric, searcher.mode) == ("val_loss", "min")
     assert searcher.study.direction.name == "MINIMIZE"
-    assert caught["tune_config"].scheduler.rungs.mode == "min"
+    assert caught["tune_config"].scheduler.rule.mode == "min"
     assert searcher.suggest("a")["point"]["temperature"] == 2.5
     assert searcher.study.sampler._multivariate
     assert searcher.study.sampler._n_startup_trials == 5
@@ -104,10 +104,34 @@ def test_sampler_and_seed(built: Any) -> None:
 def test_scheduler(built: Any) -> None:
     given = {"clock": "stage", "grace": 2, "reduction": 4, "brackets": 3}
     rungs = built(scheduler=given)["tune_config"].scheduler
-    assert rungs.rungs.config == SchedulerConfig(**given)
+    assert rungs.rule.config == SchedulerConfig(**given)
     assert rungs._config.clock == "stage"
     assert built(scheduler={"kind": "none"})["tune_config"].scheduler._config.kind == "none"
-    assert built(search={"seed": 7})["tune_config"].scheduler.rungs.seed == 7
+    assert built(search={"seed": 7})["tune_config"].scheduler.rule.seed == 7
+
+
+def test_promotion(built: Any) -> None:
+    config = built(scheduler={"kind": "asha_promotion"})["tune_config"]
+    assert config.num_samples == -1
+    assert config.search_alg._promoter is config.scheduler
+    assert built()["tune_config"].search_alg._promoter is None
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "epochs"),
+    [
+        ({"kind": "asha_promotion", "grace": 1, "reduction": 2}, (1, 2)),
+        ({"kind": "asha_promotion", "grace": 1, "reduction": 2, "clock": "stage"}, ()),
+        ({"kind": "asha", "grace": 1, "reduction": 2}, ()),
+    ],
+)
+def test_state_is_saved_where_a_trial_may_pause(
+    tmp_path: Path, scheduler: dict[str, Any], epochs: tuple[int, ...]
+) -> None:
+    tree = {**TINY, "scheduler": scheduler}
+    loaded = parse_experiment(tree, file=Path("tiny.yaml"), base_dir=tmp_path)
+    point = {"num_stages": 1, "temperature": 2.0, "optimizer.lr": 0.1}
+    assert resolve(loaded.experiment, point).save_after == epochs
 
 
 def test_resources_and_limits(built: Any) -> None:
