@@ -12,7 +12,6 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any, Protocol
 
 __all__ = ["Curves", "Moment", "compute_to_reach", "simulate", "value_at"]
@@ -43,6 +42,15 @@ class Moment:
 
     epochs: int
     truth: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """What Tune's schedulers look at of a trial."""
+
+    trial_id: str
+    config: Any
+    number: Any
 
 
 @dataclass
@@ -102,7 +110,7 @@ def simulate(
         if number not in state.runs:
             point = point_of(config)
             state.runs[number] = _Run(point, curves.observed(point))
-        trial = SimpleNamespace(trial_id=name, config=config, number=number)
+        trial = _Trial(name, config, number)
         scheduler.on_trial_add(None, trial)
         run = state.runs[number]
         for epoch in range(1, run.done + 1):

@@ -80,6 +80,7 @@ def test_counts_name_every_status() -> None:
         "running": 0,
         "finished": 2,
         "stopped": 0,
+        "paused": 0,
         "failed": 0,
         "infeasible": 1,
         "interrupted": 0,
