@@ -23,6 +23,7 @@ from pdo_search.analysis.leaderboard import (
     status_counts,
     teacher_of,
 )
+from pdo_search.analysis.methods import methods_of
 from pdo_search.analysis.pareto import STUDENT, model_front
 from pdo_search.results.schema import Col, TrialStatus
 
@@ -46,11 +47,13 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
 
     Returns:
         ``name``, ``path``, ``created_at``, ``task``, ``metric``, ``mode``, ``num_trials``,
-        ``counts`` by status, ``causes`` of failures, ``teacher``, ``best`` (with
-        ``against_teacher``), its ``composite``, ``leaderboard``, ``front`` and ``note``.
+        ``baselines`` (trials by name), ``counts`` by status, ``causes`` of failures, ``teacher``,
+        ``methods`` beside each other, and of the method that the search is about: ``best`` (with
+        ``against_teacher``), its ``composite``, ``leaderboard``, ``front``; and ``note``.
     """
-    info, trials, composites = sweep.info, sweep.trials, sweep.composites
-    teacher, best = teacher_of(trials), best_student(trials, info.mode)
+    info, everything, composites = sweep.info, sweep.trials, sweep.composites
+    trials = everything[everything[Col.METHOD] == info.method]
+    teacher, best = teacher_of(everything), best_student(trials, info.mode)
     composite = composite_of(composites, best[Col.TRIAL_ID]) if best else None
     return {
         "name": info.name,
@@ -63,11 +66,13 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
         "metric": info.metric,
         "mode": info.mode,
         "num_trials": info.num_trials,
-        "counts": status_counts(trials),
-        "causes": causes(trials),
+        "baselines": info.baselines,
+        "counts": status_counts(everything),
+        "causes": causes(everything),
         "teacher": teacher and {"arch": _at(info.resolved, "teacher", "arch"), **teacher},
         "best": best and {**best, "against_teacher": against(best, teacher)},
         "composite": composite and {**composite, "against_teacher": against(composite, teacher)},
+        "methods": methods_of(everything, sweep.teachers, info.trials_by_method, info.mode),
         "leaderboard": leaderboard(trials, info.mode, SHOWN),
         "front": model_front(trials, composites),
         "note": BIASED if best else None,
@@ -97,6 +102,9 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
     if summary["teacher"]:
         console.print()
         console.print(_comparison(summary))
+    if summary["baselines"] and any(method["best"] for method in summary["methods"]):
+        console.print()
+        console.print(_methods(summary))
     if summary["leaderboard"]:
         console.print()
         console.print(_leaderboard(summary, console.width))
@@ -122,7 +130,11 @@ def _header(summary: Mapping[str, Any]) -> Iterable[str]:
     counts = summary["counts"]
     always = (TrialStatus.FINISHED.value, TrialStatus.STOPPED.value, TrialStatus.FAILED.value)
     shown = ", ".join(f"{n} {status}" for status, n in counts.items() if n or status in always)
-    yield f"{sum(counts.values())} of {summary['num_trials']} trials: {shown}"
+    planned = summary["num_trials"] + sum(summary["baselines"].values())
+    yield f"{sum(counts.values())} of {planned} trials: {shown}"
+    if summary["baselines"]:
+        started = (f"{m['trials']} {m['method']}" for m in summary["methods"])
+        yield f"  by method: {', '.join(started)}"
     for found in summary["causes"][:CAUSES_SHOWN]:
         yield f"  {found['count']} {found['status']}: {found['cause']}"
     if counts[TrialStatus.INTERRUPTED.value]:
@@ -158,6 +170,35 @@ def _cost(model: Mapping[str, Any], shares: Mapping[str, float | None]) -> list[
         f"{cell} ({_percent(share)})" if (share := shares.get(name)) is not None else cell
         for name, cell in cells.items()
     ]
+
+
+def _methods(summary: Mapping[str, Any]) -> Table:
+    """The best trial of every method, one below the other."""
+    metric = summary["metric"]
+    table = _empty_table(
+        "method", "trial", metric, "params", "FLOPs", "epochs", "student", "teachers", "tuned by"
+    )
+    table.title = "The best of each method, at the same epochs per trial"
+    for method in summary["methods"]:
+        best = method["best"]
+        if best is None:
+            cells = ["-"] * 7
+        else:
+            cells = [
+                best[Col.TRIAL_ID],
+                _fixed(best[Col.OBJECTIVE], 4),
+                _count(best[Col.PARAMS]),
+                _count(best[Col.FLOPS]),
+                _fixed(best[Col.EPOCHS_DONE], 0),
+                _duration(best[Col.STUDENT_S]),
+                _duration(best["teachers_s"]),
+            ]
+        tuning = f"{method['trials']} trials, {method['tuning_epochs']} epochs"
+        table.add_row(*map(_text, (method[Col.METHOD], *cells, tuning)))
+    table.caption = (
+        "student: its training; teachers: building those that taught it, shared by trials"
+    )
+    return table
 
 
 def _leaderboard(summary: Mapping[str, Any], width: int) -> Table:
@@ -227,7 +268,7 @@ def _empty_table(*columns: str) -> Table:
         padding=(0, GAP, 0, 0),
     )
     for name in columns:
-        left = name in ("", "model", "trial", "status")
+        left = name in ("", "model", "trial", "status", "method")
         table.add_column(_text(name), justify="left" if left else "right", no_wrap=True)
     return table
 

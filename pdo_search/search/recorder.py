@@ -15,8 +15,8 @@ from ray.tune import Callback
 
 from pdo_search.results.schema import TABLES, TrialStatus, param_column
 from pdo_search.results.writer import TableWriter
+from pdo_search.search.by_method import SchedulerByMethod
 from pdo_search.search.progress import Progress
-from pdo_search.search.scheduler import AshaScheduler
 
 __all__ = ["Recorder"]
 
@@ -37,7 +37,7 @@ class Recorder(Callback):
         self,
         writer: TableWriter,
         progress: Progress,
-        scheduler: AshaScheduler,
+        scheduler: SchedulerByMethod,
         *,
         metric: str,
         seed: int,
@@ -64,6 +64,7 @@ class Recorder(Callback):
         row: dict[str, Any] = {
             "number": number,
             "trial_id": suggestion["trial_id"],
+            "method": suggestion["method"],
             "status": TrialStatus.RUNNING.value,
             "seed": self._seed,
             "attempt": self._earlier_attempts(number) + 1,

@@ -25,6 +25,7 @@ from typing import Any
 from rich.console import Console
 
 from pdo_search.config.load import Loaded, parse_experiment
+from pdo_search.config.methods import searched
 from pdo_search.config.resolve import resolve
 from pdo_search.config.schema import ResourcesConfig, TrialConfig, is_uri
 from pdo_search.errors import InputError, PdoError
@@ -36,7 +37,7 @@ from pdo_search.results.writer import TableWriter
 from pdo_search.search.cluster import concurrency, connect, disconnect, import_ray, slots
 from pdo_search.search.lock import only_driver
 from pdo_search.search.progress import Progress
-from pdo_search.search.resume import plan_resume
+from pdo_search.search.resume import Plan, plan_resume
 
 __all__ = ["Outcome", "new_sweep", "reopened_sweep", "run_sweep"]
 
@@ -108,6 +109,8 @@ def new_sweep(
         mode=experiment.search.mode,
         num_trials=experiment.search.num_trials,
         store=_absolute(experiment.output.store) if experiment.output.store else f"{root}/.store",
+        method=experiment.method,
+        baselines=dict.fromkeys(experiment.search.baselines, experiment.search.trials_per_baseline),
     )
     return info, directory
 
@@ -117,7 +120,8 @@ def reopened_sweep(sweep: str, *, trials: str | None = None) -> SweepInfo:
 
     Args:
         sweep: its directory.
-        trials: ``+N`` for N more trials, ``N`` for N in all, None as before.
+        trials: ``+N`` for N more trials, ``N`` for N in all, None as before; of the method that the
+            search is about. Baselines keep theirs.
 
     Raises:
         InputError: the directory holds no sweep, or ``trials`` is no number.
@@ -189,6 +193,12 @@ def _tune(
     """Run the trials; whether the user cut it off."""
     from ray import tune
 
+    from pdo_search.search.by_method import (
+        SchedulerByMethod,
+        SearcherByMethod,
+        counted,
+        settings_of,
+    )
     from pdo_search.search.recorder import Recorder
     from pdo_search.search.scheduler import AshaScheduler
     from pdo_search.search.searcher import OptunaSearcher
@@ -196,40 +206,47 @@ def _tune(
 
     experiment = loaded.experiment
     settings = experiment.search
-    plan = plan_resume(
-        writer.rows("trials"),
-        writer.rows("epochs"),
-        loaded.space,
-        metric=settings.metric,
-        num_trials=info.num_trials,
-        scheduler=experiment.scheduler,
-        stages=writer.rows("stages"),
-    )
-    total = plan.num_new + len(plan.requeued)
+    plans = _plans(info, loaded, writer)
+    total = sum(plan.num_new + len(plan.requeued) for plan in plans.values())
     if total == 0:
         return False
     wall = experiment.limits.wall
-    searcher = OptunaSearcher(
-        loaded.space,
-        settings,
-        num_new=plan.num_new,
-        past=plan.past,
-        requeued=plan.requeued,
-        deadline=math.inf if wall is None else time.time() + wall,
+    deadline = math.inf if wall is None else time.time() + wall
+    starts = {method: counted(plan) for method, plan in plans.items()}
+    searcher = SearcherByMethod(
+        {
+            method: OptunaSearcher(
+                searched(loaded.space, method),
+                settings_of(experiment, method),
+                num_new=plans[method].num_new,
+                past=start.plan.past,
+                requeued=start.plan.requeued,
+                deadline=deadline,
+            )
+            for method, start in starts.items()
+        },
+        starts,
+        info.trials_by_method,
     )
-    scheduler = AshaScheduler(
-        experiment.scheduler,
-        metric=settings.metric,
-        mode=settings.mode,
-        seed=settings.seed,
-        past=plan.observations,
+    scheduler = SchedulerByMethod(
+        {
+            method: AshaScheduler(
+                experiment.scheduler,
+                metric=settings.metric,
+                mode=settings.mode,
+                seed=settings.seed,
+                past=plan.observations,
+            )
+            for method, plan in plans.items()
+        }
     )
     progress = Progress(
         console,
-        num_trials=info.num_trials,
+        num_trials=sum(info.trials_by_method.values()),
         metric=settings.metric,
         mode=settings.mode,
-        counts=Counter(trial.status.value for trial in plan.past),
+        method=info.method,
+        counts=Counter(trial.status.value for plan in plans.values() for trial in plan.past),
     )
     recorder = Recorder(
         writer,
@@ -237,7 +254,7 @@ def _tune(
         scheduler,
         metric=settings.metric,
         seed=settings.seed,
-        end_index=plan.end_index,
+        end_index=max(plan.end_index for plan in plans.values()),
     )
     assignment = Assignment(experiment.model_dump_json(), sweep, info.store, info.base_dir)
     tuner = tune.Tuner(
@@ -268,6 +285,31 @@ def _tune(
         finally:
             recorder.interrupt()
     return interrupted
+
+
+def _plans(info: SweepInfo, loaded: Loaded, writer: TableWriter) -> dict[str, Plan]:
+    """What is left to do of each method, from the tables; the search's own method first."""
+    method_of = {row["number"]: row["method"] for row in writer.rows("trials")}
+    rows: dict[str, dict[str, list[dict[str, Any]]]] = {
+        table: {method: [] for method in info.trials_by_method}
+        for table in ("trials", "epochs", "stages")
+    }
+    for table, found in rows.items():
+        for row in writer.rows(table):
+            found[method_of[row["number"]]].append(row)
+    experiment = loaded.experiment
+    return {
+        method: plan_resume(
+            rows["trials"][method],
+            rows["epochs"][method],
+            searched(loaded.space, method),
+            metric=experiment.search.metric,
+            num_trials=num_trials,
+            scheduler=experiment.scheduler,
+            stages=rows["stages"][method],
+        )
+        for method, num_trials in info.trials_by_method.items()
+    }
 
 
 def _trainable(resources: ResourcesConfig, assignment: Any, scratch: str) -> Any:

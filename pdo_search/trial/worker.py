@@ -68,7 +68,7 @@ def prepare(
         task,
         config.teacher,
         store=Store(store),
-        seed=config.seed,
+        seed=config.teacher_seed,
         device=device,
         base_dir=folder,
         on_epoch=on_epoch,
@@ -102,7 +102,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
         rung,
         config.recipe,
         store,
-        seed=config.seed,
+        seed=config.teacher_seed,
         device=worker.device,
         base_dir=base_dir,
     )

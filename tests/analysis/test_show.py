@@ -55,6 +55,7 @@ def write_sweep(directory: Path, *trials: dict[str, Any], **info: Any) -> Path:
         identity = {"number": number, "trial_id": trial_id(number)}
         row = {
             **identity,
+            "method": "progressive",
             "status": "finished",
             "objective": 0.9 - number / 100,
             "val_accuracy": 0.9 - number / 100,

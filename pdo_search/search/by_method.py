@@ -1,0 +1,179 @@
+"""Several methods in one sweep: each has a searcher and a scheduler of its own behind Tune's one.
+
+Owns whose turn it is and how trials of a method are counted. A method's searcher numbers its trials
+from 0 as if it were alone, so that its draws depend on (seed, method, number within the method);
+the sweep's numbers, by which tables and schedulers go, are given out here.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+
+from pdo_search.config.schema import Experiment, SearchConfig
+from pdo_search.distill.seeds import seed_for
+from pdo_search.results.schema import trial_id
+from pdo_search.search.resume import Plan
+from pdo_search.search.scheduler import AshaScheduler
+from pdo_search.search.searcher import OptunaSearcher
+
+__all__ = ["Counted", "SchedulerByMethod", "SearcherByMethod", "counted", "settings_of", "turn"]
+
+
+def settings_of(experiment: Experiment, method: str) -> SearchConfig:
+    """The sampler's settings of a method: a baseline has its own seed and no given points."""
+    search = experiment.search
+    if method == experiment.method:
+        return search
+    sampler = "tpe" if search.sampler == "grid" else search.sampler
+    seed = seed_for(search.seed, method)
+    return search.model_copy(update={"points": (), "sampler": sampler, "seed": seed})
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a method's searcher starts from, its trials numbered from 0 within the method.
+
+    Attributes:
+        plan: past and requeued trials under these numbers.
+        numbers: the sweep's number of each, in order.
+    """
+
+    plan: Plan
+    numbers: tuple[int, ...]
+
+
+def counted(plan: Plan) -> Counted:
+    """A method's plan with its trials numbered within the method."""
+    numbers = sorted(trial.number for trial in (*plan.past, *plan.requeued))
+    within = {number: position for position, number in enumerate(numbers)}
+    return Counted(
+        replace(
+            plan,
+            past=tuple(replace(t, number=within[t.number]) for t in plan.past),
+            requeued=tuple(replace(t, number=within[t.number]) for t in plan.requeued),
+        ),
+        tuple(numbers),
+    )
+
+
+def turn(suggested: Mapping[str, int], planned: Mapping[str, int]) -> str | None:
+    """The method that the next new trial is of: the one that is furthest behind its plan.
+
+    So methods are interleaved evenly and end together, whatever their shares; of equals the first.
+
+    Args:
+        suggested: trials so far, by method.
+        planned: trials in all, by method that has some left; in order of precedence.
+
+    Returns:
+        None where no method has trials left.
+    """
+    return min(planned, key=lambda m: (suggested[m] + 0.5) / planned[m], default=None)
+
+
+class SearcherByMethod(Searcher):
+    """One searcher per method behind Tune's interface, taking turns.
+
+    A suggestion is a method's own, under the sweep's number and with ``method``. What was cut off
+    comes first.
+
+    Attributes:
+        searchers: by method.
+
+    Args:
+        searchers: by method, in the order of precedence.
+        starts: what each starts from.
+        planned: trials in all, by method.
+    """
+
+    def __init__(
+        self,
+        searchers: Mapping[str, OptunaSearcher],
+        starts: Mapping[str, Counted],
+        planned: Mapping[str, int],
+    ) -> None:
+        first = next(iter(searchers.values()))
+        super().__init__(metric=first.metric, mode=first.mode)
+        self.searchers = dict(searchers)
+        self._numbers = {method: list(starts[method].numbers) for method in searchers}
+        self._requeued = sorted(
+            (starts[method].numbers[again.number], method)
+            for method in searchers
+            for again in starts[method].plan.requeued
+        )
+        self._planned = {
+            method: planned[method] for method in searchers if starts[method].plan.num_new
+        }
+        self._next = 1 + max((n for ns in self._numbers.values() for n in ns), default=-1)
+        self._method_of: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The next trial's configuration, or ``FINISHED``."""
+        if self._requeued:
+            _, method = self._requeued.pop(0)
+            return self._placed(trial_id, method, self.searchers[method].suggest(trial_id))
+        while (method := self._turn()) is not None:
+            suggestion = self.searchers[method].suggest(trial_id)
+            if suggestion != Searcher.FINISHED:
+                self._numbers[method].append(self._next)
+                self._next += 1
+                return self._placed(trial_id, method, suggestion)
+            del self._planned[method]
+        return str(Searcher.FINISHED)
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Pass a report on to the trial's searcher."""
+        if trial_id in self._method_of:
+            self.searchers[self._method_of[trial_id]].on_trial_result(trial_id, result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Pass a trial's end on to its searcher."""
+        method = self._method_of.pop(trial_id, None)
+        if method is not None:
+            self.searchers[method].on_trial_complete(trial_id, result, error)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the tables are the state, and a resumed sweep is rebuilt from them."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as ``save``."""
+
+    def _turn(self) -> str | None:
+        return turn({m: len(self._numbers[m]) for m in self._planned}, self._planned)
+
+    def _placed(self, name: str, method: str, suggestion: Any) -> dict[str, Any]:
+        """A method's suggestion under the sweep's number."""
+        self._method_of[name] = method
+        number = self._numbers[method][suggestion["number"]]
+        return {**suggestion, "number": number, "trial_id": trial_id(number), "method": method}
+
+
+class SchedulerByMethod(FIFOScheduler):
+    """One scheduler per method behind Tune's interface: a trial is compared with its peers alone.
+
+    Attributes:
+        schedulers: by method.
+        stopped: milestone by number of the trials that they stopped.
+    """
+
+    def __init__(self, schedulers: Mapping[str, AshaScheduler]) -> None:
+        super().__init__()
+        self.schedulers = dict(schedulers)
+        self.stopped: Mapping[int, int] = ChainMap(*(s.stopped for s in schedulers.values()))
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """Metric and mode are the experiment's; Tune has none to add."""
+        return True
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
+        """Tune's question after every report, asked of the trial's own scheduler."""
+        own = self.schedulers[trial.config["method"]]
+        return own.on_trial_result(tune_controller, trial, result)
