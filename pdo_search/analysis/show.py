@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pdo_search.analysis.confirm import confirmation_summary, unconfirmed
 from pdo_search.analysis.leaderboard import (
     against,
     best_student,
@@ -30,7 +31,7 @@ from pdo_search.results.schema import Col, TrialStatus
 if TYPE_CHECKING:
     from pdo_search.results.reader import Sweep
 
-__all__ = ["print_sweep", "sweep_summary"]
+__all__ = ["print_confirmation", "print_sweep", "sweep_summary"]
 
 SHOWN = 10
 CAUSES_SHOWN = 3
@@ -49,12 +50,16 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
         ``name``, ``path``, ``created_at``, ``task``, ``metric``, ``mode``, ``num_trials``,
         ``baselines`` (trials by name), ``counts`` by status, ``causes`` of failures, ``teacher``,
         ``methods`` beside each other, and of the method that the search is about: ``best`` (with
-        ``against_teacher``), its ``composite``, ``leaderboard``, ``front``; and ``note``.
+        ``against_teacher``), its ``composite``, ``leaderboard``, ``front``; ``confirmation``, None
+        where nothing was confirmed; and ``note``.
     """
     info, everything, composites = sweep.info, sweep.trials, sweep.composites
     trials = everything[everything[Col.METHOD] == info.method]
     teacher, best = teacher_of(everything), best_student(trials, info.mode)
     composite = composite_of(composites, best[Col.TRIAL_ID]) if best else None
+    methods = methods_of(everything, sweep.teachers, info.trials_by_method, info.mode)
+    confirmation = confirmation_summary(sweep)
+    bests = [method["best"][Col.TRIAL_ID] for method in methods if method["best"]]
     return {
         "name": info.name,
         "path": sweep.path,
@@ -72,10 +77,11 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
         "teacher": teacher and {"arch": _at(info.resolved, "teacher", "arch"), **teacher},
         "best": best and {**best, "against_teacher": against(best, teacher)},
         "composite": composite and {**composite, "against_teacher": against(composite, teacher)},
-        "methods": methods_of(everything, sweep.teachers, info.trials_by_method, info.mode),
+        "methods": methods,
         "leaderboard": leaderboard(trials, info.mode, SHOWN),
         "front": model_front(trials, composites),
-        "note": BIASED if best else None,
+        "confirmation": confirmation,
+        "note": BIASED if unconfirmed(confirmation, bests) else None,
     }
 
 
@@ -93,10 +99,7 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
         summary: from ``sweep_summary``.
         console: where to; by default standard output, 100 columns wide where that is no terminal.
     """
-    if console is None:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console = Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+    console = console or _screen()
     for line in _header(summary):
         console.print(_text(line), soft_wrap=True)
     if summary["teacher"]:
@@ -120,8 +123,36 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
         console.print(
             _text(f"Best: {summary['best'][Col.TRIAL_ID]} with {pairs or 'no parameters'}")
         )
+    if summary["confirmation"]:
+        console.print()
+        print_confirmation(summary["confirmation"], console)
     if summary["note"]:
         console.print(_text(f"Note: {summary['note']}."), soft_wrap=True)
+
+
+def print_confirmation(summary: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the confirmed configurations and the verdicts.
+
+    Args:
+        summary: from ``confirmation_summary``.
+        console: as in ``print_sweep``.
+    """
+    console = console or _screen()
+    if summary["configurations"]:
+        console.print(_confirmation(summary))
+    for found in summary["causes"][:CAUSES_SHOWN]:
+        console.print(_text(f"  {found['count']} {found['status']}: {found['cause']}"))
+    for difference in summary["differences"]:
+        p = difference["p_holm"]
+        shown = "" if p is None else f", p {p:.2g}"
+        console.print(_text(f"Verdict: {difference['verdict']}{shown}"), soft_wrap=True)
+
+
+def _screen() -> Console:
+    console = Console(highlight=False)
+    return (
+        console if console.is_terminal else Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+    )
 
 
 def _header(summary: Mapping[str, Any]) -> Iterable[str]:
@@ -199,6 +230,33 @@ def _methods(summary: Mapping[str, Any]) -> Table:
         "student: its training; teachers: building those that taught it, shared by trials"
     )
     return table
+
+
+def _confirmation(summary: Mapping[str, Any]) -> Table:
+    """Configurations over fresh seeds, the best by validation first."""
+    metric, tested = summary["metric"], summary["test_metric"]
+    table = _empty_table("method", "trial", "seeds", metric, tested, "params", "FLOPs", "student")
+    table.title = "Confirmed on fresh seeds: mean ± half of the 95% interval"
+    for found in summary["configurations"]:
+        table.add_row(
+            _text(found[Col.METHOD]),
+            _text(found[Col.TRIAL_ID]),
+            str(found["test"]["count"]),
+            _with_interval(found["validation"]),
+            _with_interval(found["test"]),
+            _count(found[Col.PARAMS]),
+            _count(found[Col.FLOPS]),
+            _duration(found[Col.STUDENT_S]),
+        )
+    size = summary["configurations"][0][Col.TEST_EXAMPLES]
+    table.caption = f"intervals are over training seeds, on one test split of {size} examples, read once per run"
+    return table
+
+
+def _with_interval(found: Mapping[str, Any]) -> str:
+    if found["low"] is None:
+        return _fixed(found["mean"], 4)
+    return f"{_fixed(found['mean'], 4)} ± {(found['high'] - found['low']) / 2:.4f}"
 
 
 def _leaderboard(summary: Mapping[str, Any], width: int) -> Table:

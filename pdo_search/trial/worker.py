@@ -21,6 +21,7 @@ from torch import nn
 from pdo_search.config.schema import LimitsConfig, ModelConfig, TrialConfig
 from pdo_search.distill.combine import combine
 from pdo_search.distill.cost import Cost, measure_cost
+from pdo_search.distill.evaluate import evaluate_test
 from pdo_search.distill.fit import refresh_batch_norm
 from pdo_search.distill.ladder import Ladder, Rung
 from pdo_search.distill.loop import Distillation, initial_state
@@ -132,6 +133,8 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
         try:
             rows = combine(config, task, teaching, student, spec, cost, scratch / "out")
             publish(scratch / "out", places.artifact)
+            if config.confirms:
+                rows["trials"][0].update(evaluate_test(task, student, worker.device))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return rows
