@@ -1,7 +1,7 @@
 """Did the method win? Confirmed runs as means, intervals and paired differences. Pure.
 
-All intervals are over training seeds, on the one test split of the sweep: how another sample of test
-examples would change the numbers is not in them.
+All intervals are over training seeds, on the one test split of the sweep: how another sample of
+test examples would change the numbers is not in them.
 
 Several comparisons are made at once, so each is stricter than it would be alone: intervals are
 widened by Bonferroni's correction, and p values are Holm's (1979). A verdict goes by the interval:

@@ -34,8 +34,8 @@ def confirmation_summary(sweep: Sweep) -> dict[str, Any] | None:
     Returns:
         ``metric`` and ``test_metric``; ``counts`` of runs by status and ``causes``;
         ``configurations``, the best by validation over the fresh seeds first, each with
-        ``validation`` and ``test`` (``count``, ``mean``, ``sd``, ``low``, ``high``), ``by_seed`` and
-        cost; ``differences``, each with ``first``, ``second``, ``of``, ``p``, ``p_holm``,
+        ``validation`` and ``test`` (``count``, ``mean``, ``sd``, ``low``, ``high``), ``by_seed``
+        and cost; ``differences``, each with ``first``, ``second``, ``of``, ``p``, ``p_holm``,
         ``comparisons`` and ``verdict``.
     """
     rows, info = sweep.confirmations, sweep.info

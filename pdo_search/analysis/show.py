@@ -249,7 +249,9 @@ def _confirmation(summary: Mapping[str, Any]) -> Table:
             _duration(found[Col.STUDENT_S]),
         )
     size = summary["configurations"][0][Col.TEST_EXAMPLES]
-    table.caption = f"intervals are over training seeds, on one test split of {size} examples, read once per run"
+    table.caption = (
+        f"intervals are over seeds, on one test split ({size} examples), read once per run"
+    )
     return table
 
 

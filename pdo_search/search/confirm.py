@@ -19,7 +19,7 @@ from rich.console import Console
 from pdo_search.config.load import Loaded
 from pdo_search.config.methods import searched
 from pdo_search.distill.seeds import seed_for
-from pdo_search.errors import PdoError
+from pdo_search.log import log_to_file
 from pdo_search.results.ranking import finished
 from pdo_search.results.reader import open_sweep
 from pdo_search.results.schema import TABLES, Col, TrialStatus, param_types, point_of
@@ -141,7 +141,7 @@ def run_confirmation(
     resources = loaded.experiment.resources
     os.environ.update(TUNE_SETTINGS)
     import_ray(address)
-    with only_driver(sweep), _scratch() as scratch, _terminable():
+    with only_driver(sweep), log_to_file(sweep), _scratch() as scratch, _terminable():
         writer = TableWriter(sweep, param_types(loaded.space))
         runs = _runs(loaded, writer, numbers, seeds)
         left = open_runs(runs, writer.rows(TABLE))
