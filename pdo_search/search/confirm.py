@@ -6,10 +6,8 @@ function, in the same warm processes; what the numbers say is ``analysis.compare
 
 from __future__ import annotations
 
-import json
 import os
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +20,7 @@ from pdo_search.distill.seeds import seed_for
 from pdo_search.log import log_to_file
 from pdo_search.results.ranking import finished
 from pdo_search.results.reader import open_sweep
-from pdo_search.results.schema import TABLES, Col, TrialStatus, param_types, point_of
+from pdo_search.results.schema import Col, TrialStatus, param_types, point_of
 from pdo_search.results.sweepfile import SweepInfo, read_sweep_file
 from pdo_search.results.writer import TableWriter
 from pdo_search.search.cluster import concurrency, connect, disconnect, import_ray, slots
@@ -36,6 +34,7 @@ from pdo_search.search.sweep import (
     _scratch,
     _terminable,
     _trainable,
+    _trial_name,
     loaded_of,
 )
 
@@ -222,39 +221,9 @@ def _tune(
 ) -> bool:
     """Run what is left; whether the user cut it off."""
     from ray import tune
-    from ray.tune import Callback
-    from ray.tune.search import Searcher
 
-    from pdo_search.search.sweep import _trial_name
+    from pdo_search.search.confirm_tune import ConfirmationRecorder, RunSearcher
     from pdo_search.trial.messages import Assignment
-
-    class Listed(Searcher):  # type: ignore[misc]
-        """The runs, in order."""
-
-        def __init__(self) -> None:
-            super().__init__(metric=info.metric, mode=info.mode)
-            self._left = deque(left)
-
-        def suggest(self, trial_id: str) -> Any:
-            if not self._left:
-                return Searcher.FINISHED
-            run = self._left.popleft()
-            return {
-                "number": run.number,
-                "trial_id": run.name,
-                "method": run.method,
-                "point": run.point,
-                "seed": run.seed,
-            }
-
-        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-            return
-
-        def save(self, checkpoint_path: str) -> None:
-            return
-
-        def restore(self, checkpoint_path: str) -> None:
-            return
 
     experiment = loaded.experiment
     progress = Progress(
@@ -265,31 +234,12 @@ def _tune(
         method=info.method,
         counts={TrialStatus.FINISHED.value: len(runs) - len(left)},
     )
-    rows = ConfirmationRows(writer, progress, {run.name: run for run in left})
-
-    class Recorder(Callback):  # type: ignore[misc]
-        """Tune's events as rows."""
-
-        def __getstate__(self) -> dict[str, Any]:
-            return {}
-
-        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            rows.started(trial.config["trial_id"])
-
-        def on_trial_result(
-            self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **_: Any
-        ) -> None:
-            rows.reported(trial.config["trial_id"], result)
-
-        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            cause = str(trial.get_pickled_error() or "the process died").strip().splitlines()[0]
-            rows.ended(trial.config["trial_id"], TrialStatus.FAILED, cause)
-
+    recorder = ConfirmationRecorder(writer, progress, left)
     assignment = Assignment(experiment.model_dump_json(), sweep, info.store, info.base_dir)
     tuner = tune.Tuner(
         _trainable(experiment.resources, assignment, scratch),
         tune_config=tune.TuneConfig(
-            search_alg=Listed(),
+            search_alg=RunSearcher(left, metric=info.metric, mode=info.mode),
             num_samples=len(left),
             max_concurrent_trials=at_once,
             reuse_actors=not experiment.resources.uses_train,
@@ -299,7 +249,7 @@ def _tune(
         run_config=tune.RunConfig(
             name="confirm",
             storage_path=scratch,
-            callbacks=[Recorder()],
+            callbacks=[recorder],
             failure_config=tune.FailureConfig(max_failures=experiment.search.retries),
             verbose=0,
         ),
@@ -311,86 +261,5 @@ def _tune(
         except KeyboardInterrupt:
             interrupted = True
         finally:
-            rows.interrupt()
+            recorder.interrupt()
     return interrupted
-
-
-class ConfirmationRows:
-    """Writes ``confirmations`` while runs report.
-
-    Args:
-        writer: of the sweep's tables.
-        progress: is told what happens.
-        runs: by name.
-    """
-
-    def __init__(self, writer: TableWriter, progress: Progress, runs: Mapping[str, Run]) -> None:
-        self._writer = writer
-        self._progress = progress
-        self._runs = runs
-        self._places = {name: place for place, name in enumerate(runs)}
-        self._began: dict[str, float] = {}
-
-    def started(self, name: str) -> None:
-        """A run begins, or begins again."""
-        run, now = self._runs[name], time.time()
-        earlier = self._writer.get(TABLE, run.key)
-        self._began[name] = now
-        self._upsert(
-            run,
-            status=TrialStatus.RUNNING.value,
-            cause=None,
-            attempt=(earlier["attempt"] if earlier else 0) + 1,
-            started_at=now,
-        )
-        self._progress.started(
-            {"number": self._places[name], "trial_id": name, "method": run.method}
-        )
-        self._writer.flush(force=False)
-
-    def reported(self, name: str, result: Mapping[str, Any]) -> None:
-        """A run reports an epoch, or its end."""
-        if "payload" in result:
-            payload = json.loads(result["payload"])
-            known = TABLES[TABLE].by_name
-            for row in payload["rows"].get("trials", []):
-                kept = {column: value for column, value in row.items() if column in known}
-                if Col.MODEL in kept:
-                    kept[Col.MODEL] = f"models/{name}/{kept[Col.MODEL]}"
-                self._upsert(self._runs[name], **kept)
-            self._progress.reported(self._places[name], payload["metrics"])
-        if "status" in result:
-            self.ended(name, TrialStatus(result["status"]), result.get("cause"))
-        self._writer.flush(force=False)
-
-    def ended(self, name: str, status: TrialStatus, cause: str | None) -> None:
-        """A run is over."""
-        if name not in self._began:
-            return
-        now = time.time()
-        self._upsert(
-            self._runs[name],
-            status=status.value,
-            cause=cause,
-            ended_at=now,
-            wall_s=now - self._began.pop(name),
-        )
-        self._progress.ended(self._places[name], status, cause)
-        self._writer.flush()
-
-    def interrupt(self) -> None:
-        """The confirmation ends while runs go on: they are marked as interrupted."""
-        for name in list(self._began):
-            del self._began[name]
-            self._upsert(self._runs[name], status=TrialStatus.INTERRUPTED.value)
-            self._progress.ended(self._places[name], TrialStatus.INTERRUPTED, None)
-        self._writer.flush()
-
-    def _upsert(self, run: Run, **columns: Any) -> None:
-        identity = {
-            Col.NUMBER: run.number,
-            Col.SEED: run.seed,
-            Col.TRIAL_ID: run.trial_id,
-            Col.METHOD: run.method,
-        }
-        self._writer.upsert(TABLE, {**columns, **identity})
