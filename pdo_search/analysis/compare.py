@@ -181,14 +181,14 @@ def configurations_of(
     tested = tested_metric(metric)
     rows = confirmations[confirmations[Col.STATUS] == TrialStatus.FINISHED.value]
     found = []
-    for number, own in rows.groupby(Col.NUMBER):
+    for _, own in rows.groupby(Col.NUMBER):
         first = own.iloc[0]
         by_seed = {int(s): float(v) for s, v in zip(own[Col.SEED], own[tested], strict=True)}
         found.append(
             Configuration(
                 method=str(first[Col.METHOD]),
                 trial_id=str(first[Col.TRIAL_ID]),
-                number=int(number),
+                number=int(first[Col.NUMBER]),
                 validation=estimate(own[metric].tolist()),
                 test=estimate(list(by_seed.values())),
                 by_seed=by_seed,

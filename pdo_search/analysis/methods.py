@@ -39,8 +39,7 @@ def methods_of(
     found = []
     for method, count in planned.items():
         own = trials[trials[Col.METHOD] == method]
-        candidates = finished(own, mode).head(1).to_dict("records")
-        best = candidates[0] if candidates else None
+        best = _best(finished(own, mode).head(1), teachers)
         found.append(
             {
                 Col.METHOD: method,
@@ -48,17 +47,16 @@ def methods_of(
                 "trials": len(own),
                 "finished": int((own[Col.STATUS] == TrialStatus.FINISHED.value).sum()),
                 "tuning_epochs": int(own[Col.EPOCHS_DONE].sum()),
-                "best": best
-                and {
-                    **entry(best),
-                    Col.STUDENT_S: plain(best[Col.STUDENT_S]),
-                    "teachers_s": _teachers_s(teachers, best[Col.NUMBER]),
-                },
+                "best": best,
             }
         )
     return found
 
 
-def _teachers_s(teachers: pd.DataFrame, number: int) -> float:
-    """Seconds to build the teachers of a trial: 0 for one that had none."""
-    return float(teachers[teachers[Col.NUMBER] == number][Col.BUILD_S].sum())
+def _best(first: pd.DataFrame, teachers: pd.DataFrame) -> dict[str, Any] | None:
+    """The line of the only row, with its seconds; None where there is no row."""
+    for row in first.to_dict("records"):
+        built = teachers[teachers[Col.NUMBER] == row[Col.NUMBER]][Col.BUILD_S]
+        seconds = {Col.STUDENT_S: plain(row[Col.STUDENT_S]), "teachers_s": float(built.sum())}
+        return {**entry(row), **seconds}
+    return None

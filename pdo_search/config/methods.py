@@ -32,7 +32,7 @@ _ONE_STAGE: Mapping[str, Any] = {
     "composite": None,
 }
 _WITHOUT_LADDER: Mapping[str, Any] = {**_ONE_STAGE, "prune_ratio": 0.0, "simplify": {}}
-_FIXED: Mapping[Method, Mapping[str, Any]] = {
+_FIXED: Mapping[str, Mapping[str, Any]] = {
     "progressive": {},
     "scratch": {**_WITHOUT_LADDER, "temperature": 1.0, "loss": {}},
     "one_shot": _WITHOUT_LADDER,
@@ -40,11 +40,11 @@ _FIXED: Mapping[Method, Mapping[str, Any]] = {
 }
 
 
-def fixed(method: Method) -> Mapping[str, Any]:
+def fixed(method: str) -> Mapping[str, Any]:
     """What a method fixes of a recipe, by field: the rest is free, and the same for all methods."""
     return _FIXED[method]
 
 
-def searched(space: Space, method: Method) -> Space:
+def searched(space: Space, method: str) -> Space:
     """The dimensions that have an effect on a method: those outside of what it fixes."""
     return Space(tuple(d for d in space if d.path.partition(".")[0] not in fixed(method)))

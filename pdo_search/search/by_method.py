@@ -50,7 +50,7 @@ class Counted:
 
 def counted(plan: Plan) -> Counted:
     """A method's plan with its trials numbered within the method."""
-    numbers = sorted(trial.number for trial in (*plan.past, *plan.requeued))
+    numbers = sorted([t.number for t in plan.past] + [t.number for t in plan.requeued])
     within = {number: position for position, number in enumerate(numbers)}
     return Counted(
         replace(
@@ -118,13 +118,13 @@ class SearcherByMethod(Searcher):
         if self._requeued:
             _, method = self._requeued.pop(0)
             return self._placed(trial_id, method, self.searchers[method].suggest(trial_id))
-        while (method := self._turn()) is not None:
-            suggestion = self.searchers[method].suggest(trial_id)
+        while (mine := self._turn()) is not None:
+            suggestion = self.searchers[mine].suggest(trial_id)
             if suggestion != Searcher.FINISHED:
-                self._numbers[method].append(self._next)
+                self._numbers[mine].append(self._next)
                 self._next += 1
-                return self._placed(trial_id, method, suggestion)
-            del self._planned[method]
+                return self._placed(trial_id, mine, suggestion)
+            del self._planned[mine]
         return str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
