@@ -63,7 +63,8 @@ def run(
 def resume(
     directory: Directory,
     trials: Annotated[
-        str | None, typer.Option(help="+N for N more trials, N for N in all.")
+        str | None,
+        typer.Option(help="+N for N more trials, N for N in all; baselines keep theirs."),
     ] = None,
     address: Address = "local",
 ) -> None:

@@ -55,8 +55,9 @@ def methods_of(
 
 def _best(first: pd.DataFrame, teachers: pd.DataFrame) -> dict[str, Any] | None:
     """The line of the only row, with its seconds; None where there is no row."""
-    for row in first.to_dict("records"):
-        built = teachers[teachers[Col.NUMBER] == row[Col.NUMBER]][Col.BUILD_S]
-        seconds = {Col.STUDENT_S: plain(row[Col.STUDENT_S]), "teachers_s": float(built.sum())}
-        return {**entry(row), **seconds}
-    return None
+    if first.empty:
+        return None
+    row = first.to_dict("records")[0]
+    built = teachers[teachers[Col.NUMBER] == row[Col.NUMBER]][Col.BUILD_S]
+    seconds = {Col.STUDENT_S: plain(row[Col.STUDENT_S]), "teachers_s": float(built.sum())}
+    return {**entry(row), **seconds}

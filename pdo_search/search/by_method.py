@@ -107,25 +107,26 @@ class SearcherByMethod(Searcher):
             for method in searchers
             for again in starts[method].plan.requeued
         )
-        self._planned = {
-            method: planned[method] for method in searchers if starts[method].plan.num_new
-        }
+        self._planned = {method: planned[method] for method in searchers}
         self._next = 1 + max((n for ns in self._numbers.values() for n in ns), default=-1)
         self._method_of: dict[str, str] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The next trial's configuration, or ``FINISHED``."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's configuration, ``FINISHED``, or None where a method has nothing yet."""
         if self._requeued:
-            _, method = self._requeued.pop(0)
-            return self._placed(trial_id, method, self.searchers[method].suggest(trial_id))
-        while (mine := self._turn()) is not None:
-            suggestion = self.searchers[mine].suggest(trial_id)
-            if suggestion != Searcher.FINISHED:
-                self._numbers[mine].append(self._next)
-                self._next += 1
-                return self._placed(trial_id, mine, suggestion)
-            del self._planned[mine]
-        return str(Searcher.FINISHED)
+            _, first = self._requeued.pop(0)
+            return self._placed(trial_id, first, self.searchers[first].suggest(trial_id))
+        asked, waits = dict(self._planned), False
+        while (method := turn(self._counts(asked), asked)) is not None:
+            suggestion = self.searchers[method].suggest(trial_id)
+            if isinstance(suggestion, dict):
+                return self._placed(trial_id, method, suggestion)
+            del asked[method]
+            if suggestion == Searcher.FINISHED:
+                del self._planned[method]
+            else:
+                waits = True
+        return None if waits else str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Pass a report on to the trial's searcher."""
@@ -146,13 +147,17 @@ class SearcherByMethod(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, as ``save``."""
 
-    def _turn(self) -> str | None:
-        return turn({m: len(self._numbers[m]) for m in self._planned}, self._planned)
+    def _counts(self, methods: Iterable[str]) -> dict[str, int]:
+        return {method: len(self._numbers[method]) for method in methods}
 
     def _placed(self, name: str, method: str, suggestion: Any) -> dict[str, Any]:
-        """A method's suggestion under the sweep's number."""
+        """A method's suggestion under the sweep's number: the next one, for a new trial."""
+        numbers, within = self._numbers[method], suggestion["number"]
+        if within == len(numbers):
+            numbers.append(self._next)
+            self._next += 1
         self._method_of[name] = method
-        number = self._numbers[method][suggestion["number"]]
+        number = numbers[within]
         return {**suggestion, "number": number, "trial_id": trial_id(number), "method": method}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,6 +93,18 @@ def test_a_baseline_changes_nothing_in_what_the_search_draws() -> None:
 def test_a_method_without_untried_points_leaves_the_turn_to_the_others() -> None:
     found = searcher({"progressive": 3, "scratch": 3}, space=Space())
     assert [s["method"] for s in play(found)] == ["progressive", "scratch"]
+
+
+def test_a_method_that_waits_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = searcher({"progressive": 2, "scratch": 1})
+    own, suggest = found.searchers["progressive"], found.searchers["progressive"].suggest
+    monkeypatch.setattr(own, "suggest", lambda trial_id: None)
+    first = found.suggest("a")
+    assert isinstance(first, dict)
+    assert first["method"] == "scratch"
+    assert found.suggest("b") is None
+    monkeypatch.setattr(own, "suggest", suggest)
+    assert [s["number"] for s in play(found)] == [1, 2]
 
 
 def test_cut_off_it_goes_on_with_what_it_would_have_drawn() -> None:
