@@ -8,7 +8,7 @@ the sweep's numbers, by which tables and schedulers go, are given out here.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
