@@ -309,7 +309,7 @@ def test_a_confirmation_reads_the_test_split_once_at_its_end_and_no_search_does(
     run_trial(confirming(config, 5), worker, places=places(store, tmp_path / "confirm"))
     assert reads == [3], "in the last of four epochs, before its report"
     row = worker.reports[-1].rows["trials"][0]
-    assert row["test_examples"] == len(test) == 240
+    assert row["test_examples"] == len(test) > 200
     student = pdo_search.load_model(tmp_path / "confirm" / "model" / "student")
     hits = (student(test.inputs).argmax(dim=1) == test.targets).float().mean()
     assert row["test_accuracy"] == pytest.approx(hits.item())
