@@ -71,6 +71,9 @@ def _found(loaded: Loaded, *, timed: bool) -> dict[str, Any]:
         "students": students,
         "dimensions": {d.path: d.kind for d in loaded.space},
         "num_trials": experiment.search.num_trials,
+        "baseline_trials": dict.fromkeys(
+            experiment.search.baselines, experiment.search.trials_per_baseline
+        ),
     }
     if timed:
         found["estimate"] = _estimate(loaded, task, teacher_model)
@@ -138,7 +141,7 @@ def _estimate(loaded: Loaded, task: Task, teacher: torch.nn.Module) -> dict[str,
         "teacher_images_per_s": teacher_rate,
         "teacher_training_s": epochs * train / teacher_rate,
         "trial_s": trial.recipe.epochs * train / student_rate,
-        "all_trials_one_slot_s": experiment.search.num_trials
+        "all_trials_one_slot_s": sum(experiment.num_trials.values())
         * trial.recipe.epochs
         * train
         / student_rate,
@@ -189,8 +192,9 @@ def print_check(found: dict[str, Any]) -> None:
         label = f"{role} {row['arch']} {sizes}".strip()
         table.add_row(label, f"{row['params']:,}", f"{row['flops'] / 1e6:.2f}", share)
     console.print(table)
+    baselines = "".join(f" + {count} {name}" for name, count in found["baseline_trials"].items())
     console.print(
-        f"{len(found['dimensions'])} dimensions, {found['num_trials']} trials:"
+        f"{len(found['dimensions'])} dimensions, {found['num_trials']} trials{baselines}:"
         f" {', '.join(found['dimensions']) or 'no search'}"
     )
     estimate = found["estimate"]

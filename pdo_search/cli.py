@@ -77,7 +77,8 @@ def run(
 def resume(
     directory: Directory,
     trials: Annotated[
-        str | None, typer.Option(help="+N for N more trials, N for N in all.")
+        str | None,
+        typer.Option(help="+N for N more trials, N for N in all; baselines keep theirs."),
     ] = None,
     address: Address = "local",
 ) -> None:
@@ -107,6 +108,37 @@ def show(directory: Directory, as_json: AsJson = False) -> None:
     from pdo_search.results.reader import open_sweep
 
     _print(sweep_summary(open_sweep(directory)), as_json, print_sweep)
+
+
+@app.command()
+def confirm(
+    directory: Directory,
+    top: Annotated[int, typer.Option(help="Configurations of the search itself.", min=1)] = 1,
+    seeds: Annotated[int, typer.Option(help="Fresh seeds per configuration.", min=1)] = 5,
+    address: Address = "local",
+    as_json: AsJson = False,
+) -> None:
+    """Retrain the best of each method with fresh seeds, test once per run: which one wins?"""
+    from pdo_search.analysis.confirm import confirmation_summary
+    from pdo_search.analysis.show import print_confirmation
+    from pdo_search.results.reader import open_sweep
+    from pdo_search.screen import screen
+    from pdo_search.search.confirm import run_confirmation
+
+    _check_address(address)
+    console = screen(stderr=as_json)
+    outcome = run_confirmation(directory, top=top, seeds=seeds, address=address, console=console)
+    shown = outcome.sweep.removeprefix(f"{os.getcwd()}/")
+    if outcome.interrupted:
+        console.print(
+            "Interrupted; results are kept. Go on with:"
+            f" pdo-search confirm {shown} --top {top} --seeds {seeds}",
+            soft_wrap=True,
+        )
+        raise typer.Exit(INTERRUPTED)
+    _print(confirmation_summary(open_sweep(outcome.sweep)) or {}, as_json, print_confirmation)
+    if not outcome.counts.get("finished"):
+        raise PdoError("no run finished; the `cause` column of the confirmations table says why")
 
 
 @app.command()

@@ -24,13 +24,14 @@ class Screen(Console):
         return super().render_str(presentable(text), **options)
 
 
-def screen(width: int | None = None) -> Console:
-    """A console on standard output.
+def screen(width: int | None = None, *, stderr: bool = False) -> Console:
+    """A console on standard output, or on standard error.
 
     Args:
         width: characters per line where that is no terminal; None leaves it at rich's 80.
+        stderr: whether it is on standard error.
     """
-    console = Screen(highlight=False, markup=False, emoji=False)
+    console = Screen(highlight=False, markup=False, emoji=False, stderr=stderr)
     if width is not None and not console.is_terminal:
         console.width = width
     return console

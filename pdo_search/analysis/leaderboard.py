@@ -31,6 +31,7 @@ __all__ = [
 
 ENTRY = (
     Col.TRIAL_ID,
+    Col.METHOD,
     Col.STATUS,
     Col.OBJECTIVE,
     Col.VAL_ACCURACY,

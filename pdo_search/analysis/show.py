@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from pdo_search.analysis.confirm import confirmation_summary, unconfirmed
 from pdo_search.analysis.leaderboard import (
     against,
     best_student,
@@ -22,6 +23,7 @@ from pdo_search.analysis.leaderboard import (
     status_counts,
     teacher_of,
 )
+from pdo_search.analysis.methods import methods_of
 from pdo_search.analysis.pareto import STUDENT, model_front
 from pdo_search.results.schema import Col, TrialStatus
 from pdo_search.safetext import printable
@@ -30,7 +32,7 @@ from pdo_search.screen import plain_text, screen
 if TYPE_CHECKING:
     from pdo_search.results.reader import Sweep
 
-__all__ = ["print_sweep", "sweep_summary"]
+__all__ = ["print_confirmation", "print_sweep", "sweep_summary"]
 
 SHOWN = 10
 CAUSES_SHOWN = 3
@@ -47,12 +49,18 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
 
     Returns:
         ``name``, ``path``, ``created_at``, ``task``, ``metric``, ``mode``, ``num_trials``,
-        ``counts`` by status, ``causes`` of failures, ``teacher``, ``best`` (with
-        ``against_teacher``), its ``composite``, ``leaderboard``, ``front`` and ``note``.
+        ``baselines`` (trials by name), ``counts`` by status, ``causes`` of failures, ``teacher``,
+        ``methods`` beside each other, and of the method that the search is about: ``best`` (with
+        ``against_teacher``), its ``composite``, ``leaderboard``, ``front``; ``confirmation``, None
+        where nothing was confirmed; and ``note``.
     """
-    info, trials, composites = sweep.info, sweep.trials, sweep.composites
-    teacher, best = teacher_of(trials), best_student(trials, info.mode)
+    info, everything, composites = sweep.info, sweep.trials, sweep.composites
+    trials = everything[everything[Col.METHOD] == info.method]
+    teacher, best = teacher_of(everything), best_student(trials, info.mode)
     composite = composite_of(composites, best[Col.TRIAL_ID]) if best else None
+    methods = methods_of(everything, sweep.teachers, info.trials_by_method, info.mode)
+    confirmation = confirmation_summary(sweep)
+    bests = [method["best"][Col.TRIAL_ID] for method in methods if method["best"]]
     return {
         "name": info.name,
         "path": sweep.path,
@@ -64,14 +72,17 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
         "metric": info.metric,
         "mode": info.mode,
         "num_trials": info.num_trials,
-        "counts": status_counts(trials),
-        "causes": causes(trials),
+        "baselines": info.baselines,
+        "counts": status_counts(everything),
+        "causes": causes(everything),
         "teacher": teacher and {"arch": _at(info.resolved, "teacher", "arch"), **teacher},
         "best": best and {**best, "against_teacher": against(best, teacher)},
         "composite": composite and {**composite, "against_teacher": against(composite, teacher)},
+        "methods": methods,
         "leaderboard": leaderboard(trials, info.mode, SHOWN),
         "front": model_front(trials, composites),
-        "note": BIASED if best else None,
+        "confirmation": confirmation,
+        "note": BIASED if unconfirmed(confirmation, bests) else None,
     }
 
 
@@ -95,6 +106,9 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
     if summary["teacher"]:
         console.print()
         console.print(_comparison(summary))
+    if summary["baselines"] and any(method["best"] for method in summary["methods"]):
+        console.print()
+        console.print(_methods(summary))
     if summary["leaderboard"]:
         console.print()
         console.print(_leaderboard(summary, console.width))
@@ -110,8 +124,29 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
         console.print(
             plain_text(f"Best: {summary['best'][Col.TRIAL_ID]} with {pairs or 'no parameters'}")
         )
+    if summary["confirmation"]:
+        console.print()
+        print_confirmation(summary["confirmation"], console)
     if summary["note"]:
         console.print(plain_text(f"Note: {summary['note']}."), soft_wrap=True)
+
+
+def print_confirmation(summary: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the confirmed configurations and the verdicts.
+
+    Args:
+        summary: from ``confirmation_summary``.
+        console: as in ``print_sweep``.
+    """
+    console = console or screen(WIDTH_WITHOUT_TERMINAL)
+    if summary["configurations"]:
+        console.print(_confirmation(summary))
+    for found in summary["causes"][:CAUSES_SHOWN]:
+        console.print(plain_text(f"  {found['count']} {found['status']}: {found['cause']}"))
+    for difference in summary["differences"]:
+        p = difference["p_holm"]
+        shown = "" if p is None else f", p {p:.2g}"
+        console.print(plain_text(f"Verdict: {difference['verdict']}{shown}"), soft_wrap=True)
 
 
 def _header(summary: Mapping[str, Any]) -> Iterable[str]:
@@ -120,7 +155,11 @@ def _header(summary: Mapping[str, Any]) -> Iterable[str]:
     counts = summary["counts"]
     always = (TrialStatus.FINISHED.value, TrialStatus.STOPPED.value, TrialStatus.FAILED.value)
     shown = ", ".join(f"{n} {status}" for status, n in counts.items() if n or status in always)
-    yield f"{sum(counts.values())} of {summary['num_trials']} trials: {shown}"
+    planned = summary["num_trials"] + sum(summary["baselines"].values())
+    yield f"{sum(counts.values())} of {planned} trials: {shown}"
+    if summary["baselines"]:
+        started = (f"{m['trials']} {m['method']}" for m in summary["methods"])
+        yield f"  by method: {', '.join(started)}"
     for found in summary["causes"][:CAUSES_SHOWN]:
         yield f"  {found['count']} {found['status']}: {found['cause']}"
     if counts[TrialStatus.INTERRUPTED.value] or counts[TrialStatus.PAUSED.value]:
@@ -158,6 +197,64 @@ def _cost(model: Mapping[str, Any], shares: Mapping[str, float | None]) -> list[
         f"{cell} ({_percent(share)})" if (share := shares.get(name)) is not None else cell
         for name, cell in cells.items()
     ]
+
+
+def _methods(summary: Mapping[str, Any]) -> Table:
+    """The best trial of every method, one below the other."""
+    metric = summary["metric"]
+    table = _empty_table(
+        "method", "trial", metric, "params", "FLOPs", "epochs", "student", "teachers", "tuned by"
+    )
+    table.title = "The best of each method, at the same epochs per trial"
+    for method in summary["methods"]:
+        best = method["best"]
+        if best is None:
+            cells = ["-"] * 7
+        else:
+            cells = [
+                best[Col.TRIAL_ID],
+                _fixed(best[Col.OBJECTIVE], 4),
+                _count(best[Col.PARAMS]),
+                _count(best[Col.FLOPS]),
+                _fixed(best[Col.EPOCHS_DONE], 0),
+                _duration(best[Col.STUDENT_S]),
+                _duration(best["teachers_s"]),
+            ]
+        tuning = f"{method['trials']} trials, {method['tuning_epochs']} epochs"
+        table.add_row(*map(plain_text, (method[Col.METHOD], *cells, tuning)))
+    table.caption = (
+        "student: its training; teachers: building those that taught it, shared by trials"
+    )
+    return table
+
+
+def _confirmation(summary: Mapping[str, Any]) -> Table:
+    """Configurations over fresh seeds, the best by validation first."""
+    metric, tested = summary["metric"], summary["test_metric"]
+    table = _empty_table("method", "trial", "seeds", metric, tested, "params", "FLOPs", "student")
+    table.title = "Confirmed on fresh seeds: mean ± half of the 95% interval"
+    for found in summary["configurations"]:
+        table.add_row(
+            plain_text(found[Col.METHOD]),
+            plain_text(found[Col.TRIAL_ID]),
+            str(found["test"]["count"]),
+            _with_interval(found["validation"]),
+            _with_interval(found["test"]),
+            _count(found[Col.PARAMS]),
+            _count(found[Col.FLOPS]),
+            _duration(found[Col.STUDENT_S]),
+        )
+    size = summary["configurations"][0][Col.TEST_EXAMPLES]
+    table.caption = (
+        f"intervals are over seeds, on one test split ({size} examples), read once per run"
+    )
+    return table
+
+
+def _with_interval(found: Mapping[str, Any]) -> str:
+    if found["low"] is None:
+        return _fixed(found["mean"], 4)
+    return f"{_fixed(found['mean'], 4)} ± {(found['high'] - found['low']) / 2:.4f}"
 
 
 def _leaderboard(summary: Mapping[str, Any], width: int) -> Table:
@@ -227,7 +324,7 @@ def _empty_table(*columns: str) -> Table:
         padding=(0, GAP, 0, 0),
     )
     for name in columns:
-        left = name in ("", "model", "trial", "status")
+        left = name in ("", "model", "trial", "status", "method")
         table.add_column(plain_text(name), justify="left" if left else "right", no_wrap=True)
     return table
 

@@ -53,7 +53,7 @@ def _searchable(section: dict[str, Any]) -> dict[str, Any]:
     properties = {}
     for key, leaf in section.get("properties", {}).items():
         is_section = "$ref" in leaf or any("$ref" in option for option in leaf.get("anyOf", ()))
-        if is_section or key == "args":
+        if is_section or key in ("args", "method"):
             properties[key] = leaf
             continue
         about = {k: leaf[k] for k in ("description", "default") if k in leaf}

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pdo_search.config.methods import METHODS
 from pdo_search.config.schema import Experiment, Recipe, StudentConfig
-from pdo_search.config.space import Dimension, Space, fill, find_dimensions
+from pdo_search.config.space import Dimension, Space, fill, find_dimensions, is_dimension
 from pdo_search.errors import InputError
 from pdo_search.safefile import read_regular
 from pdo_search.safetext import redact
@@ -136,6 +137,7 @@ def parse_experiment(tree: dict[str, Any], *, file: Path, base_dir: Path) -> Loa
     try:
         _refuse_secrets(tree)
         experiment = _validate(Experiment, tree)
+        _check_method(experiment)
         dimensions = [
             *find_dimensions(experiment.trial),
             *find_dimensions(experiment.student, "student."),
@@ -348,6 +350,25 @@ def _field(model: type[BaseModel], location: Sequence[str]) -> str | None:
         return None
     text = owner.model_fields[location[-1]].description
     return " ".join(text.split()).rstrip(".") if text else None
+
+
+def _check_method(experiment: Experiment) -> None:
+    """Methods are compared at equal budgets, not searched; and none against itself."""
+    method = experiment.trial.get("method")
+    if is_dimension(method):
+        raise InputError(
+            "a method is no search dimension",
+            path="trial.method",
+            value=method,
+            remedy="search.baselines runs other methods beside the progressive one",
+        )
+    if method in METHODS and method in experiment.search.baselines:
+        raise InputError(
+            "is what the search itself is about: trial.method says so",
+            path="search.baselines",
+            value=method,
+            remedy="leave one of the two out",
+        )
 
 
 def _check_points(experiment: Experiment, space: Space) -> None:

@@ -7,26 +7,32 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pdo_search.config.schema import Experiment, Recipe, StudentConfig, TrialConfig
+from pdo_search.config.methods import Method, fixed
+from pdo_search.config.schema import Experiment, LimitsConfig, Recipe, StudentConfig, TrialConfig
 from pdo_search.config.space import fill
 from pdo_search.errors import Infeasible
 
-__all__ = ["resolve"]
+__all__ = ["confirming", "resolve"]
 
 
-def resolve(experiment: Experiment, point: Mapping[str, Any]) -> TrialConfig:
+def resolve(
+    experiment: Experiment, point: Mapping[str, Any], method: Method | None = None
+) -> TrialConfig:
     """The trial at a point.
 
     Args:
         experiment: a validated experiment.
-        point: a value for every dimension, by path.
+        point: a value for every dimension that has an effect on the method, by path.
+        method: of the trial; by default the one that the search is about.
 
     Raises:
         Infeasible: the combination breaks a rule between fields, such as more stages than epochs;
             the bounds alone were checked when the file was loaded.
     """
+    method = method or experiment.method
+    free = {key: node for key, node in experiment.trial.items() if key not in fixed(method)}
     try:
-        recipe = Recipe.model_validate(fill(experiment.trial, point))
+        recipe = Recipe.model_validate({**fill(free, point), "method": method})
         student = StudentConfig.model_validate(fill(experiment.student, point, "student."))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -45,4 +51,23 @@ def resolve(experiment: Experiment, point: Mapping[str, Any]) -> TrialConfig:
         evaluation=experiment.scheduler.clock,
         seed=experiment.search.seed,
         save_after=scheduler.milestones(recipe.epochs) if pauses else (),
+        teacher_seed=experiment.search.seed,
+    )
+
+
+def confirming(config: TrialConfig, seed: int) -> TrialConfig:
+    """A trial of a search as one run of its confirmation: a fresh seed, the whole budget, the test
+    split at its end.
+
+    It has no target that would end it early, no composite, since students are compared, and no
+    limit of cost, which it kept to when it was found.
+    """
+    free = {"target": None, "target_of_teacher": None, "composite": None}
+    return config.model_copy(
+        update={
+            "recipe": config.recipe.model_copy(update=free),
+            "limits": LimitsConfig(trial_timeout=config.limits.trial_timeout),
+            "seed": seed,
+            "confirms": True,
+        }
     )

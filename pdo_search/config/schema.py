@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from pdo_search.config.methods import METHODS, PROGRESSIVE, Baseline, Method, fixed
+
 __all__ = [
     "AdaptConfig",
     "AugmentConfig",
@@ -348,6 +350,12 @@ class CompositeConfig(Frozen):
 class Recipe(Frozen):
     """One trial's distillation: the file's ``trial`` section at one point of the search space."""
 
+    method: Method = PROGRESSIVE
+    """``progressive``, or a baseline at the same epochs: ``scratch`` (every label of train and
+    transfer counts alike, no teacher), ``one_shot`` (the full teacher throughout, Hinton et al.
+    2015) or ``assistant`` (rung 1 of the ladder throughout, Mirzadeh et al. 2020). A baseline sets
+    the fields that it fixes, such as ``num_stages``, whatever is given for them. No search
+    dimension: ``search.baselines`` runs several methods."""
     epochs: int = Field(default=12, ge=1)
     """Student passes over the train split in all, whatever the number of stages."""
     init_epochs: int = Field(default=1, ge=0)
@@ -387,6 +395,12 @@ class Recipe(Frozen):
     target_of_teacher: float | None = Field(default=None, gt=0)
     """Stop when validation accuracy reaches this share of the full teacher's."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_method_has_it(cls, given: Any) -> Any:
+        method = given.get("method", PROGRESSIVE) if isinstance(given, dict) else None
+        return {**given, **fixed(method)} if method in METHODS else given
+
     @property
     def stage_epochs(self) -> int:
         """Epochs left for the stages, in all."""
@@ -407,7 +421,14 @@ class SearchConfig(Frozen):
     """What the sampler does."""
 
     num_trials: int = Field(default=16, ge=1)
-    """Configurations in all; early-stopped ones count."""
+    """Configurations in all; early-stopped ones count. Trials of baselines come on top."""
+    baselines: tuple[Baseline, ...] = ()
+    """Methods that are searched beside the progressive one at the same epochs, each by the same
+    sampler and scheduler among its own trials, over the dimensions that have an effect on it:
+    ``scratch``, ``one_shot``, ``assistant``. What each is: ``trial.method``."""
+    baseline_trials: int | None = Field(default=None, ge=1)
+    """Trials of each baseline; None is a quarter of num_trials and at least 4: a baseline has
+    fewer dimensions to tune, and one trial alone would lose by a bad learning rate."""
     metric: Literal[
         "val_accuracy", "val_precision", "val_recall", "val_f1", "val_loss", "val_ece"
     ] = "val_accuracy"
@@ -421,14 +442,22 @@ class SearchConfig(Frozen):
     startup_trials: int = Field(default=8, ge=1)
     """Random trials before TPE models anything."""
     points: tuple[dict[str, Any], ...] = ()
-    """Points tried first (all there is, for grid): dimension path to value."""
+    """Points tried first (all there is, for grid): dimension path to value. Of the progressive
+    trials: baselines are sampled, by TPE where the sampler is grid."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler and of every trial's initialisation and data order."""
     retries: int = Field(default=1, ge=0)
     """How often a trial whose process died is started again from its checkpoint."""
 
+    @property
+    def trials_per_baseline(self) -> int:
+        """Trials of each baseline."""
+        return self.baseline_trials or max(4, self.num_trials // 4)
+
     @model_validator(mode="after")
     def _consistent(self) -> SearchConfig:
+        if len(set(self.baselines)) != len(self.baselines):
+            raise ValueError("a baseline stands twice")
         if (self.metric in ("val_loss", "val_ece")) != (self.mode == "min"):
             raise ValueError(f"mode {self.mode!r} is the wrong direction for {self.metric!r}")
         if self.sampler == "grid" and not self.points:
@@ -575,6 +604,11 @@ class TrialConfig(Frozen):
     save_after: tuple[int, ...] = ()
     """Epochs after which the state is saved for certain: the scheduler may pause the trial there.
     They leave the trial's results as they are."""
+    teacher_seed: int = 0
+    """Seed of teacher and ladder: the search's, so that fresh seeds of a student find its
+    teachers."""
+    confirms: bool = False
+    """Whether the finished student is measured on the test split, once: no trial of a search is."""
 
 
 class Experiment(Frozen):
@@ -603,6 +637,21 @@ class Experiment(Frozen):
     """How a student's updates are computed."""
     output: OutputConfig = OutputConfig()
     """Where results go."""
+
+    @property
+    def method(self) -> Method:
+        """What the search is about: the method of the trials that are no baselines."""
+        method: Method = self.trial.get("method", PROGRESSIVE)
+        return method
+
+    @property
+    def num_trials(self) -> dict[Method, int]:
+        """Trials by method, the search's own first."""
+        search = self.search
+        return {
+            self.method: search.num_trials,
+            **dict.fromkeys(search.baselines, search.trials_per_baseline),
+        }
 
 
 def is_uri(path: str) -> bool:

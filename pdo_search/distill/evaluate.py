@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pdo_search.tasks.base import Examples, Outputs, Task
 from pdo_search.tasks.metrics import classification_metrics
 
-__all__ = ["evaluate", "evaluation_batch", "outputs_of"]
+__all__ = ["evaluate", "evaluate_test", "evaluation_batch", "outputs_of"]
 
 CPU_BATCH = 128
 """Of 512 examples activations leave the caches and are memory mapped anew each time: the small
@@ -67,3 +67,16 @@ def evaluate(
         logits, examples.targets.to(device), teacher_logits=teacher_NC.to(device)
     )
     return {f"val_{name}": value for name, value in metrics.items()}
+
+
+def evaluate_test(task: Task, model: nn.Module, device: torch.device) -> dict[str, float]:
+    """The ``test_*`` metrics of a confirmed student, and the number of test examples.
+
+    The only reading of the test split in the product, once per run of a confirmation, at its end.
+    """
+    examples = task.test_examples()
+    logits = outputs_of(task, model, examples, device)[task.heads[0].name]
+    metrics = classification_metrics(logits, examples.targets.to(device))
+    return {f"test_{name}": value for name, value in metrics.items()} | {
+        "test_examples": len(examples)
+    }

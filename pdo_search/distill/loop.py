@@ -265,9 +265,12 @@ class Distillation:
         hard, labelled = mixed_label_loss(logits, batch.targets, batch.mixed, smoothing)
         init = masked_mean(hard, batch.in_train)
         nothing = torch.zeros_like(init)
-        if batch.taught is None:
+        if stage.phase in (Phase.INIT, Phase.FINETUNE):
             return init, nothing, nothing, init
         avg = masked_mean(hard, ~batch.in_train & labelled)
+        if batch.taught is None:
+            # Every label counts alike: weights beside a searched learning rate would only mistune.
+            return masked_mean(hard, labelled), nothing, avg, init
         student, teacher = logits, batch.taught
         if weights.standardize:
             student, teacher = standardized(student), standardized(teacher)
@@ -278,6 +281,8 @@ class Distillation:
     def _admitted(self, stage: Stage) -> Tensor:
         """Indices into the pool that this epoch may use."""
         teaching, curriculum = self.teaching, self.recipe.curriculum
+        if stage.phase is Phase.LABELS:
+            return torch.nonzero(teaching.pool.examples.targets.cpu() >= 0).flatten()
         if stage.phase is not Phase.STAGE:
             return torch.arange(teaching.pool.num_train)
         if curriculum.start >= 1:
@@ -433,7 +438,9 @@ class Distillation:
         return row
 
     def _new_teacher_rows(self) -> list[dict[str, Any]]:
-        """Rows of the rungs that this trial has used and not yet reported."""
+        """Rows of the rungs that have taught in this trial and were not yet reported."""
+        if self.recipe.method == "scratch":
+            return []
         new = [r for r in self.teaching.ladder.built() if r.index not in self._known_rungs]
         self._known_rungs.update(r.index for r in new)
         return [r.row() for r in new]

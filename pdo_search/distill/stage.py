@@ -30,6 +30,8 @@ class Phase(StrEnum):
     """Labels of the train split, before any teacher."""
     STAGE = "stage"
     """A teacher's outputs on train and transfer splits, with the hard-label terms."""
+    LABELS = "labels"
+    """Labels of the train and transfer splits, without any teacher: the whole of ``scratch``."""
     FINETUNE = "finetune"
     """Labels of the train split, after the last teacher."""
 
@@ -65,7 +67,15 @@ class Stage:
 
 
 def plan_stages(recipe: Recipe) -> tuple[Stage, ...]:
-    """The stages of a recipe, in order. ``num_stages`` divides the budget, never multiplies it."""
+    """The stages of a recipe, in order. ``num_stages`` divides the budget, never multiplies it.
+
+    A baseline has one stage of all epochs: without a teacher, or taught by one throughout.
+    """
+    if recipe.method == "scratch":
+        return (Stage(1, Phase.LABELS, recipe.epochs),)
+    if recipe.method in ("one_shot", "assistant"):
+        rung = 0 if recipe.method == "one_shot" else 1
+        return (Stage(1, Phase.STAGE, recipe.epochs, rung, recipe.temperature),)
     stages: list[Stage] = []
     if recipe.init_epochs:
         stages.append(Stage(0, Phase.INIT, recipe.init_epochs))

@@ -25,6 +25,7 @@ class Column:
         meaning: one line.
         required: whether a row cannot be begun without it; such a column is never null.
         better: which direction is better, for what may be an axis of a Pareto front.
+        before: its value in files of a version that did not have it yet, where it is required now.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Column:
     meaning: str
     required: bool = False
     better: Literal["max", "min"] | None = None
+    before: str | None = None
 
 
 class Col:
@@ -40,6 +42,7 @@ class Col:
 
     TRIAL_ID = "trial_id"
     NUMBER = "number"
+    METHOD = "method"
     STATUS = "status"
     DECISION = "decision"
     CAUSE = "cause"
@@ -56,6 +59,13 @@ class Col:
     VAL_ECE = "val_ece"
     VAL_AGREEMENT = "val_agreement"
     VAL_KL = "val_kl"
+    TEST_ACCURACY = "test_accuracy"
+    TEST_PRECISION = "test_precision"
+    TEST_RECALL = "test_recall"
+    TEST_F1 = "test_f1"
+    TEST_LOSS = "test_loss"
+    TEST_ECE = "test_ece"
+    TEST_EXAMPLES = "test_examples"
     PARAMS = "params"
     FLOPS = "flops"
     LATENCY_MS = "latency_ms"

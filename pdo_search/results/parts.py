@@ -38,12 +38,14 @@ def parse_part(table: Table, data: bytes) -> pa.Table:
     from pyarrow import parquet
 
     file = parquet.ParquetFile(io.BytesIO(data))
-    _check_version(file.schema_arrow.metadata or {})
+    version = _version(file.schema_arrow.metadata or {})
     if (size := _decoded_bytes(file.metadata)) > MAX_DECODED:
         raise ValueError(f"it claims to hold {size:,} bytes, more than {MAX_DECODED:,}")
     # A part is small: threads cost more than they save.
     part = file.read(use_threads=False)
     part.validate(full=True)
+    if version < SCHEMA_VERSION:
+        part = _upgraded(table, part)
     names = part.schema.names
     if len(set(names)) < len(names):
         raise ValueError("a column stands twice")
@@ -79,11 +81,26 @@ def type_name(field: pa.Field) -> Any:
     return {"double": "float64"}.get(str(field.type), str(field.type))
 
 
-def _check_version(metadata: Mapping[bytes, bytes]) -> None:
+def _version(metadata: Mapping[bytes, bytes]) -> int:
+    """The version that wrote a file; 0 where it does not say."""
     stored = metadata.get(VERSION_METADATA.encode(), b"0")
-    if stored.isdigit() and int(stored) > SCHEMA_VERSION:
+    version = int(stored) if stored.isdigit() else 0
+    if version > SCHEMA_VERSION:
         raise InputError(
             "was written by a newer version of pdo-search",
-            value=int(stored),
+            value=version,
             remedy=f"this one knows tables up to version {SCHEMA_VERSION}: upgrade",
         )
+    return version
+
+
+def _upgraded(table: Table, part: pa.Table) -> pa.Table:
+    """A part of an older version with the required columns that it did not have yet."""
+    import pyarrow as pa
+
+    expected = arrow_schema(table, {})
+    for column in table.columns:
+        if column.before is not None and column.name not in part.schema.names:
+            values = pa.array([column.before] * len(part), pa.string())
+            part = part.append_column(expected.field(column.name), values)
+    return part

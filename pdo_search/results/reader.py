@@ -22,6 +22,7 @@ __all__ = ["Sweep", "open_sweep"]
 
 LEADERBOARD = (
     Col.TRIAL_ID,
+    Col.METHOD,
     Col.STATUS,
     Col.OBJECTIVE,
     Col.VAL_ACCURACY,
@@ -63,7 +64,8 @@ class Sweep:
         self.info = info
 
     def __repr__(self) -> str:
-        return f"Sweep({self.path!r}, {len(self.trials)} of {self.info.num_trials} trials)"
+        planned = sum(self.info.trials_by_method.values())
+        return f"Sweep({self.path!r}, {len(self.trials)} of {planned} trials)"
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -90,6 +92,11 @@ class Sweep:
         """One row per finished trial and mode of its composite."""
         return self._read("composites")
 
+    @cached_property
+    def confirmations(self) -> pd.DataFrame:
+        """One row per confirmed configuration and fresh seed, with ``test_*`` metrics."""
+        return self._read("confirmations")
+
     def refresh(self) -> Sweep:
         """Read everything again when next used; returns the sweep itself."""
         for name in TABLES:
@@ -97,39 +104,60 @@ class Sweep:
         self.info = read_sweep_file(self.path)
         return self
 
-    def best(self) -> pd.Series[Any]:
+    def best(self, method: str | None = None) -> pd.Series[Any]:
         """The finished trial with the best objective, named by its trial_id.
 
         Its value is biased upwards, as the best of many measured on the same examples.
 
+        Args:
+            method: among the trials of a baseline, such as ``one_shot``; by default among those of
+                the method that the search is about.
+
         Raises:
-            PdoError: no trial has finished.
+            InputError: the sweep has no such method.
+            PdoError: no trial of it has finished.
         """
-        candidates = finished(self.trials, self.info.mode)
+        trials = self._trials_of(method)
+        candidates = finished(trials, self.info.mode)
         if candidates.empty:
-            states = self.trials[Col.STATUS].value_counts()
+            states = trials[Col.STATUS].value_counts()
             counts = ", ".join(f"{count} {status}" for status, count in states.items())
-            raise PdoError(f"{self.path}: no trial has finished yet ({counts or 'none started'})")
+            of = f" of {method}" if method else ""
+            raise PdoError(
+                f"{self.path}: no trial{of} has finished yet ({counts or 'none started'})"
+            )
         best = candidates.iloc[0]
         return best.rename(best[Col.TRIAL_ID])
 
-    def leaderboard(self, n: int = 10) -> pd.DataFrame:
-        """The n best trials: finished ones by objective, stopped ones below; main columns only."""
-        trials = ranked(self.trials, self.info.mode).head(n)
+    def leaderboard(self, n: int = 10, method: str | None = None) -> pd.DataFrame:
+        """The n best trials: finished ones by objective, stopped ones below; main columns only.
+
+        Args:
+            n: how many at most.
+            method: as in ``best``.
+
+        Raises:
+            InputError: the sweep has no such method.
+        """
+        trials = ranked(self._trials_of(method), self.info.mode).head(n)
         params = [name for name in trials.columns if name.startswith(PARAM)]
         return trials[[*LEADERBOARD, *params]]
 
-    def pareto(self, x: str = Col.FLOPS, y: str = Col.VAL_ACCURACY) -> pd.DataFrame:
+    def pareto(
+        self, x: str = Col.FLOPS, y: str = Col.VAL_ACCURACY, method: str | None = None
+    ) -> pd.DataFrame:
         """Finished trials that none other beats in both columns, best in ``x`` first.
 
         Args:
             x: a column that has a better direction, such as ``flops``.
             y: another.
+            method: as in ``best``.
 
         Raises:
-            InputError: a column is unknown, or neither direction of it is better.
+            InputError: a column is unknown, or neither direction of it is better; or the sweep has
+                no such method.
         """
-        return pareto_front(self.trials, x, y, self.info.mode)
+        return pareto_front(self._trials_of(method), x, y, self.info.mode)
 
     def model_path(self, trial_id: str, column: str = Col.MODEL) -> str:
         """Directory of a trial's saved student (or ``composite``), for ``load_model``.
@@ -157,6 +185,18 @@ class Sweep:
         if relative.is_absolute() or ".." in relative.parts:
             raise InputError(f"the {column} of {trial_id} lies outside of the sweep", value=saved)
         return f"{self.path}/{saved}"
+
+    def _trials_of(self, method: str | None) -> pd.DataFrame:
+        """The trials of a method, by default of the one that the search is about."""
+        method = method or self.info.method
+        if method not in self.info.trials_by_method:
+            raise InputError(
+                "the sweep has no trials of this method",
+                file=self.path,
+                value=method,
+                remedy=f"it has {', '.join(self.info.trials_by_method)}",
+            )
+        return self.trials[self.trials[Col.METHOD] == method]
 
     def _read(self, name: str) -> pd.DataFrame:
         """All parts of a table, by key.

@@ -51,7 +51,7 @@ __all__ = [
     "trial_id",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERSION_METADATA = "pdo_search.schema_version"
 
 
@@ -86,6 +86,10 @@ IDENTITY = (
     Column(Col.TRIAL_ID, "string", "", "name of the trial, such as t0007", required=True),
     Column(Col.NUMBER, "int64", "", "number of the trial in its sweep, from 0", required=True),
 )
+METHOD = Column(
+    Col.METHOD, "string", "", "progressive, or a baseline: scratch, one_shot or assistant",
+    required=True, before="progressive",
+)  # fmt: skip
 VALIDATION = (
     Column(Col.VAL_ACCURACY, "float64", "share", "top-1 accuracy on validation", better="max"),
     Column(Col.VAL_PRECISION, "float64", "share", "macro precision on validation", better="max"),
@@ -106,6 +110,15 @@ VALIDATION = (
 )
 VAL_METRICS: tuple[str, ...] = tuple(column.name for column in VALIDATION)
 """Validation metrics, as reported after every epoch."""
+TEST = (
+    Column(Col.TEST_ACCURACY, "float64", "share", "top-1 accuracy on test", better="max"),
+    Column(Col.TEST_PRECISION, "float64", "share", "macro precision on test", better="max"),
+    Column(Col.TEST_RECALL, "float64", "share", "macro recall on test", better="max"),
+    Column(Col.TEST_F1, "float64", "share", "macro F1 on test", better="max"),
+    Column(Col.TEST_LOSS, "float64", "nats", "cross-entropy on test", better="min"),
+    Column(Col.TEST_ECE, "float64", "share", "expected calibration error on test", better="min"),
+    Column(Col.TEST_EXAMPLES, "int64", "examples", "size of the test split"),
+)
 
 COST = (
     Column(Col.PARAMS, "int64", "parameters", "size of the model", better="min"),
@@ -135,6 +148,7 @@ TRIALS = Table(
     (Col.NUMBER,),
     (
         *IDENTITY,
+        METHOD,
         Column(Col.STATUS, "string", "", "running, finished, stopped, …", required=True),
         Column(Col.DECISION, "string", "", "why it ended"),
         Column(Col.CAUSE, "string", "", "what broke, which limit, which rung: one line"),
@@ -179,7 +193,7 @@ EPOCHS = Table(
         *IDENTITY,
         Column(Col.EPOCH, "int64", "", "from 1, over the whole trial", required=True),
         Column(Col.STAGE, "int64", "", "0 init, 1 to N stages, N + 1 fine-tune"),
-        Column(Col.PHASE, "string", "", "init, stage or finetune"),
+        Column(Col.PHASE, "string", "", "init, stage, labels or finetune"),
         Column(Col.LR, "float64", "", "learning rate of the last update"),
         Column(Col.TEMPERATURE, "float64", "", "of the divergence; null outside of stages"),
         *REGULARISATION,
@@ -203,7 +217,7 @@ STAGES = Table(
     (
         *IDENTITY,
         Column(Col.STAGE, "int64", "", "0 init, 1 to N stages, N + 1 fine-tune", required=True),
-        Column(Col.PHASE, "string", "", "init, stage or finetune"),
+        Column(Col.PHASE, "string", "", "init, stage, labels or finetune"),
         Column(Col.TEACHER_RUNG, "int64", "", "rung of the ladder that taught; null without"),
         Column(Col.FIRST_EPOCH, "int64", "", "its first epoch, from 1"),
         Column(Col.LAST_EPOCH, "int64", "", "its last epoch"),
@@ -261,6 +275,30 @@ COMPOSITES = Table(
         Column(Col.WITHIN_BUDGET, "bool", "", "whether it keeps to composite.max_flops"),
     ),
 )
+CONFIRMATIONS = Table(
+    "confirmations",
+    "one configuration trained anew with a fresh seed and measured on the test split, once",
+    (Col.NUMBER, Col.SEED),
+    (
+        *IDENTITY,
+        METHOD,
+        Column(Col.SEED, "int64", "", "fresh seed of initialisation and order", required=True),
+        Column(Col.STATUS, "string", "", "running, finished, failed, …", required=True),
+        Column(Col.CAUSE, "string", "", "what broke: one line"),
+        Column(Col.ATTEMPT, "int64", "", "how often it was started, from 1"),
+        Column(Col.EPOCHS_DONE, "int64", "epochs", "finished epochs"),
+        *VALIDATION,
+        *TEST,
+        *COST,
+        Column(Col.STARTED_AT, "timestamp", "UTC", "start of its last attempt"),
+        Column(Col.ENDED_AT, "timestamp", "UTC", "end"),
+        WALL,
+        *SECONDS,
+        Column(Col.HOST, "string", "", "machine it ran on"),
+        Column(Col.PID, "int64", "", "process it ran in"),
+        Column(Col.MODEL, "string", "", "saved student, relative to the sweep"),
+    ),
+)
 
 TABLES: Mapping[str, Table] = {
     "trials": TRIALS,
@@ -268,6 +306,7 @@ TABLES: Mapping[str, Table] = {
     "stages": STAGES,
     "teachers": TEACHERS,
     "composites": COMPOSITES,
+    "confirmations": CONFIRMATIONS,
 }
 
 

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pdo_search.config.methods import PROGRESSIVE
 from pdo_search.errors import InputError
 from pdo_search.results.files import Folder
 from pdo_search.results.schema import SCHEMA_VERSION
@@ -64,8 +65,10 @@ class SweepInfo:
         base_dir: the folder that its relative paths refer to.
         metric: what is optimised.
         mode: ``max`` or ``min``.
-        num_trials: trials in all; grows when the sweep is extended.
+        num_trials: trials of the method that the search is about; grows when it is extended.
         store: root of the artifact store.
+        method: what the search is about.
+        baselines: trials by baseline, on top of ``num_trials``.
         versions: of Python and packages, when the sweep was made.
         revision: git revision of this package, ``-dirty`` where files differ from it; None where it
             is not run from a checkout.
@@ -84,12 +87,19 @@ class SweepInfo:
     mode: str
     num_trials: int
     store: str
+    method: str = PROGRESSIVE
+    baselines: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=_versions)
     revision: str | None = None
     base_revision: str | None = None
     host: str = field(default_factory=socket.gethostname)
     created_at: str = field(default_factory=_now)
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def trials_by_method(self) -> dict[str, int]:
+        """Trials by method, those of the search itself first."""
+        return {self.method: self.num_trials, **self.baselines}
 
     @property
     def seeds(self) -> dict[str, int]:
@@ -111,7 +121,7 @@ def write_sweep_file(sweep: str | Path, info: SweepInfo) -> SweepInfo:
     Raises:
         StoreError: it cannot be written.
     """
-    content = asdict(info)
+    content = asdict(info) | {"schema_version": SCHEMA_VERSION}
     if not Folder(sweep).exists(SWEEP_FILE):
         content["revision"] = info.revision or _revision(Path(__file__))
         content["base_revision"] = info.base_revision or _revision(Path(info.file))
@@ -175,6 +185,8 @@ def _checked(content: Any) -> SweepInfo:
             values[expected.name] = _typed(expected.name, content[expected.name])
         elif expected.default is MISSING and expected.default_factory is MISSING:
             raise ValueError(f"the field {expected.name!r} is missing")
+    if any(type(count) is not int for count in values.get("baselines", {}).values()):
+        raise ValueError("the field 'baselines' is no mapping from a method to a number")
     if values["mode"] not in ("max", "min"):
         raise ValueError(f"the field 'mode' is max or min, not {values['mode']!r}")
     return SweepInfo(**values)
@@ -191,6 +203,7 @@ _KINDS: Mapping[str, type] = {
     "given": dict,
     "resolved": dict,
     "versions": dict,
+    "baselines": dict,
     "num_trials": int,
     "schema_version": int,
 }

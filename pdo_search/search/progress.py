@@ -24,9 +24,10 @@ class Progress:
 
     Args:
         console: where to print.
-        num_trials: trials in all.
+        num_trials: trials in all, baselines included.
         metric: of the search.
         mode: ``max`` or ``min``.
+        method: what the search is about: the best that is shown is one of its trials.
         counts: trials of an earlier run, by status.
         paused: those of them that wait.
     """
@@ -38,6 +39,7 @@ class Progress:
         num_trials: int,
         metric: str,
         mode: str,
+        method: str,
         counts: Mapping[str, int] | None = None,
         paused: Iterable[int] = (),
     ) -> None:
@@ -45,6 +47,7 @@ class Progress:
         self._num_trials = num_trials
         self._metric = metric
         self._sign = 1 if mode == "max" else -1
+        self._method = method
         self._counts: Counter[str] = Counter(counts or {})
         self._paused = set(paused)
         self._running: dict[int, dict[str, Any]] = {}
@@ -81,7 +84,8 @@ class Progress:
             self._paused.add(number)
         metrics, row = entry["metrics"], entry["row"]
         value = metrics.get(self._metric)
-        if status is TrialStatus.FINISHED and value is not None:
+        ours = row["method"] == self._method
+        if ours and status is TrialStatus.FINISHED and value is not None:
             best = self._best[0] if self._best else float("-inf")
             if value * self._sign > best:
                 self._best = (value * self._sign, row["trial_id"])
@@ -94,7 +98,8 @@ class Progress:
         ended = sum(n for s, n in self._counts.items() if TrialStatus(s).ended)
         seconds = time.monotonic() - entry["began"]
         parts = [
-            f"[{ended:>3}/{self._num_trials}] {row['trial_id']} {status.value:<10}",
+            f"[{ended:>3}/{self._num_trials}] {row['trial_id']}",
+            f"{row['method']:<11} {status.value:<10}",
             f"epoch {metrics.get('epoch', 0):>3}  {shown}  {seconds:6.1f} s",
         ]
         if status in (TrialStatus.FAILED, TrialStatus.INFEASIBLE) and cause:
@@ -110,13 +115,14 @@ class Progress:
             f"   {best}   {elapsed:.0f} s",
             title_justify="left",
         )
-        for name in ("trial", "epoch", "stage", self._metric, "seconds", "parameters"):
+        for name in ("trial", "method", "epoch", "stage", self._metric, "seconds", "parameters"):
             table.add_column(name)
         for entry in self._running.values():
             metrics, row = entry["metrics"], entry["row"]
             value = metrics.get(self._metric)
             table.add_row(
                 row["trial_id"],
+                row["method"],
                 str(metrics.get("epoch", "-")),
                 f"{metrics.get('stage', '-')} {metrics.get('phase', '')}",
                 "-" if value is None else f"{value:.4f}",

@@ -17,8 +17,8 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from pdo_search.results.schema import TABLES, TrialStatus, param_column
 from pdo_search.results.writer import TableWriter
 from pdo_search.safetext import presentable
+from pdo_search.search.by_method import SchedulerByMethod
 from pdo_search.search.progress import Progress
-from pdo_search.search.scheduler import EarlyStopping
 
 __all__ = ["Forgetful", "Recorder"]
 
@@ -41,7 +41,7 @@ class Recorder(Callback):
         self,
         writer: TableWriter,
         progress: Progress,
-        scheduler: EarlyStopping,
+        scheduler: SchedulerByMethod,
         *,
         metric: str,
         seed: int,
@@ -69,6 +69,7 @@ class Recorder(Callback):
         row: dict[str, Any] = {
             "number": number,
             "trial_id": suggestion["trial_id"],
+            "method": suggestion["method"],
             "status": TrialStatus.RUNNING.value,
             "seed": self._seed,
             "attempt": (before.get("attempt") or 0) + 1,

@@ -25,6 +25,7 @@ from typing import Any
 from rich.console import Console
 
 from pdo_search.config.load import Loaded, parse_experiment
+from pdo_search.config.methods import searched
 from pdo_search.config.resolve import resolve
 from pdo_search.config.schema import ResourcesConfig, TrialConfig, is_uri
 from pdo_search.errors import InputError
@@ -45,7 +46,7 @@ from pdo_search.search.cluster import (
 from pdo_search.search.lock import only_driver
 from pdo_search.search.prepare import prepare_sweep
 from pdo_search.search.progress import Progress
-from pdo_search.search.resume import plan_resume
+from pdo_search.search.resume import Plan, plan_resume
 
 __all__ = ["Outcome", "new_sweep", "reopened_sweep", "run_sweep"]
 
@@ -117,6 +118,8 @@ def new_sweep(
         mode=experiment.search.mode,
         num_trials=experiment.search.num_trials,
         store=_absolute(experiment.output.store_root),
+        method=experiment.method,
+        baselines=dict.fromkeys(experiment.search.baselines, experiment.search.trials_per_baseline),
     )
     return info, directory
 
@@ -126,7 +129,8 @@ def reopened_sweep(sweep: str, *, trials: str | None = None) -> SweepInfo:
 
     Args:
         sweep: its directory.
-        trials: ``+N`` for N more trials, ``N`` for N in all, None as before.
+        trials: ``+N`` for N more trials, ``N`` for N in all, None as before; of the method that the
+            search is about. Baselines keep theirs.
 
     Raises:
         InputError: the directory holds no sweep, or ``trials`` is no number.
@@ -229,49 +233,30 @@ def _tune(
     from ray import tune
     from ray.tune.search import Searcher
 
+    from pdo_search.search.by_method import by_method
     from pdo_search.search.recorder import Forgetful, Recorder
-    from pdo_search.search.scheduler import EarlyStopping
-    from pdo_search.search.searcher import OptunaSearcher
     from pdo_search.search.slots import SlotLimiter
     from pdo_search.trial.messages import Assignment
 
     experiment = loaded.experiment
     settings = experiment.search
-    plan = plan_resume(
-        writer.rows("trials"),
-        writer.rows("epochs"),
-        loaded.space,
-        metric=settings.metric,
-        num_trials=info.num_trials,
-        scheduler=experiment.scheduler,
-        stages=writer.rows("stages"),
-    )
-    scheduler = EarlyStopping(
-        experiment.scheduler,
-        metric=settings.metric,
-        mode=settings.mode,
-        seed=settings.seed,
-        past=plan.observations,
-        paused=plan.paused,
-    )
+    plans = _plans(info, loaded, writer)
     wall = experiment.limits.wall
-    pauses = experiment.scheduler.pauses
-    searcher = OptunaSearcher(
+    searcher, scheduler = by_method(
+        experiment,
         loaded.space,
-        settings,
-        num_new=plan.num_new,
-        past=plan.past,
-        requeued=plan.requeued,
+        plans,
+        info.trials_by_method,
         deadline=math.inf if wall is None else time.time() + wall,
-        promoter=scheduler if pauses else None,
     )
     progress = Progress(
         console,
-        num_trials=info.num_trials,
+        num_trials=sum(info.trials_by_method.values()),
         metric=settings.metric,
         mode=settings.mode,
-        counts=Counter(trial.status.value for trial in plan.past),
-        paused=plan.paused,
+        method=info.method,
+        counts=Counter(trial.status.value for plan in plans.values() for trial in plan.past),
+        paused=[number for plan in plans.values() for number in plan.paused],
     )
     recorder = Recorder(
         writer,
@@ -279,9 +264,9 @@ def _tune(
         scheduler,
         metric=settings.metric,
         seed=settings.seed,
-        end_index=plan.end_index,
+        end_index=max(plan.end_index for plan in plans.values()),
     )
-    total = plan.num_new + len(plan.requeued)
+    total = sum(plan.num_new + len(plan.requeued) for plan in plans.values())
     if total == 0 and not scheduler.may_promote():
         recorder.close()
         return False
@@ -296,7 +281,7 @@ def _tune(
             search_alg=search_alg,
             scheduler=scheduler,
             # A promoted trial is one more for Tune: only the searcher knows when all is done.
-            num_samples=-1 if pauses else total,
+            num_samples=-1 if experiment.scheduler.pauses else total,
             max_concurrent_trials=None if nodes_may_join else at_once,
             reuse_actors=not resources.uses_train,
             trial_name_creator=_trial_name,
@@ -321,6 +306,31 @@ def _tune(
         finally:
             recorder.interrupt()
     return interrupted
+
+
+def _plans(info: SweepInfo, loaded: Loaded, writer: TableWriter) -> dict[str, Plan]:
+    """What is left to do of each method, from the tables; the search's own method first."""
+    method_of = {row["number"]: row["method"] for row in writer.rows("trials")}
+    rows: dict[str, dict[str, list[dict[str, Any]]]] = {
+        table: {method: [] for method in info.trials_by_method}
+        for table in ("trials", "epochs", "stages")
+    }
+    for table, found in rows.items():
+        for row in writer.rows(table):
+            found[method_of[row["number"]]].append(row)
+    experiment = loaded.experiment
+    return {
+        method: plan_resume(
+            rows["trials"][method],
+            rows["epochs"][method],
+            searched(loaded.space, method),
+            metric=experiment.search.metric,
+            num_trials=num_trials,
+            scheduler=experiment.scheduler,
+            stages=rows["stages"][method],
+        )
+        for method, num_trials in info.trials_by_method.items()
+    }
 
 
 def _trainable(resources: ResourcesConfig, assignment: Any, scratch: str) -> Any:

@@ -7,7 +7,7 @@ import traceback
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pdo_search.config.resolve import resolve
+from pdo_search.config.resolve import confirming, resolve
 from pdo_search.config.schema import Experiment, TrialConfig, is_uri
 from pdo_search.errors import Infeasible
 from pdo_search.safetext import presentable
@@ -36,12 +36,14 @@ class Assignment:
     base_dir: str
 
     def config(self, suggestion: dict[str, Any]) -> TrialConfig:
-        """The trial at the suggested point.
+        """The trial at the suggested point, or a run of its confirmation.
 
         Raises:
             Infeasible: the point breaks a rule between fields.
         """
-        return resolve(Experiment.model_validate_json(self.experiment), suggestion["point"])
+        experiment = Experiment.model_validate_json(self.experiment)
+        config = resolve(experiment, suggestion["point"], suggestion["method"])
+        return confirming(config, suggestion["seed"]) if "seed" in suggestion else config
 
     def places(self, suggestion: dict[str, Any]) -> Places:
         """Where the suggested trial reads and writes."""

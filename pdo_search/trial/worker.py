@@ -21,6 +21,7 @@ from torch import nn
 from pdo_search.config.schema import LimitsConfig, ModelConfig, Recipe, TrialConfig
 from pdo_search.distill.combine import combine
 from pdo_search.distill.cost import Cost, measure_cost
+from pdo_search.distill.evaluate import evaluate_test
 from pdo_search.distill.fit import refresh_batch_norm
 from pdo_search.distill.ladder import Ladder, Rung
 from pdo_search.distill.loop import Distillation, initial_state
@@ -69,7 +70,7 @@ def prepare(
         task,
         config.teacher,
         store=Store(store),
-        seed=config.seed,
+        seed=config.teacher_seed,
         device=device,
         base_dir=folder,
         on_epoch=on_epoch,
@@ -121,7 +122,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
         rung,
         config.recipe,
         store,
-        seed=config.seed,
+        seed=config.teacher_seed,
         device=worker.device,
         base_dir=base_dir,
     )
@@ -152,6 +153,8 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
         try:
             rows = combine(config, task, teaching, student, spec, cost, scratch / "out")
             publish(scratch / "out", places.artifact)
+            if config.confirms:
+                rows["trials"][0].update(evaluate_test(task, student, worker.device))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return rows

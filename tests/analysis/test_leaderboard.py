@@ -27,7 +27,7 @@ from pdo_search.results.schema import COMPOSITES, TRIALS
 def trials_of(*rows: dict[str, Any]) -> pd.DataFrame:
     names = [column.name for column in TRIALS.columns]
     full = [
-        {"number": i, "trial_id": f"t{i:04d}", "status": "finished", **row}
+        {"number": i, "trial_id": f"t{i:04d}", "method": "progressive", "status": "finished"} | row
         for i, row in enumerate(rows)
     ]
     return pd.DataFrame(full, columns=[*names, *sorted({k for r in rows for k in r} - {*names})])

@@ -55,6 +55,7 @@ def write_sweep(directory: Path, *trials: dict[str, Any], **info: Any) -> Path:
         identity = {"number": number, "trial_id": trial_id(number)}
         row = {
             **identity,
+            "method": "progressive",
             "status": "finished",
             "objective": 0.9 - number / 100,
             "val_accuracy": 0.9 - number / 100,
@@ -172,6 +173,70 @@ def test_json_has_the_same_numbers(tmp_path: Path) -> None:
     assert [entry["trial_id"] for entry in payload["leaderboard"]] == ["t0000"]
     assert [model["mode"] for model in payload["front"]] == ["student", "cascade"]
     assert "biased upwards" in payload["note"]
+
+
+def with_baselines(directory: Path, confirmed: bool) -> Path:
+    """Trials t0000 and t0001 of the search, t0002 of scratch; with three fresh seeds each."""
+    sweep = write_sweep(
+        directory,
+        {},
+        {},
+        {"method": "scratch", "student_s": 30.0, "objective": 0.7, "param.temperature": None},
+        baselines={"scratch": 4},
+    )
+    writer = TableWriter(sweep)
+    identity = {"number": 0, "trial_id": "t0000"}
+    for rung, build_s in ((0, 60.0), (1, 5.0)):
+        writer.upsert("teachers", {**identity, "rung": rung, "build_s": build_s})
+    for number, method, accuracy in ((0, "progressive", 0.90), (2, "scratch", 0.80)):
+        for seed, noise in ((11, 0.0), (12, 0.01), (13, 0.005 + number / 1000)):
+            if confirmed:
+                row = {
+                    "number": number,
+                    "trial_id": trial_id(number),
+                    "method": method,
+                    "seed": seed,
+                    "status": "finished",
+                    "val_accuracy": accuracy + noise,
+                    "test_accuracy": accuracy - 0.02 + noise,
+                    "test_examples": 360,
+                    "params": 12_345,
+                    "student_s": 4.0,
+                }
+                writer.upsert("confirmations", row)
+    writer.flush()
+    return sweep
+
+
+def test_methods_stand_beside_each_other_with_what_they_cost(tmp_path: Path) -> None:
+    sweep = with_baselines(tmp_path, confirmed=False)
+    text = shown(sweep)
+    assert "3 of 16 trials: 3 finished" in text
+    assert "by method: 2 progressive, 1 scratch" in text
+    table = text[text.index("The best of each method") :].splitlines()
+    found = {line.split()[0]: line.split() for line in table[2:4]}
+    assert found["progressive"][1:] == [
+        "t0000", "0.9000", "12.3k", "4.10M", "12", "-", "1m05s", "2", "trials,", "24", "epochs",
+    ]  # fmt: skip
+    assert found["scratch"][1:8] == ["t0002", "0.7000", "37.0k", "12.3M", "12", "30s", "0.0s"]
+    leaders = text[text.index("Leaderboard") : text.index("Best: t0000")]
+    assert "t0002" not in leaders
+    assert "winner's curse" in text
+
+
+def test_what_is_confirmed_has_verdicts_and_no_winners_curse(tmp_path: Path) -> None:
+    sweep = with_baselines(tmp_path, confirmed=True)
+    text = shown(sweep)
+    confirmed = text[text.index("Confirmed on fresh seeds") :]
+    line = next(line for line in confirmed.splitlines() if line.startswith("progressive"))
+    assert line.split()[:4] == ["progressive", "t0000", "3", "0.9050"]
+    assert "one test split (360 examples)" in confirmed
+    assert "Verdict: progressive beats scratch by 9.93 ± 0.29 points (3 seeds), p 4.5e-05" in text
+    assert "winner's curse" not in text
+    payload = json.loads(json.dumps(sweep_summary(open_sweep(sweep)), allow_nan=False))
+    assert payload["note"] is None
+    assert payload["confirmation"]["differences"][0]["second"] == "scratch"
+    assert payload["confirmation"]["configurations"][0]["by_seed"]["12"] == pytest.approx(0.89)
 
 
 def test_what_a_sweep_holds_is_shown_and_not_obeyed(tmp_path: Path) -> None:

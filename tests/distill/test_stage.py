@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pdo_search.config.methods import Method
 from pdo_search.config.schema import CurriculumConfig, Recipe
 from pdo_search.distill.stage import (
     Phase,
@@ -63,3 +64,18 @@ def test_epochs_left_over_go_to_later_stages() -> None:
     after = reassign(plan, 1, used=2)
     assert [s.epochs for s in plan] == [1, 4, 4, 4]
     assert [s.epochs for s in after] == [1, 2, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("method", "phase", "rung"),
+    [("scratch", Phase.LABELS, None), ("one_shot", Phase.STAGE, 0), ("assistant", Phase.STAGE, 1)],
+)
+def test_a_baseline_has_one_stage_of_all_epochs(
+    method: Method, phase: Phase, rung: int | None
+) -> None:
+    recipe = Recipe(
+        method=method, epochs=9, num_stages=4, init_epochs=2, temperature=3, temperature_end=1
+    )
+    plan = plan_stages(recipe)
+    assert [(s.phase, s.epochs, s.rung) for s in plan] == [(phase, 9, rung)]
+    assert plan[0].temperature == (None if rung is None else 3)

@@ -41,6 +41,7 @@ def trial_row(number: int, **columns: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
         "trial_id": trial_id(number),
         "number": number,
+        "method": "progressive",
         "status": "finished",
         "decision": "completed",
         "attempt": 1,

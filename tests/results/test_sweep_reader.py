@@ -88,6 +88,46 @@ def test_best_and_leaderboard_go_by_the_sweeps_mode(make_sweep: MakeSweep) -> No
     assert lowest.best().name == "t0000"
 
 
+def test_a_baseline_leads_only_where_it_is_asked_for(make_sweep: MakeSweep) -> None:
+    rows = trial_row(0), trial_row(7, method="one_shot"), trial_row(5)
+    sweep = open_sweep(make_sweep(*rows, baselines={"one_shot": 2, "scratch": 2}))
+    assert sweep.best().name == "t0005"
+    assert sweep.best(method="one_shot").name == "t0007"
+    assert sweep.leaderboard()["trial_id"].tolist() == ["t0005", "t0000"]
+    assert sweep.leaderboard(method="one_shot")["method"].tolist() == ["one_shot"]
+    assert sweep.pareto()["trial_id"].tolist() == ["t0000", "t0005"]
+    assert sweep.pareto(method="one_shot")["trial_id"].tolist() == ["t0007"]
+    assert repr(sweep).endswith("3 of 12 trials)")
+    with pytest.raises(PdoError, match=r"no trial of scratch has finished yet"):
+        sweep.best(method="scratch")
+    with pytest.raises(InputError, match=r"no trials of this method.*assistant.*\n.*one_shot"):
+        sweep.best(method="assistant")
+
+
+def test_a_sweep_of_the_first_version_reads_as_progressive(make_sweep: MakeSweep) -> None:
+    path = make_sweep(trial_row(0), trial_row(1))
+    part = path / "trials" / "part-00000.parquet"
+    old = parquet.read_table(part).drop_columns(["method"])
+    stamp = {**old.schema.metadata, b"pdo_search.schema_version": b"1"}
+    parquet.write_table(old.replace_schema_metadata(stamp), part)
+    content = json.loads((path / "sweep.json").read_text())
+    for key in ("method", "baselines"):
+        del content[key]
+    (path / "sweep.json").write_text(json.dumps({**content, "schema_version": 1}))
+    sweep = open_sweep(path)
+    assert set(sweep.trials["method"]) == {"progressive"}
+    assert sweep.best().name == "t0001"
+    assert sweep.confirmations.empty
+    # Whoever writes again writes the new version, and no row is lost.
+    writer = TableWriter(path, PARAMS)
+    writer.flush()
+    assert parquet.read_table(part)["method"].to_pylist() == ["progressive"] * 2
+    # A file of this version that lacks the column is damaged.
+    parquet.write_table(parquet.read_table(part).drop_columns(["method"]), part)
+    with pytest.raises(InputError, match="the column method is missing"):
+        _ = open_sweep(path).trials
+
+
 def test_pareto_by_any_two_columns(make_sweep: MakeSweep) -> None:
     rows = [
         trial_row(0, latency_ms=1.0, val_ece=0.3),
@@ -153,6 +193,7 @@ def test_a_damaged_sweep_file_is_named(make_sweep: MakeSweep, content: bytes) ->
         ({"num_trials": True}, "'num_trials' is not of type int"),
         ({"resolved": []}, "'resolved' is not of type dict"),
         ({"mode": "up"}, "'mode' is max or min"),
+        ({"baselines": {"scratch": "four"}}, "'baselines' is no mapping"),
         ({"schema_version": 99}, "newer version"),
     ],
 )

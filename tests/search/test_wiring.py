@@ -47,13 +47,16 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             info, loaded, directory, writer, 3, str(tmp_path / "scratch"), console,
             trainable=trainable,
         )  # fmt: skip
+        config = caught["tune_config"]
+        caught["searchers"] = config.search_alg.searchers
+        caught["schedulers"] = config.scheduler.schedulers
         return caught
 
     return build
 
 
 def sampler(caught: dict[str, Any]) -> Any:
-    searcher = caught["tune_config"].search_alg
+    searcher = caught["searchers"]["progressive"]
     assert searcher.suggest("a") is not None
     return searcher.study.sampler
 
@@ -79,12 +82,12 @@ def test_search(built: Any) -> None:
             "startup_trials": 5, "retries": 4, "points": points,
         }
     )  # fmt: skip
-    searcher = caught["tune_config"].search_alg
+    searcher = caught["searchers"]["progressive"]
     assert caught["tune_config"].num_samples == 9
     assert caught["run_config"].failure_config.max_failures == 4
     assert (searcher.metric, searcher.mode) == ("val_loss", "min")
     assert searcher.study.direction.name == "MINIMIZE"
-    assert caught["tune_config"].scheduler.rule.mode == "min"
+    assert caught["schedulers"]["progressive"].rule.mode == "min"
     assert searcher.suggest("a")["point"]["temperature"] == 2.5
     assert searcher.study.sampler._multivariate
     assert searcher.study.sampler._n_startup_trials == 5
@@ -92,29 +95,30 @@ def test_search(built: Any) -> None:
 
 def test_sampler_and_seed(built: Any) -> None:
     assert isinstance(sampler(built(search={"sampler": "random"})), RandomSampler)
-    points = [built(search={"seed": s})["tune_config"].search_alg.suggest("a") for s in (1, 1, 2)]
+    points = [built(search={"seed": s})["searchers"]["progressive"].suggest("a") for s in (1, 1, 2)]
     assert points[0] == points[1] != points[2]
     point = {"num_stages": 2, "temperature": 3.0, "optimizer.lr": 0.1}
     only = built(search={"sampler": "grid", "points": [point]})
-    searcher = only["tune_config"].search_alg
+    searcher = only["searchers"]["progressive"]
     assert searcher.suggest("a")["point"] == point
     assert searcher.suggest("b") == searcher.FINISHED
 
 
 def test_scheduler(built: Any) -> None:
     given = {"clock": "stage", "grace": 2, "reduction": 4, "brackets": 3}
-    rungs = built(scheduler=given)["tune_config"].scheduler
-    assert rungs.rule.config == SchedulerConfig(**given)
-    assert rungs._config.clock == "stage"
-    assert built(scheduler={"kind": "none"})["tune_config"].scheduler._config.kind == "none"
-    assert built(search={"seed": 7})["tune_config"].scheduler.rule.seed == 7
+    own = built(scheduler=given)["schedulers"]["progressive"]
+    assert own.rule.config == SchedulerConfig(**given)
+    assert own._config.clock == "stage"
+    assert built(scheduler={"kind": "none"})["schedulers"]["progressive"]._config.kind == "none"
+    assert built(search={"seed": 7})["schedulers"]["progressive"].rule.seed == 7
 
 
 def test_promotion(built: Any) -> None:
-    config = built(scheduler={"kind": "asha_promotion"})["tune_config"]
-    assert config.num_samples == -1
-    assert config.search_alg._promoter is config.scheduler
-    assert built()["tune_config"].search_alg._promoter is None
+    caught = built(scheduler={"kind": "asha_promotion"})
+    assert caught["tune_config"].num_samples == -1
+    promoter = caught["searchers"]["progressive"]._promoter
+    assert promoter.scheduler is caught["schedulers"]["progressive"]
+    assert built()["searchers"]["progressive"]._promoter is None
 
 
 @pytest.mark.parametrize(
@@ -136,17 +140,31 @@ def test_state_is_saved_where_a_trial_may_pause(
 
 def test_resources_and_limits(built: Any) -> None:
     caught = built(resources={"cpus": 2, "gpus": 0.5}, limits={"wall": "1h"})
-    deadline = caught["tune_config"].search_alg._deadline
+    deadline = caught["searchers"]["progressive"]._deadline
     assert deadline == pytest.approx(time.time() + 3600, abs=60)
     assert caught["trainable"]._resources.head_cpus == 2
     assert caught["trainable"]._resources.bundles[0]["GPU"] == 0.5
     nested = built(resources={"workers": 2})
     assert not nested["tune_config"].reuse_actors
     assert nested["trainable"]._resources.head_cpus < 0.01
-    assert built()["tune_config"].search_alg._deadline == math.inf
+    assert built()["searchers"]["progressive"]._deadline == math.inf
 
 
 def test_what_tune_runs_as_a_trial_can_be_given(built: Any) -> None:
     def replay(suggestion: dict[str, Any]) -> None: ...
 
     assert built(trainable=replay)["trainable"] is replay
+
+
+def test_baselines_have_searchers_and_schedulers_of_their_own(built: Any) -> None:
+    caught = built(search={"num_trials": 20, "baselines": ["scratch", "assistant"]})
+    assert caught["tune_config"].num_samples == 20 + 2 * 5
+    assert list(caught["searchers"]) == list(caught["schedulers"])
+    assert list(caught["searchers"]) == ["progressive", "scratch", "assistant"]
+    few = built(search={"baselines": ["one_shot"], "baseline_trials": 2})
+    assert few["tune_config"].num_samples == 6 + 2
+    points = [built(search={"seed": s, "baselines": ["scratch"]})["searchers"]["scratch"]
+              for s in (1, 1, 2)]  # fmt: skip
+    first, again, other = (searcher.suggest("a")["point"] for searcher in points)
+    assert list(first) == ["optimizer.lr"]
+    assert first == again != other

@@ -24,6 +24,7 @@ def trial(number: int, **columns: Any) -> dict[str, Any]:
         "trial_id": trial_id(number),
         "number": number,
         "status": "finished",
+        "method": "progressive",
         "decision": "completed",
         "attempt": 1,
         "seed": 0,

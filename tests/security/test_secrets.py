@@ -108,15 +108,16 @@ def test_a_failed_trial_tells_no_secret(secrets: dict[str, str]) -> None:
 class Scheduler:
     """As the recorder knows it: nothing was stopped."""
 
-    def __init__(self) -> None:
-        self.stopped: dict[int, int] = {}
+    def ruling(self, number: int) -> None: ...
+
+    def rung_reached(self, number: int) -> None: ...
 
 
 class Tried:
     """A trial as Tune hands it to a callback, whose process died."""
 
     def __init__(self) -> None:
-        self.config = {"number": 0, "trial_id": "t0000", "point": {}}
+        self.config = {"number": 0, "trial_id": "t0000", "method": "progressive", "point": {}}
 
     def get_pickled_error(self) -> RuntimeError:
         return failure()
@@ -128,7 +129,9 @@ def test_what_the_driver_writes_holds_no_secret(
     from pdo_search.screen import screen
 
     writer = TableWriter(tmp_path)
-    progress = Progress(screen(), num_trials=1, metric="val_accuracy", mode="max")
+    progress = Progress(
+        screen(), num_trials=1, metric="val_accuracy", mode="max", method="progressive"
+    )
     recorder = Recorder(
         writer, progress, Scheduler(), metric="val_accuracy", seed=0, end_index=0  # type: ignore[arg-type]
     )  # fmt: skip

@@ -13,8 +13,10 @@ import torch
 
 import pdo_search
 from pdo_search.config import parse_experiment, resolve
+from pdo_search.config.resolve import confirming
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.protocol import LocalWorker
+from pdo_search.distill.teaching import Teaching
 from pdo_search.errors import Infeasible
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Split
@@ -268,6 +270,115 @@ def test_a_trial_never_reads_the_test_split(
     worker = LocalWorker()
     run_trial(config, worker, places=places(tmp_path / "store", tmp_path))
     assert worker.reports[-1].metrics["done"]
+
+
+def baseline(method: str, **trial: Any) -> TrialConfig:
+    given = {**TREE["trial"], **trial, "method": method}
+    return config_with(trial=given)
+
+
+def test_a_baseline_trains_for_the_same_epochs_on_the_same_examples(
+    store: Path, tmp_path: Path
+) -> None:
+    task = cached_task(config_with().task, None)
+    whole = LocalWorker()
+    run_trial(config_with(), whole, places=places(store, tmp_path / "progressive"))
+    epochs = {}
+    for method, rungs in (("scratch", []), ("one_shot", [0]), ("assistant", [0, 1])):
+        worker = LocalWorker()
+        run_trial(baseline(method), worker, places=places(store, tmp_path / method))
+        rows = [r.rows for r in worker.reports]
+        epochs[method] = [row for r in rows for row in r["epochs"]]
+        assert [row["epoch"] for row in epochs[method]] == [1, 2, 3, 4]
+        assert [row["rung"] for r in rows for row in r["teachers"]] == rungs
+        stage = rows[-1]["stages"][0]
+        assert stage["teacher_rung"] == (rungs[-1] if rungs else None)
+        assert (stage["first_epoch"], stage["last_epoch"]) == (1, 4)
+        assert "composites" not in rows[-1]
+        assert all(row["admitted"] == 1 for row in epochs[method])
+        assert epochs[method][-1]["val_accuracy"] > 0.3
+        assert pdo_search.load_model(tmp_path / method / "model" / "student") is not None
+    assert all(row["loss_kl"] == 0 for row in epochs["scratch"])
+    # The transfer split's labels teach it, too.
+    assert len(task.examples(Split.TRANSFER)) > 0
+    assert all(row["loss_avg"] > 0 for row in epochs["scratch"])
+    assert all(row["loss_kl"] > 0 for m in ("one_shot", "assistant") for row in epochs[m])
+    losses = [epochs[method][0]["val_loss"] for method in epochs]
+    assert len(set(losses)) == 3
+
+
+def test_scratch_builds_no_outputs_of_a_teacher_to_learn_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: Teaching, rung: int, view: int) -> Any:
+        raise AssertionError("a bank was asked for")
+
+    monkeypatch.setattr(Teaching, "pool_bank", refused)
+    own = tmp_path / "store"
+    run_trial(baseline("scratch"), LocalWorker(), places=places(own, tmp_path / "a"))
+    with pytest.raises(AssertionError, match="a bank was asked for"):
+        run_trial(baseline("one_shot"), LocalWorker(), places=places(own, tmp_path / "b"))
+
+
+def test_scratch_leaves_out_examples_without_a_label(store: Path, tmp_path: Path) -> None:
+    task = {
+        "data": {"source": "digits", "limit": 1200},
+        "splits": {"transfer": 0},
+        "transfer_data": {"source": "digits", "limit": 300, "labelled": False},
+    }
+    worker = LocalWorker()
+    config = config_with(task=task, trial={"method": "scratch"})
+    run_trial(config, worker, places=places(store, tmp_path))
+    rows = [row for report in worker.reports for row in report.rows["epochs"]]
+    assert all(row["loss_avg"] == 0 for row in rows)
+    assert all(row["train_loss"] == pytest.approx(row["loss_init"]) for row in rows)
+
+
+def test_a_confirmation_reads_the_test_split_once_at_its_end_and_no_search_does(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_with()
+    task = cached_task(config.task, None, str(store))
+    assert isinstance(task, ImageClassification)
+    test = task.test_examples()
+    reads: list[int] = []
+    worker = LocalWorker()
+
+    def counted() -> Any:
+        reads.append(len(worker.reports))
+        return test
+
+    monkeypatch.setattr(task, "test_examples", counted)
+    run_trial(config, worker, places=places(store, tmp_path / "search"))
+    assert reads == []
+    assert not [k for r in worker.reports for row in r.rows["trials"] for k in row if "test" in k]
+
+    worker = LocalWorker()
+    run_trial(confirming(config, 5), worker, places=places(store, tmp_path / "confirm"))
+    assert reads == [3], "in the last of four epochs, before its report"
+    row = worker.reports[-1].rows["trials"][0]
+    assert row["test_examples"] == len(test) > 200
+    student = pdo_search.load_model(tmp_path / "confirm" / "model" / "student")
+    hits = (student(test.inputs()).argmax(dim=1) == test.targets).float().mean()
+    assert row["test_accuracy"] == pytest.approx(hits.item())
+
+    # Gone on with after its end it repeats what it reported, and reads nothing again.
+    again = LocalWorker()
+    run_trial(confirming(config, 5), again, places=places(store, tmp_path / "confirm"))
+    assert numbers(again.reports) == numbers(worker.reports)
+    assert len(reads) == 1
+
+
+def test_fresh_seeds_find_the_searchs_teachers(store: Path, tmp_path: Path) -> None:
+    config = config_with()
+    run_trial(config, LocalWorker(), places=places(store, tmp_path / "a"))
+    worker = LocalWorker()
+    run_trial(confirming(config, 5), worker, places=places(store, tmp_path / "b"))
+    teachers = [row for r in worker.reports for row in r.rows["teachers"]]
+    assert all(row["cached"] for row in teachers)
+    other = LocalWorker()
+    run_trial(confirming(config, 6), other, places=places(store, tmp_path / "c"))
+    assert other.reports[0].metrics["val_loss"] != worker.reports[0].metrics["val_loss"]
 
 
 def test_an_unlabelled_transfer_source_teaches(store: Path, tmp_path: Path) -> None:

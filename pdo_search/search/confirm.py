@@ -1,0 +1,273 @@
+"""Confirming a search: its best configurations trained anew with fresh seeds, then tested, once.
+
+Owns which runs there are and their rows in ``confirmations``. A run is a trial of the same worker
+function, in the same warm processes; what the numbers say is ``analysis.compare``'s business.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from pdo_search.config.load import Loaded
+from pdo_search.config.methods import searched
+from pdo_search.distill.seeds import seed_for
+from pdo_search.log import log_to_file
+from pdo_search.results.ranking import finished
+from pdo_search.results.reader import open_sweep
+from pdo_search.results.schema import Col, TrialStatus, param_types, point_of
+from pdo_search.results.sweepfile import SweepInfo, read_sweep_file
+from pdo_search.results.writer import TableWriter
+from pdo_search.search.cluster import concurrency, connect, disconnect, import_ray, slots
+from pdo_search.search.lock import only_driver
+from pdo_search.search.prepare import prepare_sweep
+from pdo_search.search.progress import Progress
+from pdo_search.search.sweep import (
+    TUNE_SETTINGS,
+    Outcome,
+    _absolute,
+    _scratch,
+    _terminable,
+    _trainable,
+    _trial_name,
+    loaded_of,
+    middle_trial,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Run", "candidates", "fresh_seeds", "open_runs", "run_confirmation"]
+
+TABLE = "confirmations"
+SEEDS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One configuration with one fresh seed.
+
+    Attributes:
+        number: of the configuration's trial in the search.
+        trial_id: of that trial.
+        method: of that trial.
+        point: value by dimension.
+        seed: of initialisation and data order.
+    """
+
+    number: int
+    trial_id: str
+    method: str
+    point: dict[str, Any]
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its checkpoint and its model: ``t0003-seed17``."""
+        return f"{self.trial_id}-seed{self.seed}"
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Of its row."""
+        return self.number, self.seed
+
+
+def fresh_seeds(search_seed: int, count: int) -> tuple[int, ...]:
+    """Seeds that the search did not use: the same for every configuration, so that they compare in
+    pairs; more of them begin with the fewer, so that a confirmation can be enlarged."""
+    seeds: list[int] = []
+    draw = 0
+    while len(seeds) < count:
+        seed = seed_for(search_seed, "confirm", draw) % SEEDS
+        draw += 1
+        if seed != search_seed and seed not in seeds:
+            seeds.append(seed)
+    return tuple(seeds)
+
+
+def candidates(trials: pd.DataFrame, methods: Sequence[str], top: int, mode: str) -> list[int]:
+    """Numbers of the trials to confirm: ``top`` of the first method, the best of each other.
+
+    Args:
+        trials: rows of ``trials``.
+        methods: of the sweep, the search's own first.
+        top: how many of that one.
+        mode: ``max`` or ``min``.
+    """
+    numbers: list[int] = []
+    for position, method in enumerate(methods):
+        own = finished(trials[trials[Col.METHOD] == method], mode)
+        numbers += own[Col.NUMBER].head(1 if position else top).tolist()
+    return numbers
+
+
+def open_runs(runs: Iterable[Run], rows: Iterable[Mapping[str, Any]]) -> list[Run]:
+    """The runs that have not finished, in order; one that failed is tried again."""
+    done = {
+        (row[Col.NUMBER], row[Col.SEED])
+        for row in rows
+        if row[Col.STATUS] == TrialStatus.FINISHED.value
+    }
+    return [run for run in runs if run.key not in done]
+
+
+def run_confirmation(
+    sweep: str, *, top: int, seeds: int, address: str, console: Console
+) -> Outcome:
+    """Run what is left of a confirmation.
+
+    Args:
+        sweep: the sweep's directory, path or URI.
+        top: how many of the best configurations of the search's own method.
+        seeds: fresh seeds per configuration.
+        address: ``local`` or ``auto``.
+        console: where to print.
+
+    Raises:
+        InputError: it is no sweep, or the resources cannot be had.
+        PdoError: no trial has finished, another driver runs the sweep, or Ray cannot be reached.
+    """
+    sweep = _absolute(sweep)
+    info = read_sweep_file(sweep)
+    loaded = loaded_of(info)
+    opened = open_sweep(sweep)
+    opened.best()
+    numbers = candidates(opened.trials, list(info.trials_by_method), top, info.mode)
+    resources = loaded.experiment.resources
+    os.environ.update(TUNE_SETTINGS)
+    import_ray(address)
+    with only_driver(sweep), log_to_file(sweep), _scratch() as scratch, _terminable():
+        writer = TableWriter(sweep, param_types(loaded.space))
+        runs = _runs(loaded, writer, numbers, seeds)
+        left = open_runs(runs, writer.rows(TABLE))
+        _announce(info, writer, numbers, runs, left, console)
+        interrupted = False
+        if left:
+            nodes = connect(address, dashboard=resources.uses_train)
+            try:
+                with _terminable():
+                    local = address == "local"
+                    at_once = concurrency(resources, nodes, may_grow=not local)
+                    prepare_sweep(
+                        middle_trial(loaded),
+                        store=info.store,
+                        base_dir=info.base_dir,
+                        console=console,
+                        local_slots=slots(resources, nodes) if local else 0,
+                        at_once=at_once,
+                    )
+                    interrupted = _tune(
+                        info, loaded, sweep, writer, runs, left, at_once, scratch, console
+                    )
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                disconnect()
+        own = {run.key for run in runs}
+        rows = [r for r in writer.rows(TABLE) if (r[Col.NUMBER], r[Col.SEED]) in own]
+    return Outcome(sweep, dict(Counter(row[Col.STATUS] for row in rows)), interrupted)
+
+
+def _runs(loaded: Loaded, writer: TableWriter, numbers: Sequence[int], seeds: int) -> list[Run]:
+    """All runs, seed by seed, so that a confirmation that is cut off has whole pairs."""
+    rows = [row for number in numbers if (row := writer.get("trials", number)) is not None]
+    return [
+        Run(
+            row[Col.NUMBER],
+            row[Col.TRIAL_ID],
+            row[Col.METHOD],
+            point_of(row, searched(loaded.space, row[Col.METHOD])),
+            seed,
+        )
+        for seed in fresh_seeds(loaded.experiment.search.seed, seeds)
+        for row in rows
+    ]
+
+
+def _announce(
+    info: SweepInfo,
+    writer: TableWriter,
+    numbers: Sequence[int],
+    runs: Sequence[Run],
+    left: Sequence[Run],
+    console: Console,
+) -> None:
+    rows = {number: writer.get("trials", number) or {} for number in numbers}
+    named = ", ".join(f"{row[Col.METHOD]} {row[Col.TRIAL_ID]}" for row in rows.values())
+    console.print(
+        f"Confirming {named}: {len(runs) // len(rows)} fresh seeds each, whole budget, then test;"
+        f" {len(left)} of {len(runs)} runs to do",
+        soft_wrap=True,
+    )
+    present = {row[Col.METHOD] for row in rows.values()}
+    for method in info.trials_by_method:
+        if method not in present:
+            console.print(f"No trial of {method} has finished: it is left out", soft_wrap=True)
+    if len(runs) // len(rows) < 3:
+        console.print(
+            "Warning: an interval from fewer than 3 seeds says next to nothing; --seeds 5 is usual",
+            soft_wrap=True,
+        )
+
+
+def _tune(
+    info: SweepInfo,
+    loaded: Loaded,
+    sweep: str,
+    writer: TableWriter,
+    runs: Sequence[Run],
+    left: Sequence[Run],
+    at_once: int,
+    scratch: str,
+    console: Console,
+) -> bool:
+    """Run what is left; whether the user cut it off."""
+    from ray import tune
+
+    from pdo_search.search.confirm_tune import ConfirmationRecorder, RunSearcher
+    from pdo_search.search.recorder import Forgetful
+    from pdo_search.trial.messages import Assignment
+
+    experiment = loaded.experiment
+    progress = Progress(
+        console,
+        num_trials=len(runs),
+        metric=info.metric,
+        mode=info.mode,
+        method=info.method,
+        counts={TrialStatus.FINISHED.value: len(runs) - len(left)},
+    )
+    recorder = ConfirmationRecorder(writer, progress, left)
+    assignment = Assignment(experiment.model_dump_json(), sweep, info.store, info.base_dir)
+    tuner = tune.Tuner(
+        _trainable(experiment.resources, assignment, scratch),
+        tune_config=tune.TuneConfig(
+            search_alg=RunSearcher(left, metric=info.metric, mode=info.mode),
+            num_samples=len(left),
+            max_concurrent_trials=at_once,
+            reuse_actors=not experiment.resources.uses_train,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name="confirm",
+            storage_path=scratch,
+            callbacks=[recorder, Forgetful()],
+            failure_config=tune.FailureConfig(max_failures=experiment.search.retries),
+            verbose=0,
+        ),
+    )
+    interrupted = False
+    with progress.show():
+        try:
+            tuner.fit()
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            recorder.interrupt()
+    return interrupted
