@@ -21,7 +21,8 @@ print("ready", flush=True)
 for step in range(10**9):
     number, epoch = step % 100, step // 100 + 1
     identity = {"trial_id": f"t{number:04d}", "number": number}
-    writer.upsert("trials", {**identity, "status": "running", "epochs_done": epoch})
+    row = {**identity, "method": "progressive", "status": "running", "epochs_done": epoch}
+    writer.upsert("trials", row)
     writer.upsert("epochs", {**identity, "epoch": epoch, "lr": float(epoch)})
     if step % 25 == 0:
         writer.flush()
