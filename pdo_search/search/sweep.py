@@ -317,7 +317,10 @@ def _plans(info: SweepInfo, loaded: Loaded, writer: TableWriter) -> dict[str, Pl
     }
     for table, found in rows.items():
         for row in writer.rows(table):
-            found[method_of[row["number"]]].append(row)
+            # Trials are written last: a driver that was killed in between leaves epochs of a trial
+            # that nobody knows. It is suggested again, and reports them again.
+            if (method := method_of.get(row["number"])) is not None:
+                found[method].append(row)
     experiment = loaded.experiment
     return {
         method: plan_resume(

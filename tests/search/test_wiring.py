@@ -168,3 +168,13 @@ def test_baselines_have_searchers_and_schedulers_of_their_own(built: Any) -> Non
     first, again, other = (searcher.suggest("a")["point"] for searcher in points)
     assert list(first) == ["optimizer.lr"]
     assert first == again != other
+
+
+def test_epochs_of_a_trial_that_was_not_written_any_more_are_no_hindrance(tmp_path: Path) -> None:
+    tree = {**TINY, "output": {"root": str(tmp_path)}}
+    loaded = parse_experiment(tree, file=Path("tiny.yaml"), base_dir=tmp_path)
+    info, directory = sweep.new_sweep(loaded)
+    writer = TableWriter(directory, param_types(loaded.space))
+    writer.upsert("epochs", {"number": 0, "trial_id": "t0000", "epoch": 1, "val_accuracy": 0.5})
+    plan = sweep._plans(info, loaded, writer)["progressive"]
+    assert (plan.num_new, plan.observations) == (6, ())
