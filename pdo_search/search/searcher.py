@@ -76,6 +76,8 @@ class OptunaSearcher(Searcher):
         past: ended trials to learn from.
         requeued: trials to suggest first, as they were.
         deadline: epoch seconds after which nothing new is suggested.
+        prior: trials of earlier sweeps to learn from. They take no number, and their points may be
+            suggested again: a sweep has a model only of what it ran itself.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class OptunaSearcher(Searcher):
         past: Iterable[PastTrial] = (),
         requeued: Iterable[Requeued] = (),
         deadline: float = math.inf,
+        prior: Iterable[PastTrial] = (),
     ) -> None:
         super().__init__(metric=config.metric, mode=config.mode)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -103,6 +106,8 @@ class OptunaSearcher(Searcher):
         self._left = num_new
         self._deadline = deadline
         self._next = 0
+        for trial in prior:
+            self._tell(trial)
         for trial in sorted(past, key=lambda t: t.number):
             self._remember(trial)
         for waiting in self._requeued:
@@ -206,6 +211,9 @@ class OptunaSearcher(Searcher):
     def _remember(self, past: PastTrial) -> None:
         self._seen.add(_key(past.point))
         self._next = max(self._next, past.number + 1)
+        self._tell(past)
+
+    def _tell(self, past: PastTrial) -> None:
         state = told_state(past.status, past.value)
         infeasible = past.status is TrialStatus.INFEASIBLE
         self.study.add_trial(
