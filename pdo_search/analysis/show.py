@@ -19,10 +19,12 @@ from pdo_search.analysis.leaderboard import (
     causes,
     composite_of,
     leaderboard,
+    plain,
     status_counts,
     teacher_of,
 )
 from pdo_search.analysis.pareto import STUDENT, model_front
+from pdo_search.results.importance import caveat, compared, importance
 from pdo_search.results.schema import Col, TrialStatus
 from pdo_search.safetext import printable
 from pdo_search.screen import plain_text, screen
@@ -48,7 +50,8 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
     Returns:
         ``name``, ``path``, ``created_at``, ``task``, ``metric``, ``mode``, ``num_trials``,
         ``counts`` by status, ``causes`` of failures, ``teacher``, ``best`` (with
-        ``against_teacher``), its ``composite``, ``leaderboard``, ``front`` and ``note``.
+        ``against_teacher``), its ``composite``, ``leaderboard``, ``front``, ``importance`` of the
+        dimensions and ``note``.
     """
     info, trials, composites = sweep.info, sweep.trials, sweep.composites
     teacher, best = teacher_of(trials), best_student(trials, info.mode)
@@ -71,7 +74,23 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
         "composite": composite and {**composite, "against_teacher": against(composite, teacher)},
         "leaderboard": leaderboard(trials, info.mode, SHOWN),
         "front": model_front(trials, composites),
+        "importance": _importance(sweep),
         "note": BIASED if best else None,
+    }
+
+
+def _importance(sweep: Sweep) -> dict[str, Any] | None:
+    """Which dimensions mattered; None of too few trials."""
+    found = compared(sweep.trials, sweep.epochs, sweep.info.metric)
+    table = importance(found)
+    if table.empty:
+        return None
+    rows = [{str(k): plain(v) for k, v in row.items()} for row in table.to_dict("records")]
+    return {
+        "num_trials": len(found.values),
+        "epoch": found.epoch,
+        "caveat": caveat(len(found.values), len(rows)),
+        "dimensions": rows,
     }
 
 
@@ -103,6 +122,9 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
     if len(summary["front"]) > 1:
         console.print()
         console.print(_front(summary["front"]))
+    if summary["importance"]:
+        console.print()
+        console.print(_mattered(summary["importance"]))
     if summary["best"]:
         console.print()
         values = summary["best"]["parameters"]
@@ -216,6 +238,21 @@ def _front(models: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def _mattered(found: Mapping[str, Any]) -> Table:
+    table = _empty_table("dimension", "importance", "spread", "chance", "")
+    when = "at their end" if found["epoch"] is None else f"at epoch {found['epoch']}"
+    table.title = f"What mattered: share of the trials' ranks, {found['num_trials']} {when}"
+    for row in found["dimensions"]:
+        table.add_row(
+            plain_text(row["dimension"]),
+            *(_fixed(row[name], 2) for name in ("importance", "spread", "chance")),
+            "" if row["above_chance"] else "not above chance",
+        )
+    if found["caveat"]:
+        table.caption = plain_text(found["caveat"])
+    return table
+
+
 def _empty_table(*columns: str) -> Table:
     """A table without lines; numbers stand to the right."""
     table = Table(
@@ -227,7 +264,7 @@ def _empty_table(*columns: str) -> Table:
         padding=(0, GAP, 0, 0),
     )
     for name in columns:
-        left = name in ("", "model", "trial", "status")
+        left = name in ("", "dimension", "model", "trial", "status")
         table.add_column(plain_text(name), justify="left" if left else "right", no_wrap=True)
     return table
 

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-__all__ = ["Compared", "compared", "importance"]
+__all__ = ["Compared", "caveat", "compared", "importance"]
 
 FEWEST = 8
 """Trials below which nothing is computed."""
 MOST = 0.8
 """Share of the trials that are to be compared at least; of fewer, only the better ones are left."""
+ENOUGH = 20
+ENOUGH_PER_DIMENSION = 10
 NUM_GROUPS = 4
 PER_GROUP = 6
 """Trials that a group of numbers is to have: of fewer than 24 trials three groups are made."""
@@ -58,8 +60,8 @@ class Compared:
 def compared(trials: pd.DataFrame, epochs: pd.DataFrame, metric: str) -> Compared:
     """The trials that can be compared, at the largest budget that most of them had.
 
-    Finished ones by their objective where they are most of those that were trained to the
-    scheduler's satisfaction or not; else all of them at the last epoch that most had reached.
+    Finished ones by their objective, where most of the finished and stopped ones have finished;
+    else both at the last epoch that most of them reached.
     Failed and infeasible trials, and those that run, are left out.
 
     Args:
@@ -122,6 +124,17 @@ def importance(found: Compared) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows, columns=list(names))
     return table.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
+
+
+def caveat(num_trials: int, num_dimensions: int) -> str | None:
+    """What to say of importances from few trials; None where they are enough."""
+    wanted = max(ENOUGH, ENOUGH_PER_DIMENSION * num_dimensions)
+    if num_trials >= wanted:
+        return None
+    return (
+        f"{num_trials} trials are few for {num_dimensions} dimensions ({wanted} are wanted):"
+        " another sweep may rank them otherwise"
+    )
 
 
 def _groups(column: pd.Series[Any]) -> NDArray[np.int64]:
