@@ -20,16 +20,20 @@ from pdo_search.analysis.leaderboard import (
     causes,
     composite_of,
     leaderboard,
+    plain,
     status_counts,
     teacher_of,
 )
 from pdo_search.analysis.methods import methods_of
 from pdo_search.analysis.pareto import STUDENT, model_front
+from pdo_search.results.importance import caveat, compared, importance
 from pdo_search.results.schema import Col, TrialStatus
 from pdo_search.safetext import printable
 from pdo_search.screen import plain_text, screen
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pdo_search.results.reader import Sweep
 
 __all__ = ["print_confirmation", "print_sweep", "sweep_summary"]
@@ -51,8 +55,8 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
         ``name``, ``path``, ``created_at``, ``task``, ``metric``, ``mode``, ``num_trials``,
         ``baselines`` (trials by name), ``counts`` by status, ``causes`` of failures, ``teacher``,
         ``methods`` beside each other, and of the method that the search is about: ``best`` (with
-        ``against_teacher``), its ``composite``, ``leaderboard``, ``front``; ``confirmation``, None
-        where nothing was confirmed; and ``note``.
+        ``against_teacher``), its ``composite``, ``leaderboard``, ``front``, ``importance`` of the
+        dimensions; ``confirmation``, None where nothing was confirmed; and ``note``.
     """
     info, everything, composites = sweep.info, sweep.trials, sweep.composites
     trials = everything[everything[Col.METHOD] == info.method]
@@ -81,8 +85,24 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
         "methods": methods,
         "leaderboard": leaderboard(trials, info.mode, SHOWN),
         "front": model_front(trials, composites),
+        "importance": _importance(trials, sweep.epochs, info.metric),
         "confirmation": confirmation,
         "note": BIASED if unconfirmed(confirmation, bests) else None,
+    }
+
+
+def _importance(trials: pd.DataFrame, epochs: pd.DataFrame, metric: str) -> dict[str, Any] | None:
+    """Which dimensions mattered; None of too few trials."""
+    found = compared(trials, epochs, metric)
+    table = importance(found)
+    if table.empty:
+        return None
+    rows = [{str(k): plain(v) for k, v in row.items()} for row in table.to_dict("records")]
+    return {
+        "num_trials": len(found.values),
+        "epoch": found.epoch,
+        "caveat": caveat(len(found.values), len(rows)),
+        "dimensions": rows,
     }
 
 
@@ -117,6 +137,9 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
     if len(summary["front"]) > 1:
         console.print()
         console.print(_front(summary["front"]))
+    if summary["importance"]:
+        console.print()
+        console.print(_mattered(summary["importance"]))
     if summary["best"]:
         console.print()
         values = summary["best"]["parameters"]
@@ -313,6 +336,21 @@ def _front(models: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def _mattered(found: Mapping[str, Any]) -> Table:
+    table = _empty_table("dimension", "importance", "spread", "chance", "")
+    when = "at their end" if found["epoch"] is None else f"at epoch {found['epoch']}"
+    table.title = f"What mattered: share of the trials' ranks, {found['num_trials']} {when}"
+    for row in found["dimensions"]:
+        table.add_row(
+            plain_text(row["dimension"]),
+            *(_fixed(row[name], 2) for name in ("importance", "spread", "chance")),
+            "" if row["above_chance"] else "not above chance",
+        )
+    if found["caveat"]:
+        table.caption = plain_text(found["caveat"])
+    return table
+
+
 def _empty_table(*columns: str) -> Table:
     """A table without lines; numbers stand to the right."""
     table = Table(
@@ -324,7 +362,7 @@ def _empty_table(*columns: str) -> Table:
         padding=(0, GAP, 0, 0),
     )
     for name in columns:
-        left = name in ("", "model", "trial", "status", "method")
+        left = name in ("", "dimension", "model", "trial", "status", "method")
         table.add_column(plain_text(name), justify="left" if left else "right", no_wrap=True)
     return table
 

@@ -440,10 +440,15 @@ class SearchConfig(Frozen):
     multivariate: bool = False
     """TPE over joint instead of independent dimensions."""
     startup_trials: int = Field(default=8, ge=1)
-    """Random trials before TPE models anything."""
+    """Random trials before TPE models anything. Those of ``warm_start`` count as Optuna counts
+    them: with as many finished, stopped or infeasible ones, the first draw comes from a model."""
     points: tuple[dict[str, Any], ...] = ()
     """Points tried first (all there is, for grid): dimension path to value. Of the progressive
     trials: baselines are sampled, by TPE where the sampler is grid."""
+    warm_start: tuple[str, ...] = ()
+    """Directories of earlier sweeps (relative to the experiment file, or URIs) whose trials TPE
+    learns from where they are points of this experiment: same task, teacher, fixed values and
+    metric. They are no trials of this sweep, in no table, and may be run again in it."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler and of every trial's initialisation and data order."""
     retries: int = Field(default=1, ge=0)
@@ -462,6 +467,8 @@ class SearchConfig(Frozen):
             raise ValueError(f"mode {self.mode!r} is the wrong direction for {self.metric!r}")
         if self.sampler == "grid" and not self.points:
             raise ValueError("sampler grid needs `points`")
+        if self.sampler != "tpe" and self.warm_start:
+            raise ValueError(f"sampler {self.sampler} learns nothing: warm_start is for tpe")
         return self
 
 

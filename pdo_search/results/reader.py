@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdo_search.errors import InputError, PdoError
 from pdo_search.results.files import Folder
+from pdo_search.results.importance import compared, importance
 from pdo_search.results.params import PARAM
 from pdo_search.results.parts import parse_part
 from pdo_search.results.ranking import finished, pareto_front, ranked
@@ -158,6 +159,16 @@ class Sweep:
                 no such method.
         """
         return pareto_front(self._trials_of(method), x, y, self.info.mode)
+
+    def importance(self) -> pd.DataFrame:
+        """How much every dimension mattered, most first: see ``pdo_search.results.importance``.
+
+        Of the method that the search is about. Columns: ``dimension``, ``importance`` (share of the
+        variance of the trials' ranks), ``spread``, ``chance`` and ``above_chance``. Empty of fewer
+        than eight comparable trials.
+        """
+        trials = self.trials[self.trials[Col.METHOD] == self.info.method]
+        return importance(compared(trials, self.epochs, self.info.metric))
 
     def model_path(self, trial_id: str, column: str = Col.MODEL) -> str:
         """Directory of a trial's saved student (or ``composite``), for ``load_model``.

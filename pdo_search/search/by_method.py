@@ -7,7 +7,7 @@ the sweep's numbers, by which tables and schedulers go, are given out here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from pdo_search.distill.seeds import seed_for
 from pdo_search.results.schema import trial_id
 from pdo_search.search.resume import Plan
 from pdo_search.search.scheduler import EarlyStopping, Ruling
-from pdo_search.search.searcher import OptunaSearcher
+from pdo_search.search.searcher import OptunaSearcher, PastTrial
 from pdo_search.search.waiting import WaitingLine
 
 __all__ = [
@@ -223,6 +223,7 @@ def by_method(
     planned: Mapping[str, int],
     *,
     deadline: float,
+    prior: Sequence[PastTrial] = (),
 ) -> tuple[SearcherByMethod, SchedulerByMethod]:
     """Searcher and scheduler of a sweep.
 
@@ -232,6 +233,7 @@ def by_method(
         plans: what is left to do, by method in the order of precedence.
         planned: trials in all, by method.
         deadline: epoch seconds after which nothing new is suggested.
+        prior: what earlier sweeps tell of the search's own method.
     """
     search = experiment.search
     schedulers = {
@@ -255,6 +257,7 @@ def by_method(
             past=start.plan.past,
             requeued=start.plan.requeued,
             deadline=deadline,
+            prior=prior if method == experiment.method else (),
             promoter=_Promoter(schedulers[method], numbers[method])
             if experiment.scheduler.pauses
             else None,

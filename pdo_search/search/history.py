@@ -34,6 +34,9 @@ class BoundedHistory(InMemoryStorage):
     by how far they came, then infeasible ones), the ``recent`` that ended, and what runs. What was
     told as failed, samplers do not look at.
 
+    Attributes:
+        newest: id of the trial that was added last.
+
     Args:
         direction: of the study, ``maximize`` or ``minimize``.
         whole: up to so many ended trials all are seen.
@@ -45,6 +48,7 @@ class BoundedHistory(InMemoryStorage):
         self, direction: str, *, whole: int = WHOLE, recent: int = RECENT, best: int = BEST
     ) -> None:
         super().__init__()
+        self.newest = -1
         self._sign = -1.0 if direction == "maximize" else 1.0
         self._limits = (whole, recent, best)
         self._ended: list[FrozenTrial] = []
@@ -55,6 +59,7 @@ class BoundedHistory(InMemoryStorage):
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """As Optuna's; notes the trial."""
         trial_id: int = super().create_new_trial(study_id, template_trial)
+        self.newest = trial_id
         self._note(trial_id)
         return trial_id
 
@@ -65,6 +70,16 @@ class BoundedHistory(InMemoryStorage):
         done: bool = super().set_trial_state_values(trial_id, state, values)
         self._note(trial_id)
         return done
+
+    def reopen(self, trial_id: int) -> FrozenTrial:
+        """Let an ended trial run again: Optuna closes what it was told for good."""
+        trial = self.get_trial(trial_id)
+        self._ended = [t for t in self._ended if t.number != trial.number]
+        self._best = [t for t in self._best if t.number != trial.number]
+        self._chosen = [t for t in self._chosen if t.number != trial.number]
+        self._unfinished.add(trial_id)
+        trial.state, trial.datetime_complete = TrialState.RUNNING, None
+        return trial
 
     def get_all_trials(
         self,

@@ -89,6 +89,8 @@ class OptunaSearcher(Searcher):
         deadline: epoch seconds after which nothing new is suggested.
         promoter: of paused trials, which are suggested again before new ones; None where trials do
             not pause.
+        prior: trials of earlier sweeps to learn from. They take no number, and their points may be
+            suggested again: a sweep has a model only of what it ran itself.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class OptunaSearcher(Searcher):
         requeued: Iterable[Requeued] = (),
         deadline: float = math.inf,
         promoter: Promoter | None = None,
+        prior: Iterable[PastTrial] = (),
     ) -> None:
         super().__init__(metric=config.metric, mode=config.mode)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -108,7 +111,8 @@ class OptunaSearcher(Searcher):
         self._config = config
         self._distributions = distributions(space)
         direction = "maximize" if config.mode == "max" else "minimize"
-        self.study = optuna.create_study(direction=direction, storage=BoundedHistory(direction))
+        self._history = BoundedHistory(direction)
+        self.study = optuna.create_study(direction=direction, storage=self._history)
         self._seen: set[str] = set()
         self._running: dict[str, Trial] = {}
         self._values: dict[str, float | None] = {}
@@ -120,6 +124,8 @@ class OptunaSearcher(Searcher):
         self._left = num_new
         self._deadline = deadline
         self._next = 0
+        for trial in prior:
+            self._tell(trial)
         for trial in sorted(past, key=lambda t: t.number):
             self._remember(trial)
         for waiting in self._requeued:
@@ -201,7 +207,7 @@ class OptunaSearcher(Searcher):
     ) -> dict[str, Any]:
         """Follow a trial under Tune's name for it; its configuration."""
         self._running[tune_id] = trial
-        self._studied[number] = trial.number
+        self._studied[number] = trial._trial_id
         return {"number": number, "trial_id": trial_id(number), "point": dict(point)}
 
     def _promoted(self, tune_id: str, *, closing: bool = False) -> dict[str, Any] | None:
@@ -213,8 +219,7 @@ class OptunaSearcher(Searcher):
         number = self._promoter.promote(closing=closing) if self._promoter else None
         if number is None:
             return None
-        frozen = self.study.get_trials(deepcopy=False)[self._studied[number]]
-        frozen.state, frozen.datetime_complete = TrialState.RUNNING, None
+        frozen = self._history.reopen(self._studied[number])
         self._epochs[tune_id] = max(frozen.intermediate_values, default=0)
         return self._start(tune_id, number, Trial(self.study, frozen._trial_id), frozen.params)
 
@@ -258,7 +263,10 @@ class OptunaSearcher(Searcher):
     def _remember(self, past: PastTrial) -> None:
         self._seen.add(_key(past.point))
         self._next = max(self._next, past.number + 1)
-        self._studied[past.number] = len(self._studied)
+        self._studied[past.number] = self._tell(past)
+
+    def _tell(self, past: PastTrial) -> int:
+        """Add a trial to the study; its id there."""
         state = told_state(past.status, past.value)
         infeasible = past.status is TrialStatus.INFEASIBLE
         self.study.add_trial(
@@ -271,6 +279,7 @@ class OptunaSearcher(Searcher):
                 constraints={FEASIBILITY: 1.0} if infeasible else None,
             )
         )
+        return self._history.newest
 
 
 def told_state(status: TrialStatus, value: float | None) -> TrialState:

@@ -47,6 +47,7 @@ from pdo_search.search.lock import only_driver
 from pdo_search.search.prepare import prepare_sweep
 from pdo_search.search.progress import Progress
 from pdo_search.search.resume import Plan, plan_resume
+from pdo_search.search.warm_start import Prior, keep_priors, priors_of
 
 __all__ = ["Outcome", "new_sweep", "reopened_sweep", "run_sweep"]
 
@@ -165,16 +166,22 @@ def run_sweep(
             function.
 
     Raises:
-        InputError: the resources cannot be had, or the data cannot be used.
+        InputError: the resources cannot be had, the data cannot be used, or a directory of
+            ``search.warm_start`` holds no sweep.
         PdoError: another driver runs the sweep, or Ray cannot be reached.
     """
     sweep = _absolute(sweep)
     loaded = loaded_of(info)
     experiment = loaded.experiment
+    priors = priors_of(loaded, sweep)
     os.environ.update(TUNE_SETTINGS)
     import_ray(address)
     with only_driver(sweep), log_to_file(sweep), _scratch() as scratch, _terminable():
         write_sweep_file(sweep, info)
+        keep_priors(sweep, priors)
+        for prior in priors:
+            console.print(f"Warm start: {prior}", soft_wrap=True)
+            log.info("warm start: %s; left out: %s", prior, prior.left_out)
         writer = TableWriter(sweep, param_types(loaded.space))
         interrupted = False
         nodes = connect(address, dashboard=experiment.resources.uses_train)
@@ -195,7 +202,7 @@ def run_sweep(
                 interrupted = _tune(
                     info, loaded, sweep, writer, at_once, scratch, console,
                     nodes_may_join=not local and experiment.resources.max_concurrent == "auto",
-                    trainable=trainable,
+                    trainable=trainable, priors=priors,
                 )  # fmt: skip
         except KeyboardInterrupt:
             interrupted = True
@@ -216,6 +223,7 @@ def _tune(
     *,
     nodes_may_join: bool = False,
     trainable: Any = None,
+    priors: tuple[Prior, ...] = (),
 ) -> bool:
     """Run the trials; whether the user cut it off.
 
@@ -229,6 +237,7 @@ def _tune(
         console: where to print.
         nodes_may_join: whether ``at_once`` only holds until other nodes come, or some go.
         trainable: what Tune runs as a trial; by default the worker function.
+        priors: what earlier sweeps tell the sampler.
     """
     from ray import tune
     from ray.tune.search import Searcher
@@ -248,6 +257,7 @@ def _tune(
         plans,
         info.trials_by_method,
         deadline=math.inf if wall is None else time.time() + wall,
+        prior=[trial for prior in priors for trial in prior.taken],
     )
     progress = Progress(
         console,

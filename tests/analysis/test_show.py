@@ -286,3 +286,20 @@ def test_names_are_shortened_only_where_they_stay_apart() -> None:
         "teacher.width": "teacher.width",
         "temperature": "temperature",
     }
+
+
+def test_what_mattered_stands_below_where_trials_are_enough(tmp_path: Path) -> None:
+    few = write_sweep(tmp_path / "few", *({} for _ in range(7)))
+    assert "What mattered" not in shown(few)
+    assert sweep_summary(open_sweep(few))["importance"] is None
+    noise = [{"param.loss.avg": float((7 * n) % 13)} for n in range(13)]
+    enough = write_sweep(tmp_path / "enough", *noise)
+    text = shown(enough)
+    assert "What mattered: share of the trials' ranks, 13 at their end" in text
+    rows = {line.split()[0]: line for line in text[text.index("What mattered") :].splitlines()[2:7]}
+    assert "not above chance" in rows["loss.avg"]
+    assert "not above chance" not in rows["optimizer.lr"]
+    assert "13 trials are few for 5 dimensions (50 are wanted)" in text
+    found = json.loads(json.dumps(sweep_summary(open_sweep(enough)), allow_nan=False))
+    assert found["importance"]["num_trials"] == 13
+    assert found["importance"]["dimensions"][-1]["above_chance"] is False
