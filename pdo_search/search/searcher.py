@@ -75,7 +75,7 @@ class OptunaSearcher(Searcher):
         num_new: how many new trials to suggest, after the requeued ones.
         past: ended trials to learn from.
         requeued: trials to suggest first, as they were.
-        deadline: epoch seconds after which nothing new is suggested.
+        deadline: moment of the monotonic clock after which nothing new is suggested.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class OptunaSearcher(Searcher):
             again = self._requeued.popleft()
             self._running[trial_id] = self._fixed(again.point)
             return self._configuration(again.number, again.point)
-        if self._left <= 0 or time.time() > self._deadline:
+        if self._left <= 0 or time.monotonic() > self._deadline:
             return str(Searcher.FINISHED)
         number = self._next
         asked = self._ask(number)
@@ -149,9 +149,8 @@ class OptunaSearcher(Searcher):
         if trial is None:
             return
         value = self._values.pop(trial_id, None)
-        status = self._outcomes.pop(trial_id, TrialStatus.STOPPED)
-        if error:
-            status = TrialStatus.FAILED
+        unheard = TrialStatus.FAILED if error else TrialStatus.STOPPED
+        status = self._outcomes.pop(trial_id, unheard)
         state = told_state(status, value)
         if status is TrialStatus.INFEASIBLE:
             trial.set_constraint(FEASIBILITY, 1.0)

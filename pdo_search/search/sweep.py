@@ -33,6 +33,7 @@ from pdo_search.results.files import Folder
 from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo, read_sweep_file, write_sweep_file
 from pdo_search.results.writer import TableWriter
+from pdo_search.search.clock import SteadyClock
 from pdo_search.search.cluster import (
     alive_nodes,
     concurrency,
@@ -230,6 +231,7 @@ def _tune(
     from ray.tune.search import Searcher
 
     from pdo_search.search.recorder import Forgetful, Recorder
+    from pdo_search.search.retries import Retries
     from pdo_search.search.scheduler import AshaScheduler
     from pdo_search.search.searcher import OptunaSearcher
     from pdo_search.search.slots import SlotLimiter
@@ -256,7 +258,7 @@ def _tune(
         num_new=plan.num_new,
         past=plan.past,
         requeued=plan.requeued,
-        deadline=math.inf if wall is None else time.time() + wall,
+        deadline=math.inf if wall is None else time.monotonic() + wall,
     )
     scheduler = AshaScheduler(
         experiment.scheduler,
@@ -279,6 +281,9 @@ def _tune(
         metric=settings.metric,
         seed=settings.seed,
         end_index=plan.end_index,
+        retries=Retries(settings.retries),
+        clock=SteadyClock(plan.latest),
+        timeout_s=experiment.limits.trial_timeout or math.inf,
     )
     resources = experiment.resources
     search_alg: Searcher = searcher

@@ -14,8 +14,10 @@ from pdo_search.log import log_to_file
 from pdo_search.results.schema import TrialStatus
 from pdo_search.results.writer import TableWriter
 from pdo_search.safetext import redact
+from pdo_search.search.clock import SteadyClock
 from pdo_search.search.progress import Progress
 from pdo_search.search.recorder import Recorder
+from pdo_search.search.retries import Retries
 from pdo_search.trial.messages import failure_message
 
 from ..conftest import TINY, Pdo
@@ -130,7 +132,8 @@ def test_what_the_driver_writes_holds_no_secret(
     writer = TableWriter(tmp_path)
     progress = Progress(screen(), num_trials=1, metric="val_accuracy", mode="max")
     recorder = Recorder(
-        writer, progress, Scheduler(), metric="val_accuracy", seed=0, end_index=0  # type: ignore[arg-type]
+        writer, progress, Scheduler(), metric="val_accuracy", seed=0, end_index=0,  # type: ignore[arg-type]
+        retries=Retries(1), clock=SteadyClock(),
     )  # fmt: skip
     with log_to_file(str(tmp_path)):
         recorder.on_trial_start(0, [], Tried())
