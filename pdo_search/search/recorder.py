@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from ray.tune import Callback
 
+from pdo_search.errors import StoreError
 from pdo_search.results.schema import TABLES, Decision, TrialStatus, param_column
 from pdo_search.results.writer import TableWriter
 from pdo_search.safetext import presentable
@@ -118,7 +119,11 @@ class Recorder(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
-        """A trial reports an epoch, or its end."""
+        """A trial reports an epoch, or its end.
+
+        Raises:
+            StoreError: the disk is full, here or where the trial runs; the sweep cannot go on.
+        """
         identity = self._identity(trial)
         number = identity["number"]
         update: dict[str, Any] = dict(identity)
@@ -140,6 +145,11 @@ class Recorder(Callback):
             decision = metrics.get("decision")
             self._progress.reported(number, metrics)
         self.writer.upsert("trials", update)
+        if result.get("status") == TrialStatus.INTERRUPTED:
+            raise StoreError(
+                f"trial {identity['trial_id']} cannot write: {presentable(result['cause'])};"
+                " make space and resume (what is written stays)"
+            )
         if "status" in result:
             if "traceback" in result:
                 self._keep_traceback(identity["trial_id"], result["traceback"])

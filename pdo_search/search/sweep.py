@@ -173,6 +173,8 @@ def run_sweep(
     with only_driver(sweep), log_to_file(sweep), _scratch() as scratch, _terminable():
         write_sweep_file(sweep, info)
         writer = TableWriter(sweep, param_types(loaded.space))
+        for aside in writer.damaged:
+            console.print(f"A damaged part of the tables was set aside: {sweep}/{aside}")
         interrupted = False
         nodes = connect(address, dashboard=experiment.resources.uses_train)
         try:
