@@ -49,10 +49,11 @@ def test_the_clock_goes_forward_whatever_the_machine_says(monkeypatch: pytest.Mo
 def test_resume_sees_reports_in_the_order_in_which_they_were_heard(clock: Any) -> None:
     heard = [(number, epoch) for epoch in (1, 2) for number in (3, 1, 0, 2)]
     random.Random(0).shuffle(heard)
+    times = [datetime.fromtimestamp(at, UTC) for at in range(8)]
     epochs = [
-        {"number": n, "epoch": e, "val_accuracy": 0.5, "reported_at": datetime.fromtimestamp(at, UTC)}
-        for at, (n, e) in enumerate(heard)
-    ]  # fmt: skip
+        {"number": n, "epoch": e, "val_accuracy": 0.5, "reported_at": at}
+        for at, (n, e) in zip(times, heard, strict=True)
+    ]
     stages = [
         {"number": n, "stage": e, "last_epoch": e, "val_accuracy": 0.5} for n, e in sorted(heard)
     ]

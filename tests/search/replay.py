@@ -35,7 +35,7 @@ def experiment(folder: Path, num_trials: int, **more: Any) -> Any:
     tree = {
         "name": folder.name,
         "task": {"data": {"source": "digits"}},
-        "teacher": {"arch": "small_resnet"},
+        "teacher": {"arch": "small_resnet", "train": {"epochs": 1}},
         "student": {"arch": "small_convnet"},
         "trial": {"epochs": EPOCHS, "temperature": {"float": [1.0, 8.0]}},
         "search": {"num_trials": num_trials},
