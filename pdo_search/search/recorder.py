@@ -112,9 +112,10 @@ class Recorder(Callback):
         latest_start = time.monotonic() - self._timeout_s
         for running in self._running.values():
             late = running.began is not None and running.began < latest_start
-            if late and not running.overdue:
+            actor = running.trial.temporary_state.ray_actor
+            if late and not running.overdue and actor is not None:
                 running.overdue = True
-                ray.kill(running.trial.temporary_state.ray_actor)
+                ray.kill(actor)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
@@ -170,15 +171,23 @@ class Recorder(Callback):
             self._end(identity, TrialStatus.STOPPED, "asha", cause)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process died and is not started again."""
+        """A trial's process died and is not started again, or none came up for it."""
         identity = self._identity(trial)
         number = identity["number"]
-        if not self.writer.has("trials", number):  # No process ever came up for it.
-            self._begin(trial)
         running = self._running.get(number)
         if running is not None:
             end = running.end or self._retries.note(number, trial.get_pickled_error())[:2]
             self._end(identity, TrialStatus.FAILED, *end)
+            return
+        earlier = self.writer.get("trials", number)
+        if earlier is None or not TrialStatus(earlier["status"]).ended:
+            # Says nothing of the configuration: resuming tries it again.
+            self._begin(trial)
+            del self._running[number]
+            cause = self._retries.note(number, trial.get_pickled_error())[1]
+            update = {"status": TrialStatus.INTERRUPTED.value, "cause": self._causes(number, cause)}
+            self.writer.upsert("trials", {**identity, **update})
+            self.writer.flush()
 
     def interrupt(self) -> None:
         """The sweep ends while trials run: they are marked as interrupted."""
@@ -211,9 +220,7 @@ class Recorder(Callback):
         """Decide it after a process died, and record a setback."""
         identity = self._identity(trial)
         number = identity["number"]
-        running = self._running.get(number)
-        if running is None:  # It had said its last word.
-            return False
+        running = self._running[number]
         if running.overdue:
             cause = f"took longer than limits.trial_timeout ({self._timeout_s:g} s): killed"
             running.end = Decision.TIMEOUT, cause
@@ -222,9 +229,9 @@ class Recorder(Callback):
         if not again:
             running.end = decision, cause
             return False
+        running.spent_s, running.began = running.wall_s, None
         update = {"cause": self._causes(number, cause), "wall_s": running.wall_s}
         self.writer.upsert("trials", {**identity, **update})
-        running.spent_s, running.began = running.wall_s, None
         return True
 
     def _causes(self, number: int, latest: str | None) -> str | None:
@@ -244,6 +251,9 @@ class Recorder(Callback):
     ) -> None:
         number = identity["number"]
         running = self._running.pop(number, None)
+        if running is not None:
+            # It has said its last word, whatever becomes of its process.
+            running.trial.should_recover = _never
         self.writer.upsert(
             "trials",
             {
@@ -266,6 +276,11 @@ class Recorder(Callback):
     @staticmethod
     def _identity(trial: Any) -> dict[str, Any]:
         return {"number": trial.config["number"], "trial_id": trial.config["trial_id"]}
+
+
+def _never() -> bool:
+    """Of a module, not of a trial: Tune pickles its trials when all have ended."""
+    return False
 
 
 def _relative(row: dict[str, Any], trial_id: str) -> dict[str, Any]:

@@ -48,6 +48,8 @@ class Student(nn.Module):
                 bytearray(16 << 30)
             finally:
                 resource.setrlimit(resource.RLIMIT_AS, before)
+        if self.kind == "gpu":
+            return logits + torch.zeros(1 << 40, device=logits.device).sum()
         if self.kind == "raises":
             raise RuntimeError("no such operator")
         if self.kind == "hangs":
@@ -112,6 +114,7 @@ def test_what_breaks_is_recorded_as_what_it_is(pdo: Pdo, ray_cluster: Cluster) -
     assert_free(ray_cluster)
 
 
+@pytest.mark.slow
 def test_workers_that_hang_in_a_trial_of_two_are_ended(pdo: Pdo, ray_cluster: Cluster) -> None:
     limits, resources = {"trial_timeout": 25}, {"cpus": 1, "workers": 2}
     file = grid(pdo, ["hangs", "fine"], limits=limits, resources=resources)
@@ -120,6 +123,16 @@ def test_workers_that_hang_in_a_trial_of_two_are_ended(pdo: Pdo, ray_cluster: Cl
     assert (found["hangs"]["decision"], found["hangs"]["attempt"]) == ("timeout", 1)
     assert found["fine"]["status"] == "finished"
     assert_free(ray_cluster)
+
+
+@pytest.mark.gpu
+def test_a_trial_too_large_for_the_gpu_is_infeasible_and_the_next_one_runs(pdo: Pdo) -> None:
+    file = grid(pdo, ["gpu", "fine"], resources={"cpus": 1, "gpus": 1})
+    pdo.run("run", str(file))
+    found = by_kind(pdo.folder / "results" / "tiny")
+    assert found["gpu"]["status"] == "infeasible"
+    assert "out of memory on cuda" in found["gpu"]["cause"]
+    assert found["fine"]["status"] == "finished"
 
 
 DATA = """
