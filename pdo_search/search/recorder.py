@@ -12,9 +12,11 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray import cloudpickle
 from ray.tune import Callback
 
 from pdo_search.errors import StoreError
@@ -176,7 +178,7 @@ class Recorder(Callback):
         number = identity["number"]
         running = self._running.get(number)
         if running is not None:
-            end = running.end or self._retries.note(number, trial.get_pickled_error())[:2]
+            end = running.end or self._retries.note(number, _error_of(trial))[:2]
             self._end(identity, TrialStatus.FAILED, *end)
             return
         earlier = self.writer.get("trials", number)
@@ -184,7 +186,7 @@ class Recorder(Callback):
             # Says nothing of the configuration: resuming tries it again.
             self._begin(trial)
             del self._running[number]
-            cause = self._retries.note(number, trial.get_pickled_error())[1]
+            cause = self._retries.note(number, _error_of(trial))[1]
             update = {"status": TrialStatus.INTERRUPTED.value, "cause": self._causes(number, cause)}
             self.writer.upsert("trials", {**identity, **update})
             self.writer.flush()
@@ -225,7 +227,7 @@ class Recorder(Callback):
             cause = f"took longer than limits.trial_timeout ({self._timeout_s:g} s): killed"
             running.end = Decision.TIMEOUT, cause
             return False
-        decision, cause, again = self._retries.note(number, trial.get_pickled_error())
+        decision, cause, again = self._retries.note(number, _error_of(trial))
         if not again:
             running.end = decision, cause
             return False
@@ -276,6 +278,18 @@ class Recorder(Callback):
     @staticmethod
     def _identity(trial: Any) -> dict[str, Any]:
         return {"number": trial.config["number"], "trial_id": trial.config["trial_id"]}
+
+
+def _error_of(trial: Any) -> Exception | None:
+    """What Ray said when a trial's process died.
+
+    ``Trial.get_pickled_error`` (Ray 2.60) looks where the file is copied to later.
+    """
+    try:
+        error: Exception = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except (OSError, TypeError):  # There is none.
+        return None
+    return error
 
 
 def _never() -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 import pdo_search
 
@@ -68,7 +69,7 @@ KINDS = {
     "RLIMIT_AS": ("infeasible", "raised", "out of memory on cpu"),
     "RLIMIT_DATA": ("infeasible", "raised", "out of memory on cpu"),
     "numbers of python": ("infeasible", "raised", "out of memory on cpu"),
-    "hangs": ("failed", "timeout", "limits.trial_timeout (8 s)"),
+    "hangs": ("failed", "timeout", "limits.trial_timeout (45 s)"),
     "raises": ("failed", "raised", "RuntimeError: no such operator"),
     "nan": ("failed", "raised", "Diverged: the loss became nan"),
     "explodes": ("failed", "raised", "Diverged: the loss became"),
@@ -97,7 +98,7 @@ def grid(pdo: Pdo, kinds: list[str], **more: Any) -> Path:
 
 
 def test_what_breaks_is_recorded_as_what_it_is(pdo: Pdo, ray_cluster: Cluster) -> None:
-    limits = {"trial_timeout": 8}
+    limits = {"trial_timeout": 45}
     resources = {"cpus": 1, "max_concurrent": 2}
     file = grid(pdo, list(KINDS), limits=limits, resources=resources)
     pdo.run("run", str(file), "--address", "auto")
@@ -108,7 +109,7 @@ def test_what_breaks_is_recorded_as_what_it_is(pdo: Pdo, ray_cluster: Cluster) -
         assert (row["status"], row["decision"]) == (status, decision), row["cause"]
         assert row["attempt"] == 1, row["cause"]
         assert (row["cause"] is None) if cause is None else (cause in row["cause"])
-    assert 8 <= found["hangs"]["wall_s"] < 12
+    assert 45 <= found["hangs"]["wall_s"] < 60
     # What is caught costs no process: only the hanging one's was lost.
     assert pd.Series([row["pid"] for row in found.values()]).dropna().nunique() <= 3
     assert_free(ray_cluster)
@@ -116,7 +117,7 @@ def test_what_breaks_is_recorded_as_what_it_is(pdo: Pdo, ray_cluster: Cluster) -
 
 @pytest.mark.slow
 def test_workers_that_hang_in_a_trial_of_two_are_ended(pdo: Pdo, ray_cluster: Cluster) -> None:
-    limits, resources = {"trial_timeout": 25}, {"cpus": 1, "workers": 2}
+    limits, resources = {"trial_timeout": 60}, {"cpus": 1, "workers": 2}
     file = grid(pdo, ["hangs", "fine"], limits=limits, resources=resources)
     pdo.run("run", str(file), "--address", "auto", timeout=200)
     found = by_kind(pdo.folder / "results" / "tiny")
@@ -126,6 +127,7 @@ def test_workers_that_hang_in_a_trial_of_two_are_ended(pdo: Pdo, ray_cluster: Cl
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_a_trial_too_large_for_the_gpu_is_infeasible_and_the_next_one_runs(pdo: Pdo) -> None:
     file = grid(pdo, ["gpu", "fine"], resources={"cpus": 1, "gpus": 1})
     pdo.run("run", str(file))
@@ -136,13 +138,16 @@ def test_a_trial_too_large_for_the_gpu_is_infeasible_and_the_next_one_runs(pdo: 
 
 
 DATA = """
+import os
 from pathlib import Path
 import torch
 
 def pictures(calls):
     with open(calls, "a") as file:
-        file.write("called\\n")
-    if len(Path(calls).read_text().splitlines()) == 2:
+        file.write(f"{os.getpid()}\\n")
+    seen = Path(calls).read_text().split()
+    # The driver reads it well, and the first trial does not.
+    if seen[0] != str(os.getpid()) and seen.count(str(os.getpid())) == 1:
         raise OSError("the tape broke")
     generator = torch.Generator().manual_seed(0)
     targets = torch.arange(600) % 3
@@ -190,7 +195,8 @@ def test_a_killed_trial_goes_on_from_its_checkpoint_to_the_same_numbers(
     (pdo.folder / "slow.py").write_text(SLOW)
     steps = pdo.folder / "steps"
     student = {"arch": "slow:student", "width": None, "args": {"steps": str(steps)}}
-    file = pdo.experiment(**SERIAL, student=student, search={"num_trials": 3})
+    more: dict[str, Any] = {"search": {"num_trials": 3}, "scheduler": {"kind": "none"}}
+    file = pdo.experiment(**SERIAL, student=student, **more)
     pdo.run("run", str(file), "--address", "auto", "--name", "whole")
     whole = len(steps.read_text().splitlines())
     steps.unlink()

@@ -71,7 +71,7 @@ def run_whole(folder: Path, num_trials: int, slots: int, trainable: Any) -> None
     if (folder / SWEEP_FILE).exists():
         info = sweep.reopened_sweep(str(folder))
     else:
-        settings = {"scheduler": {"grace": 1, "reduction": 2}, "limits": {"trial_timeout": 5}}
+        settings = {"scheduler": {"grace": 1, "reduction": 2}, "limits": {"trial_timeout": 60}}
         loaded = experiment(folder, num_trials, resources={"max_concurrent": slots}, **settings)
         info, _ = sweep.new_sweep(loaded)
     sweep.run_sweep(info, str(folder), address="auto", console=Console(), trainable=trainable)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray import cloudpickle
 from ray.exceptions import ActorDiedError, RayActorError
 from rich.console import Console
 
@@ -24,10 +25,11 @@ class Trial:
 
     should_recover: Any = None
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception, folder: Path) -> None:
         self.config = {"number": 0, "trial_id": "t0000", "point": {}}
         self.temporary_state = SimpleNamespace(ray_actor=None)
-        self.get_pickled_error = lambda: error
+        self.pickled_error_file = str(folder / "error.pkl")
+        Path(self.pickled_error_file).write_bytes(cloudpickle.dumps(error))
 
 
 @pytest.fixture
@@ -46,8 +48,10 @@ def row_of(recorder: Recorder) -> dict[str, Any]:
     return row
 
 
-def test_a_trial_that_dies_again_and_again_fails_with_all_its_causes(recorder: Recorder) -> None:
-    trial = Trial(ActorDiedError())
+def test_a_trial_that_dies_again_and_again_fails_with_all_its_causes(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    trial = Trial(ActorDiedError(), tmp_path)
     for attempt, again in ((1, True), (2, False)):
         recorder.on_trial_start(0, [], trial)
         assert row_of(recorder)["attempt"] == attempt
@@ -60,8 +64,10 @@ def test_a_trial_that_dies_again_and_again_fails_with_all_its_causes(recorder: R
     assert row["wall_s"] >= 0
 
 
-def test_a_trial_that_said_its_last_word_is_not_started_again(recorder: Recorder) -> None:
-    trial = Trial(GONE)
+def test_a_trial_that_said_its_last_word_is_not_started_again(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    trial = Trial(GONE, tmp_path)
     recorder.on_trial_start(0, [], trial)
     recorder.on_trial_result(0, [], trial, {"status": "finished", "ended": True})
     assert trial.should_recover() is False
@@ -70,15 +76,19 @@ def test_a_trial_that_said_its_last_word_is_not_started_again(recorder: Recorder
     assert (row["status"], row["cause"]) == ("finished", None)
 
 
-def test_a_trial_for_which_no_process_came_up_waits_for_the_next_run(recorder: Recorder) -> None:
-    recorder.on_trial_error(0, [], Trial(GONE))
+def test_a_trial_for_which_no_process_came_up_waits_for_the_next_run(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    recorder.on_trial_error(0, [], Trial(GONE, tmp_path))
     row = row_of(recorder)
     assert (row["status"], row["ended_at"]) == ("interrupted", None)
     assert "went away" in row["cause"]
 
 
-def test_waiting_after_a_setback_is_not_counted_as_running(recorder: Recorder) -> None:
-    trial = Trial(GONE)
+def test_waiting_after_a_setback_is_not_counted_as_running(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    trial = Trial(GONE, tmp_path)
     recorder.on_trial_start(0, [], trial)
     assert trial.should_recover() is True
     spent = row_of(recorder)["wall_s"]
