@@ -14,6 +14,7 @@ import pytest
 
 import pdo_search
 from pdo_search.config.schema import SchedulerConfig
+from pdo_search.config.space import Space
 from pdo_search.search.clock import SteadyClock
 from pdo_search.search.resume import plan_resume
 
@@ -58,7 +59,7 @@ def test_resume_sees_reports_in_the_order_in_which_they_were_heard(clock: Any) -
         {"number": n, "stage": e, "last_epoch": e, "val_accuracy": 0.5} for n, e in sorted(heard)
     ]
     plan = plan_resume(
-        [], epochs, (), metric="val_accuracy", num_trials=4, stages=stages,
+        [], epochs, Space(), metric="val_accuracy", num_trials=4, stages=stages,
         scheduler=SchedulerConfig(clock=clock),
     )  # fmt: skip
     # A trial's own reports are counted in their order, wherever its last epochs stand.

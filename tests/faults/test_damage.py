@@ -82,9 +82,10 @@ def test_a_damaged_part_of_a_table_costs_its_rows_and_no_others(pdo: Pdo) -> Non
 
 
 RUNG = """
-import sys, torch
+import sys, time, torch
 from pathlib import Path
 from pdo_search.config import load_experiment
+from pdo_search.distill import ladder as module
 from pdo_search.distill.ladder import Ladder
 from pdo_search.search.sweep import middle_trial
 from pdo_search.store import Store
@@ -93,33 +94,41 @@ from pdo_search.trial.worker import prepare
 config = middle_trial(load_experiment(sys.argv[1]))
 device = torch.device("cpu")
 full = prepare(config, store=sys.argv[2], base_dir=None, device=device)
-print("teacher", flush=True)
+
+def held_after(function):
+    def hold(*args, **more):
+        result = function(*args, **more)
+        print("held", flush=True)
+        time.sleep(60)
+        return result
+    return hold
+
+for name in sys.argv[3:]:
+    setattr(module, name, held_after(getattr(module, name)))
 task = cached_task(config.task, None, sys.argv[2])
 ladder = Ladder(task, full, config.recipe, Store(sys.argv[2]), seed=config.seed, device=device)
 print(ladder.rung(1).path, flush=True)
 """
 
 
-def build_rung(experiment: Path, store: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", RUNG, str(experiment), str(store)], stdout=subprocess.PIPE, text=True
-    )
+def build_rung(experiment: Path, store: Path, *hold: str) -> subprocess.Popen[str]:
+    """Start building a rung in another process, which is to wait after a step."""
+    command = [sys.executable, "-c", RUNG, str(experiment), str(store), *hold]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("moment", ["begun", "model written"])
+@pytest.mark.parametrize("step", ["prune_channels", "save_model"])
 def test_a_rung_whose_builder_is_killed_is_built_again_to_the_same_bits(
-    tmp_path: Path, moment: str
+    tmp_path: Path, step: str
 ) -> None:
     recipe = {"prune_ratio": 0.25, "simplify": {"recovery_epochs": 0.2, "max_drop": 1.0}}
     experiment = Pdo(tmp_path, dict(os.environ)).experiment(trial=recipe)
-    first = build_rung(experiment, tmp_path / "killed")
-    wait_for(first, "teacher")
-    pattern = "*/.*/*.safetensors" if moment == "model written" else "*/.*"
-    while not list((tmp_path / "killed" / "rung").glob(pattern)):
-        assert first.poll() is None, first.communicate()
+    first = build_rung(experiment, tmp_path / "killed", step)
+    wait_for(first, "held")
     first.kill()
     first.communicate()
+    assert list((tmp_path / "killed" / "rung").glob("*/.*"))
     models = []
     for store in ("killed", "whole"):
         process = build_rung(experiment, tmp_path / store)
