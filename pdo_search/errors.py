@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Infeasible", "InputError", "PdoError", "StoreError"]
+import errno
+
+__all__ = ["Infeasible", "InputError", "PdoError", "StoreError", "disk_is_full"]
 
 LONGEST_SHOWN = 300
 
@@ -93,3 +95,16 @@ class Infeasible(PdoError):
 
 class StoreError(PdoError):
     """An artifact could not be written, read or trusted."""
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a full disk or an exhausted quota.
+
+    Also of libraries that write by themselves and keep only the system's words.
+    """
+    while error is not None:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if full or "No space left on device" in str(error):
+            return True
+        error = error.__cause__
+    return False

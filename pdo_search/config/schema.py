@@ -452,7 +452,8 @@ class SearchConfig(Frozen):
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler and of every trial's initialisation and data order."""
     retries: int = Field(default=1, ge=0)
-    """How often a trial whose process died is started again from its checkpoint."""
+    """How often a trial whose process died is started again from its checkpoint; a node that went
+    away does not count."""
 
     @property
     def trials_per_baseline(self) -> int:
@@ -529,7 +530,7 @@ class LimitsConfig(Frozen):
     wall: Seconds | None = None
     """No new trial starts after this, and no paused one goes on; running ones end and are kept."""
     trial_timeout: Seconds | None = None
-    """A trial that takes longer fails."""
+    """A trial that takes longer fails, also where it hangs; each start of it has as long."""
 
 
 class ResourcesConfig(Frozen):

@@ -37,7 +37,7 @@ def parse_part(table: Table, data: bytes) -> pa.Table:
     """
     from pyarrow import parquet
 
-    file = parquet.ParquetFile(io.BytesIO(data))
+    file = parquet.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
     version = _version(file.schema_arrow.metadata or {})
     if (size := _decoded_bytes(file.metadata)) > MAX_DECODED:
         raise ValueError(f"it claims to hold {size:,} bytes, more than {MAX_DECODED:,}")

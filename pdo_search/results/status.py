@@ -46,3 +46,7 @@ class Decision(StrEnum):
     """An error ended it, or it is infeasible; ``cause`` says which."""
     PROCESS_DIED = "process_died"
     """Its process died more often than it may be tried again."""
+    NODE_LOST = "node_lost"
+    """The machines below it went away more often than even a good configuration is tried again."""
+    TIMEOUT = "timeout"
+    """It took longer than ``limits.trial_timeout``, or hung."""

@@ -184,7 +184,8 @@ class TableWriter:
         rows = [row for _, row in sorted(self._block(table, number).items())]
         columns = [pa.array([row[field.name] for row in rows], field.type) for field in schema]
         buffer = io.BytesIO()
-        parquet.write_table(pa.Table.from_arrays(columns, schema=schema), buffer)
+        whole = pa.Table.from_arrays(columns, schema=schema)
+        parquet.write_table(whole, buffer, write_page_checksum=True)
         return buffer.getvalue()
 
     def _block(self, table: str, number: int) -> dict[Key, Row]:

@@ -232,7 +232,7 @@ def by_method(
         space: all dimensions; a method searches those that matter to it.
         plans: what is left to do, by method in the order of precedence.
         planned: trials in all, by method.
-        deadline: epoch seconds after which nothing new is suggested.
+        deadline: moment of the monotonic clock after which nothing new is suggested.
         prior: what earlier sweeps tell of the search's own method.
     """
     search = experiment.search

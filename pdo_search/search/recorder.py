@@ -1,32 +1,66 @@
 """The driver's ear: turns what trials report into rows, through the one writer.
 
 Owns when rows are written: a trial's end at once, everything else each second. A row whose key is
-there already is not written again, so that a trial that goes on may report its past.
+there already is not written again, so that a trial that goes on may report its past. Owns times as
+well: all that order trials or epochs are the driver's, and never run backwards.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import ray
+from ray import cloudpickle
 from ray.tune import Callback
 from ray.tune.progress_reporter import TrialProgressCallback
 
-from pdo_search.results.schema import TABLES, TrialStatus, param_column
+from pdo_search.errors import StoreError
+from pdo_search.results.schema import TABLES, Decision, TrialStatus, param_column
 from pdo_search.results.writer import TableWriter
 from pdo_search.safetext import presentable
 from pdo_search.search.by_method import SchedulerByMethod
+from pdo_search.search.clock import SteadyClock
 from pdo_search.search.progress import Progress
+from pdo_search.search.retries import Retries
 
 __all__ = ["Forgetful", "Recorder"]
 
 READ_BY_TUNE = ("done", "node_ip", "pid", "should_checkpoint", "training_iteration", "trial_id")
 
 
+@dataclass
+class Running:
+    """A trial that runs.
+
+    Attributes:
+        trial: Tune's.
+        spent_s: what its earlier attempts took.
+        began: when its process was given to it, on the monotonic clock; None while it waits for
+            another, after a setback.
+        overdue: whether it was killed for taking too long.
+        end: why it is not tried again: decision and cause.
+    """
+
+    trial: Any
+    spent_s: float = 0.0
+    began: float | None = field(default_factory=time.monotonic)
+    overdue: bool = False
+    end: tuple[Decision, str] | None = None
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of all attempts up to now."""
+        return self.spent_s + (0.0 if self.began is None else time.monotonic() - self.began)
+
+
 class Recorder(Callback):
-    """Writes tables while trials run.
+    """Writes tables while trials run, and ends those that take too long.
 
     Args:
         writer: of the sweep's tables.
@@ -35,6 +69,9 @@ class Recorder(Callback):
         metric: of the search.
         seed: of the trials.
         end_index: index of the next trial to end.
+        retries: decides whether a trial is tried again.
+        clock: orders what happens.
+        timeout_s: how long a trial may take.
     """
 
     def __init__(
@@ -46,6 +83,9 @@ class Recorder(Callback):
         metric: str,
         seed: int,
         end_index: int,
+        retries: Retries,
+        clock: SteadyClock,
+        timeout_s: float = math.inf,
     ) -> None:
         self.writer = writer
         self._progress = progress
@@ -53,9 +93,10 @@ class Recorder(Callback):
         self._metric = metric
         self._seed = seed
         self._end_index = end_index
-        self._running: dict[int, dict[str, Any]] = {}
-        self._attempt_at: dict[int, float] = {}
-        self._wall_s: dict[int, float] = {}
+        self._retries = retries
+        self._timeout_s = timeout_s
+        self._running: dict[int, Running] = {}
+        self._now = clock
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks for a restore that this product does not use."""
@@ -63,31 +104,30 @@ class Recorder(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial begins, or begins again."""
-        suggestion = trial.config
-        number, now = suggestion["number"], time.time()
-        before = self.writer.get("trials", number) or {}
-        row: dict[str, Any] = {
-            "number": number,
-            "trial_id": suggestion["trial_id"],
-            "method": suggestion["method"],
-            "status": TrialStatus.RUNNING.value,
-            "seed": self._seed,
-            "attempt": (before.get("attempt") or 0) + 1,
-            **{param_column(str(path)): value for path, value in suggestion["point"].items()},
-        }
-        if not before:
-            row["started_at"] = now
-        self._attempt_at[number] = now
-        self._wall_s[number] = before.get("wall_s") or 0.0
-        self._running[number] = row
-        self.writer.upsert("trials", row)
+        row = self._begin(trial)
+        # Tune asks this after a failure, and nobody else (``TuneController``, Ray 2.60).
+        trial.should_recover = lambda: self._is_tried_again(trial)
         self._progress.started(row)
         self.writer.flush(force=False)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Kill what takes too long: a process that hangs tells nobody, and cannot be asked."""
+        latest_start = time.monotonic() - self._timeout_s
+        for running in self._running.values():
+            late = running.began is not None and running.began < latest_start
+            actor = running.trial.temporary_state.ray_actor
+            if late and not running.overdue and actor is not None:
+                running.overdue = True
+                ray.kill(actor)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
-        """A trial reports an epoch, or its end."""
+        """A trial reports an epoch, or its end.
+
+        Raises:
+            StoreError: the disk is full, here or where the trial runs; the sweep cannot go on.
+        """
         identity = self._identity(trial)
         number = identity["number"]
         update: dict[str, Any] = dict(identity)
@@ -98,6 +138,8 @@ class Recorder(Callback):
             for table, rows in payload["rows"].items():
                 for row in rows:
                     full = {**row, **identity}
+                    if table == "epochs":
+                        full["reported_at"] = self._now()
                     if table == "trials":
                         update.update(_relative(full, identity["trial_id"]))
                     elif not self.writer.has(table, full):
@@ -107,6 +149,11 @@ class Recorder(Callback):
             decision = metrics.get("decision")
             self._progress.reported(number, metrics)
         self.writer.upsert("trials", update)
+        if result.get("status") == TrialStatus.INTERRUPTED:
+            raise StoreError(
+                f"trial {identity['trial_id']} cannot write: {presentable(result['cause'])};"
+                " make space and resume (what is written stays)"
+            )
         if "status" in result:
             if "traceback" in result:
                 self._keep_traceback(identity["trial_id"], result["traceback"])
@@ -126,17 +173,29 @@ class Recorder(Callback):
             self._end(identity, ruling.status, ruling.decision.value, ruling.cause)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process died more often than it may be tried again."""
+        """A trial's process died and is not started again, or none came up for it."""
         identity = self._identity(trial)
-        if identity["number"] in self._running:
-            cause = str(trial.get_pickled_error() or "the process died").strip().splitlines()[0]
-            self._end(identity, TrialStatus.FAILED, "process_died", cause)
+        number = identity["number"]
+        running = self._running.get(number)
+        if running is not None:
+            end = running.end or self._retries.note(number, _error_of(trial))[:2]
+            self._end(identity, TrialStatus.FAILED, *end)
+            return
+        earlier = self.writer.get("trials", number)
+        if earlier is None or not TrialStatus(earlier["status"]).ended:
+            # Says nothing of the configuration: resuming tries it again.
+            self._begin(trial)
+            del self._running[number]
+            cause = self._retries.note(number, _error_of(trial))[1]
+            update = {"status": TrialStatus.INTERRUPTED.value, "cause": self._causes(number, cause)}
+            self.writer.upsert("trials", {**identity, **update})
+            self.writer.flush()
 
     def interrupt(self) -> None:
         """The sweep ends while trials run: they are marked as interrupted."""
-        for number, row in list(self._running.items()):
-            identity = {"number": number, "trial_id": row["trial_id"]}
-            self.writer.upsert("trials", {**identity, "status": TrialStatus.INTERRUPTED.value})
+        for number, running in list(self._running.items()):
+            update = {"status": TrialStatus.INTERRUPTED.value, "wall_s": running.wall_s}
+            self.writer.upsert("trials", {**self._identity(running.trial), **update})
             self._progress.ended(number, TrialStatus.INTERRUPTED, None)
         self._running.clear()
         self.writer.flush()
@@ -149,6 +208,53 @@ class Recorder(Callback):
                 self.writer.upsert("trials", {**identity, "status": TrialStatus.STOPPED.value})
         self.writer.flush()
 
+    def _begin(self, trial: Any) -> dict[str, Any]:
+        """Note that a trial runs; its row as far as it is known."""
+        suggestion = trial.config
+        number = suggestion["number"]
+        earlier = self.writer.get("trials", number) or {"attempt": 0, "started_at": self._now()}
+        row: dict[str, Any] = {
+            "number": number,
+            "trial_id": suggestion["trial_id"],
+            "method": suggestion["method"],
+            "status": TrialStatus.RUNNING.value,
+            "seed": self._seed,
+            "attempt": earlier["attempt"] + 1,
+            "started_at": earlier["started_at"],
+            **{param_column(str(path)): value for path, value in suggestion["point"].items()},
+        }
+        if earlier.get("status") in (TrialStatus.PAUSED.value, TrialStatus.STOPPED.value):
+            row["cause"] = None  # Of its pause: it is promoted.
+        self._running[number] = Running(trial, earlier.get("wall_s") or 0.0)
+        self.writer.upsert("trials", row)
+        return row
+
+    def _is_tried_again(self, trial: Any) -> bool:
+        """Decide it after a process died, and record a setback."""
+        identity = self._identity(trial)
+        number = identity["number"]
+        running = self._running[number]
+        if running.overdue:
+            cause = f"took longer than limits.trial_timeout ({self._timeout_s:g} s): killed"
+            running.end = Decision.TIMEOUT, cause
+            return False
+        decision, cause, again = self._retries.note(number, _error_of(trial))
+        if not again:
+            running.end = decision, cause
+            return False
+        running.spent_s, running.began = running.wall_s, None
+        update = {"cause": self._causes(number, cause), "wall_s": running.wall_s}
+        self.writer.upsert("trials", {**identity, **update})
+        return True
+
+    def _causes(self, number: int, latest: str | None) -> str | None:
+        """The causes of a trial's setbacks and of its end, in one line."""
+        earlier = self.writer.get("trials", number)
+        known = [earlier["cause"]] if earlier and earlier["cause"] else []
+        if latest is not None:
+            known.append(presentable(latest))
+        return "; then ".join(known) or None
+
     def _end(
         self,
         identity: Mapping[str, Any],
@@ -156,24 +262,26 @@ class Recorder(Callback):
         decision: str,
         cause: str | None,
     ) -> None:
-        number, now = identity["number"], time.time()
-        cause = cause and presentable(cause)
-        self._running.pop(number, None)
+        number = identity["number"]
+        running = self._running.pop(number, None)
+        if running is not None:
+            # It has said its last word, whatever becomes of its process.
+            running.trial.should_recover = _never
         self.writer.upsert(
             "trials",
             {
                 **identity,
                 "status": status.value,
                 "decision": decision,
-                "cause": cause,
-                "ended_at": now,
-                "wall_s": now - self._attempt_at.get(number, now) + self._wall_s.get(number, 0.0),
+                "cause": self._causes(number, cause),
+                "ended_at": self._now(),
+                "wall_s": running.wall_s if running else 0.0,
                 "end_index": self._end_index,
                 "rung_reached": self._scheduler.rung_reached(number),
             },
         )
         self._end_index += 1
-        self._progress.ended(number, status, cause)
+        self._progress.ended(number, status, cause and presentable(cause))
         self.writer.flush()
 
     def _keep_traceback(self, trial_id: str, text: str) -> None:
@@ -182,6 +290,23 @@ class Recorder(Callback):
     @staticmethod
     def _identity(trial: Any) -> dict[str, Any]:
         return {"number": trial.config["number"], "trial_id": trial.config["trial_id"]}
+
+
+def _error_of(trial: Any) -> Exception | None:
+    """What Ray said when a trial's process died.
+
+    ``Trial.get_pickled_error`` (Ray 2.60) looks where the file is copied to later.
+    """
+    try:
+        error: Exception = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except (OSError, TypeError):  # There is none.
+        return None
+    return error
+
+
+def _never() -> bool:
+    """Of a module, not of a trial: Tune pickles its trials when all have ended."""
+    return False
 
 
 def _relative(row: dict[str, Any], trial_id: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Plan:
         observations: what the scheduler had seen, in order.
         num_new: trials still to be suggested.
         end_index: next index of ending.
+        latest: the last moment in the tables, epoch seconds.
     """
 
     past: tuple[PastTrial, ...] = ()
@@ -40,6 +41,7 @@ class Plan:
     observations: tuple[Observation, ...] = ()
     num_new: int = 0
     end_index: int = 0
+    latest: float = 0.0
 
 
 def plan_resume(
@@ -69,19 +71,23 @@ def plan_resume(
     rows = sorted(trials, key=lambda row: int(row["number"]))
     curves: dict[int, dict[int, float]] = {}
     seen: list[tuple[float, Observation]] = []
+    heard: dict[tuple[int, int], float] = {}
     for row in epochs:
+        heard[int(row["number"]), int(row["epoch"])] = _time(row, "reported_at")
         value = row.get(metric)
         value = math.nan if value is None else float(value)
         curves.setdefault(int(row["number"]), {})[int(row["epoch"])] = value
         if scheduler.clock == "epoch":
-            seen.append((_time(row), Observation(int(row["number"]), int(row["epoch"]), value)))
+            at = heard[int(row["number"]), int(row["epoch"])]
+            seen.append((at, Observation(int(row["number"]), int(row["epoch"]), value)))
     if scheduler.clock == "stage":
         done: dict[int, int] = {}
         for row in sorted(stages, key=lambda r: (int(r["number"]), int(r["stage"]))):
             number = int(row["number"])
             done[number] = done.get(number, 0) + 1
             value = float(row.get(metric, math.nan))
-            seen.append((int(row["last_epoch"]), Observation(number, done[number], value)))
+            at = heard.get((number, int(row["last_epoch"])), 0.0)
+            seen.append((at, Observation(number, done[number], value)))
     waits = (TrialStatus.PAUSED, TrialStatus.STOPPED) if scheduler.pauses else ()
     past, requeued = [], []
     for row in rows:
@@ -114,9 +120,12 @@ def plan_resume(
         num_new=max(0, num_trials - len(rows)),
         end_index=1
         + max((int(r["end_index"]) for r in rows if r.get("end_index") is not None), default=-1),
+        latest=max(
+            [0.0, *heard.values(), *(_time(r, c) for r in rows for c in ("started_at", "ended_at"))]
+        ),
     )
 
 
-def _time(row: Row) -> float:
-    at = row.get("reported_at")
+def _time(row: Row, column: str) -> float:
+    at = row.get(column)
     return float(at.timestamp()) if isinstance(at, datetime) else 0.0

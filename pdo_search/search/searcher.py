@@ -86,7 +86,7 @@ class OptunaSearcher(Searcher):
         num_new: how many new trials to suggest, after the requeued ones.
         past: ended trials to learn from.
         requeued: trials to suggest first, as they were.
-        deadline: epoch seconds after which nothing new is suggested.
+        deadline: moment of the monotonic clock after which nothing new is suggested.
         promoter: of paused trials, which are suggested again before new ones; None where trials do
             not pause.
         prior: trials of earlier sweeps to learn from. They take no number, and their points may be
@@ -142,7 +142,7 @@ class OptunaSearcher(Searcher):
         if self._requeued:
             again = self._requeued.popleft()
             return self._start(trial_id, again.number, self._fixed(again.point), again.point)
-        if time.time() > self._deadline:
+        if time.monotonic() > self._deadline:
             return str(Searcher.FINISHED)
         if promoted := self._promoted(trial_id):
             return promoted
@@ -188,9 +188,8 @@ class OptunaSearcher(Searcher):
             return
         value = self._values.pop(trial_id, None)
         self._epochs.pop(trial_id, None)
-        status = self._outcomes.pop(trial_id, TrialStatus.STOPPED)
-        if error:
-            status = TrialStatus.FAILED
+        unheard = TrialStatus.FAILED if error else TrialStatus.STOPPED
+        status = self._outcomes.pop(trial_id, unheard)
         state = told_state(status, value)
         if status is TrialStatus.INFEASIBLE:
             trial.set_constraint(FEASIBILITY, 1.0)

@@ -34,6 +34,7 @@ from pdo_search.results.files import Folder
 from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo, read_sweep_file, write_sweep_file
 from pdo_search.results.writer import TableWriter
+from pdo_search.search.clock import SteadyClock
 from pdo_search.search.cluster import (
     alive_nodes,
     concurrency,
@@ -183,6 +184,8 @@ def run_sweep(
             console.print(f"Warm start: {prior}", soft_wrap=True)
             log.info("warm start: %s; left out: %s", prior, prior.left_out)
         writer = TableWriter(sweep, param_types(loaded.space))
+        for aside in writer.damaged:
+            console.print(f"A damaged part of the tables was set aside: {sweep}/{aside}")
         interrupted = False
         nodes = connect(address, dashboard=experiment.resources.uses_train)
         try:
@@ -244,6 +247,7 @@ def _tune(
 
     from pdo_search.search.by_method import by_method
     from pdo_search.search.recorder import Forgetful, Recorder
+    from pdo_search.search.retries import Retries
     from pdo_search.search.slots import SlotLimiter
     from pdo_search.trial.messages import Assignment
 
@@ -256,7 +260,7 @@ def _tune(
         loaded.space,
         plans,
         info.trials_by_method,
-        deadline=math.inf if wall is None else time.time() + wall,
+        deadline=math.inf if wall is None else time.monotonic() + wall,
         prior=[trial for prior in priors for trial in prior.taken],
     )
     progress = Progress(
@@ -275,6 +279,9 @@ def _tune(
         metric=settings.metric,
         seed=settings.seed,
         end_index=max(plan.end_index for plan in plans.values()),
+        retries=Retries(settings.retries),
+        clock=SteadyClock(max(plan.latest for plan in plans.values())),
+        timeout_s=experiment.limits.trial_timeout or math.inf,
     )
     total = sum(plan.num_new + len(plan.requeued) for plan in plans.values())
     if total == 0 and not scheduler.may_promote():

@@ -23,7 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pdo_search.config.schema import is_uri
-from pdo_search.errors import StoreError
+from pdo_search.errors import StoreError, disk_is_full
 from pdo_search.store.layout import (
     PARTIAL,
     Place,
@@ -170,7 +170,7 @@ class Store:
             seal(beside, place.kind, key, started)
             self._publish(place, beside)
         except Exception as error:
-            if _is_disk_full(error) and not isinstance(error, OSError):
+            if disk_is_full(error) and not isinstance(error, OSError):
                 raise OSError(errno.ENOSPC, str(error)) from error
             raise
         finally:
@@ -307,13 +307,7 @@ def _stamp(path: Path) -> tuple[str, int]:
     return str(path), (path / MANIFEST).stat().st_mtime_ns
 
 
-def _is_disk_full(error: Exception) -> bool:
-    """Also of libraries that write by themselves and keep only the system's words."""
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    return full or "No space left on device" in str(error)
-
-
 def _explained(error: OSError) -> str:
-    if _is_disk_full(error):
+    if disk_is_full(error):
         return "the disk is full; make space and resume: what was finished is kept"
     return str(error)

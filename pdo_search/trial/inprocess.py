@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, TypeVar
 
 from pdo_search.config.schema import TrialConfig
-from pdo_search.errors import PdoError
 from pdo_search.trial.messages import Assignment, failure_message, report_message, set_threads
 from pdo_search.trial.protocol import Report
 
@@ -25,21 +23,12 @@ class InProcessWorker:
         import torch
 
         self.device = torch.device("cuda" if config.resources.gpus > 0 else "cpu")
-        self._timeout = config.limits.trial_timeout
-        self._started = time.monotonic()
 
     def report(self, report: Report) -> None:
-        """Hand an epoch's results to Tune, which may end the thread here.
-
-        Raises:
-            PdoError: the trial takes longer than ``limits.trial_timeout``.
-        """
+        """Hand an epoch's results to Tune, which may end the thread here."""
         from ray import tune
 
         tune.report(report_message(report))
-        late = self._timeout is not None and time.monotonic() - self._started > self._timeout
-        if late and not report.metrics["done"]:
-            raise PdoError(f"took longer than limits.trial_timeout ({self._timeout:g} s)")
 
     def wrap_model(self, model: T) -> T:
         """The model itself."""

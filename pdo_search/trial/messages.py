@@ -9,7 +9,7 @@ from typing import Any
 
 from pdo_search.config.resolve import confirming, resolve
 from pdo_search.config.schema import Experiment, TrialConfig, is_uri
-from pdo_search.errors import Infeasible
+from pdo_search.errors import Infeasible, disk_is_full
 from pdo_search.safetext import presentable
 from pdo_search.trial.protocol import Places, Report
 
@@ -87,10 +87,14 @@ def report_message(report: Report) -> dict[str, Any]:
 
 
 def failure_message(error: Exception) -> dict[str, Any]:
-    """The last message of a trial that did not train to its end, without secrets."""
+    """The last message of a trial that did not train to its end, without secrets.
+
+    A full disk is nobody's failure: such a trial goes on from its checkpoint when there is space.
+    """
+    status = "infeasible" if isinstance(error, Infeasible) else "failed"
     return {
         "ended": True,
-        "status": "infeasible" if isinstance(error, Infeasible) else "failed",
+        "status": "interrupted" if disk_is_full(error) else status,
         "cause": presentable(f"{type(error).__name__}: {error}")[:LONGEST_CAUSE],
         "traceback": presentable("".join(traceback.format_exception(error))),
     }

@@ -6,6 +6,7 @@ that a ``Worker`` gives. Knows neither Tune nor Ray Train: the adapters beside i
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -108,7 +109,9 @@ def run_trial(config: TrialConfig, worker: Worker, *, places: Places) -> None:
     """
     try:
         _run(config, worker, places)
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise Infeasible(f"out of memory on {worker.device}: {error}") from error
 
 
@@ -202,6 +205,19 @@ def build_student(
         )
         arch = config.student
     return model, ModelSpec.of(task, arch)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed, on a device or in main memory.
+
+    Torch (2.4 to 2.14) raises a plain RuntimeError where its allocator of main memory fails.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    refused = ("can't allocate memory", "not enough memory", "std::bad_alloc")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in refused)
 
 
 def check_limits(cost: Cost, limits: LimitsConfig) -> None:

@@ -342,3 +342,24 @@ def test_polars_reads_the_same(tmp_path: Path) -> None:
         writer.upsert("trials", trial_row(number))
     writer.flush()
     assert polars.read_parquet(tmp_path / "trials")["number"].to_list() == [0, 64, 65]
+
+
+@pytest.mark.parametrize("table", ["trials", "epochs"])
+def test_any_flipped_bit_of_the_values_is_noticed(tmp_path: Path, table: str) -> None:
+    writer = TableWriter(tmp_path)
+    for number in range(20):
+        identity = {"trial_id": f"t{number:04d}", "number": number}
+        trial = {**identity, "status": "running", "method": "progressive"}
+        writer.upsert("trials", {**trial, "val_accuracy": number / 7})
+        writer.upsert("epochs", {**identity, "epoch": 1, "lr": number / 7, "val_accuracy": 0.5})
+    writer.flush()
+    whole = (tmp_path / table / "part-00000.parquet").read_bytes()
+    before = list(TableWriter(tmp_path).rows(table))
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for place in range(4, footer, 37):
+        content = bytearray(whole)
+        content[place] ^= 4
+        (tmp_path / table / "part-00000.parquet").write_bytes(content)
+        again = TableWriter(tmp_path)
+        # What no value hangs on, such as a page's statistics, may differ.
+        assert again.damaged or list(again.rows(table)) == before, place

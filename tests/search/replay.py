@@ -1,8 +1,9 @@
 """A sweep of replayed trials: all of the product but the training. A script, started by tests.
 
-    python replay.py SWEEP NUM_TRIALS SLOTS SECONDS
+    python replay.py SWEEP NUM_TRIALS SLOTS SECONDS [asha]
 
-Runs on the cluster of the environment with SLOTS trials at once.
+Runs on the cluster of the environment with SLOTS trials at once; with ``asha``, as the command line
+would, early stopping included. Goes on with a sweep that exists.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from rich.console import Console
 
 from pdo_search.config import parse_experiment
 from pdo_search.results.schema import param_types
-from pdo_search.results.sweepfile import write_sweep_file
+from pdo_search.results.sweepfile import SWEEP_FILE, write_sweep_file
 from pdo_search.results.writer import TableWriter
 from pdo_search.search import sweep
 
 EPOCHS = 3
 
 
-def experiment(folder: Path, num_trials: int) -> Any:
+def experiment(folder: Path, num_trials: int, **more: Any) -> Any:
     tree = {
         "name": folder.name,
         "task": {"data": {"source": "digits"}},
@@ -36,6 +37,7 @@ def experiment(folder: Path, num_trials: int) -> Any:
         "search": {"num_trials": num_trials},
         "scheduler": {"kind": "none"},
         "output": {"root": str(folder.parent)},
+        **more,
     }
     return parse_experiment(tree, file=Path(__file__), base_dir=folder.parent)
 
@@ -60,8 +62,23 @@ def replayed(seconds: float) -> Any:
     return tune.with_resources(sweep._named(replay), {"cpu": 1})
 
 
+def run_whole(folder: Path, num_trials: int, slots: int, trainable: Any) -> None:
+    """Start the sweep, or go on with it, through the same door as the command line."""
+    if (folder / SWEEP_FILE).exists():
+        info = sweep.reopened_sweep(str(folder))
+    else:
+        settings = {"scheduler": {"grace": 1, "reduction": 2}, "limits": {"trial_timeout": 60}}
+        loaded = experiment(folder, num_trials, resources={"max_concurrent": slots}, **settings)
+        info, _ = sweep.new_sweep(loaded)
+    sweep.run_sweep(info, str(folder), address="auto", console=Console(), trainable=trainable)
+
+
 def main() -> None:
     folder, num_trials, slots = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    trainable = replayed(float(sys.argv[4]))
+    if sys.argv[5:] == ["asha"]:
+        run_whole(folder, num_trials, slots, trainable)
+        return
     os.environ.update(sweep.TUNE_SETTINGS)
     ray.init(address="auto", log_to_driver=False)
     loaded = experiment(folder, num_trials)
@@ -74,7 +91,7 @@ def main() -> None:
     with sweep._scratch() as scratch:
         sweep._tune(
             info, loaded, str(folder), writer, slots, scratch, Console(quiet=True),
-            trainable=replayed(float(sys.argv[4])),
+            trainable=trainable,
         )  # fmt: skip
 
 

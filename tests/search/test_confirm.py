@@ -16,7 +16,7 @@ from pdo_search.results.schema import TRIALS
 from pdo_search.search.confirm import Run, candidates, fresh_seeds, open_runs
 
 from ..conftest import Pdo
-from .test_sweep import OF_THE_RUN, TIMINGS, assert_whole, wait_for
+from ..sweeps import OF_THE_RUN, TIMINGS, assert_whole, wait_for
 
 METHODS = ("progressive", "scratch")
 EXPERIMENT: dict[str, Any] = {

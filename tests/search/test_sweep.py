@@ -14,40 +14,19 @@ import pandas as pd
 import pytest
 
 import pdo_search
-from pdo_search.results.schema import TABLES
 
 from ..conftest import Cluster, Pdo
+from ..sweeps import (
+    SERIAL,
+    TIMINGS,
+    assert_free,
+    assert_whole,
+    same_numbers,
+    tables,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
-
-TIMINGS = ("_s", "_at", "_ms")
-OF_THE_RUN = ("pid", "host", "end_index", "cached", "attempt")
-
-
-def tables(sweep: Path) -> dict[str, pd.DataFrame]:
-    opened = pdo_search.open_sweep(sweep)
-    return {name: getattr(opened, name) for name in TABLES}
-
-
-def assert_whole(sweep: Path, num_trials: int) -> None:
-    """Every trial has ended, once, and no row stands twice."""
-    found = tables(sweep)
-    assert sorted(found["trials"]["number"]) == list(range(num_trials))
-    assert set(found["trials"]["status"]) <= {"finished", "stopped"}
-    for name, table in TABLES.items():
-        assert not found[name].duplicated(list(table.key)).any(), name
-    epochs = found["epochs"].groupby("number")["epoch"]
-    for row in found["trials"].to_dict("records"):
-        seen = sorted(epochs.get_group(row["number"]))
-        assert seen == list(range(1, row["epochs_done"] + 1))
-
-
-def same_numbers(first: Path, second: Path) -> None:
-    """All columns but clock readings are equal, to the last bit."""
-    for name, one in tables(first).items():
-        two = tables(second)[name]
-        kept = [c for c in one.columns if not c.endswith(TIMINGS) and c not in OF_THE_RUN]
-        pd.testing.assert_frame_equal(one[kept], two[kept], check_exact=True)
 
 
 def test_a_sweep_leaves_tables_and_a_student_and_can_be_extended(pdo: Pdo) -> None:
@@ -131,30 +110,6 @@ def test_trials_that_break_are_recorded_and_the_others_go_on(pdo: Pdo) -> None:
     assert "no such operator" in traceback.read_text()
 
 
-def wait_for(process: subprocess.Popen[str], text: str) -> str:
-    """Read a command's output until a text appears."""
-    seen = ""
-    assert process.stdout is not None
-    for line in process.stdout:
-        seen += line
-        if text in line:
-            return seen
-    raise AssertionError(f"{text!r} did not appear in:\n{seen}")
-
-
-SERIAL: dict[str, Any] = {
-    "resources": {"cpus": 1, "max_concurrent": 1},
-    "trial": {
-        "epochs": 6,
-        "num_stages": {"int": [2, 4]},
-        "temperature": {"float": [1.0, 8.0]},
-        "optimizer": {"batch_size": 16},
-        "simplify": {"recovery_epochs": 0.2, "max_drop": 1.0},
-        "composite": None,
-    },
-}
-
-
 def test_a_killed_driver_loses_nothing_and_resumes_to_the_same_tables(pdo: Pdo) -> None:
     file = pdo.experiment(**SERIAL)
     pdo.run("run", str(file), "--address", "auto", "--name", "whole")
@@ -214,28 +169,7 @@ def test_trials_of_two_workers_stop_early_and_leak_nothing(pdo: Pdo, ray_cluster
     statuses = list(pdo_search.open_sweep(sweep).trials["status"])
     assert "stopped" in statuses
     assert "finished" in statuses
-    free = subprocess.run(
-        [sys.executable, "-c", FREE],
-        env=ray_cluster.env,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert free.stdout.split() == ["4.0", "0"]
-
-
-FREE = """
-import time, ray
-from ray.util.state import list_placement_groups
-ray.init(address="auto", log_to_driver=False)
-for _ in range(60):
-    groups = [g for g in list_placement_groups() if g.state != "REMOVED"]
-    free = ray.available_resources().get("CPU")
-    if free == ray.cluster_resources()["CPU"] and not groups:
-        break
-    time.sleep(0.5)
-print(free, len(groups))
-"""
+    assert_free(ray_cluster)
 
 
 def test_a_sweep_submitted_as_a_job_needs_the_token_and_leaves_its_tables(

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ray import cloudpickle
 
 from pdo_search.cli import run_command
 from pdo_search.log import log_to_file
 from pdo_search.results.schema import TrialStatus
 from pdo_search.results.writer import TableWriter
 from pdo_search.safetext import redact
+from pdo_search.search.clock import SteadyClock
 from pdo_search.search.progress import Progress
 from pdo_search.search.recorder import Recorder
+from pdo_search.search.retries import Retries
 from pdo_search.trial.messages import failure_message
 
 from ..conftest import TINY, Pdo
@@ -116,15 +119,17 @@ class Scheduler:
 class Tried:
     """A trial as Tune hands it to a callback, whose process died."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.config = {"number": 0, "trial_id": "t0000", "method": "progressive", "point": {}}
-
-    def get_pickled_error(self) -> RuntimeError:
-        return failure()
+        self.pickled_error_file = str(folder / "error.pkl")
+        Path(self.pickled_error_file).write_bytes(cloudpickle.dumps(failure()))
 
 
 def test_what_the_driver_writes_holds_no_secret(
-    secrets: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    secrets: dict[str, str],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from pdo_search.screen import screen
 
@@ -133,12 +138,14 @@ def test_what_the_driver_writes_holds_no_secret(
         screen(), num_trials=1, metric="val_accuracy", mode="max", method="progressive"
     )
     recorder = Recorder(
-        writer, progress, Scheduler(), metric="val_accuracy", seed=0, end_index=0  # type: ignore[arg-type]
+        writer, progress, Scheduler(), metric="val_accuracy", seed=0, end_index=0,  # type: ignore[arg-type]
+        retries=Retries(1), clock=SteadyClock(),
     )  # fmt: skip
     with log_to_file(str(tmp_path)):
-        recorder.on_trial_start(0, [], Tried())
+        trial = Tried(tmp_path_factory.mktemp("tune"))
+        recorder.on_trial_start(0, [], trial)
         recorder._keep_traceback("t0000", str(failure()))
-        recorder.on_trial_error(0, [], Tried())
+        recorder.on_trial_error(0, [], trial)
         logging.getLogger("pdo_search.x").warning("at %s \x1b[2J", URI)
         logging.getLogger("ray").error("with %s", secrets, exc_info=failure())
     row = writer.get("trials", 0)
