@@ -136,7 +136,7 @@ def replayed(reports: Reports, seconds: float, cpus: float) -> Any:
     """A trainable that reports what was recorded, with the point's own accuracies."""
     from ray import tune
 
-    from pdo_search.search.sweep import _named
+    from pdo_search.search.tuning import named
 
     def replay(suggestion: dict[str, Any]) -> None:
         from pdo_search.trial.messages import report_message
@@ -153,7 +153,7 @@ def replayed(reports: Reports, seconds: float, cpus: float) -> Any:
                 report_message(Report({**recorded["metrics"], "val_accuracy": value}, rows))
             )
 
-    return tune.with_resources(_named(replay), {"cpu": cpus})
+    return tune.with_resources(named(replay), {"cpu": cpus})
 
 
 def sweep_of(
@@ -166,7 +166,7 @@ def sweep_of(
     from pdo_search.results.schema import param_types
     from pdo_search.results.sweepfile import write_sweep_file
     from pdo_search.results.writer import TableWriter
-    from pdo_search.search import sweep
+    from pdo_search.search import sweep, tuning
 
     class Lines(io.StringIO):
         def write(self, text: str) -> int:
@@ -179,7 +179,7 @@ def sweep_of(
     info, directory = sweep.new_sweep(loaded)
     write_sweep_file(directory, info)
     writer = TableWriter(directory, param_types(loaded.space))
-    with sweep._scratch() as scratch:
+    with tuning.scratch_folder() as scratch:
         sweep._tune(
             info, loaded, directory, writer, at_once, scratch, Console(file=Lines()),
             trainable=trainable,
@@ -191,10 +191,10 @@ def drive(trials: int, folder: str, reports: Reports) -> Driven:
     """Run a replayed sweep of two trials at once in this process, on a local Ray."""
     import torch  # noqa: F401  # As in `pdo-search run`, whose check builds the models.
 
-    from pdo_search.search import sweep
+    from pdo_search.search import tuning
     from pdo_search.search.cluster import connect, disconnect, import_ray
 
-    os.environ.update(sweep.TUNE_SETTINGS)
+    os.environ.update(tuning.TUNE_SETTINGS)
     import_ray("local")
     connect("local", dashboard=False)
     tree = {**EXPERIMENT, "search": {"num_trials": trials}}
@@ -230,9 +230,9 @@ def occupy(nodes: int, folder: str, reports: Reports) -> Occupied:
     from ray.cluster_utils import Cluster
 
     import pdo_search
-    from pdo_search.search import sweep
+    from pdo_search.search import tuning
 
-    os.environ.update(sweep.TUNE_SETTINGS)
+    os.environ.update(tuning.TUNE_SETTINGS)
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
     )

@@ -6,7 +6,6 @@ function, in the same warm processes; what the numbers say is ``analysis.compare
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,26 +16,20 @@ from rich.console import Console
 from pdo_search.config.load import Loaded
 from pdo_search.config.methods import searched
 from pdo_search.distill.seeds import seed_for
-from pdo_search.log import log_to_file
 from pdo_search.results.ranking import finished
 from pdo_search.results.reader import open_sweep
 from pdo_search.results.schema import Col, TrialStatus, param_types, point_of
 from pdo_search.results.sweepfile import SweepInfo, read_sweep_file
 from pdo_search.results.writer import TableWriter
-from pdo_search.search.cluster import concurrency, connect, disconnect, import_ray, slots
-from pdo_search.search.lock import only_driver
-from pdo_search.search.prepare import prepare_sweep
 from pdo_search.search.progress import Progress
-from pdo_search.search.sweep import (
-    TUNE_SETTINGS,
+from pdo_search.search.sweep import loaded_of
+from pdo_search.search.tuning import (
     Outcome,
-    _absolute,
-    _scratch,
-    _terminable,
-    _trainable,
-    _trial_name,
-    loaded_of,
-    middle_trial,
+    absolute,
+    on_cluster,
+    run_trials,
+    session,
+    trainable_of,
 )
 
 if TYPE_CHECKING:
@@ -132,42 +125,29 @@ def run_confirmation(
         InputError: it is no sweep, or the resources cannot be had.
         PdoError: no trial has finished, another driver runs the sweep, or Ray cannot be reached.
     """
-    sweep = _absolute(sweep)
+    sweep = absolute(sweep)
     info = read_sweep_file(sweep)
     loaded = loaded_of(info)
     opened = open_sweep(sweep)
     opened.best()
     numbers = candidates(opened.trials, list(info.trials_by_method), top, info.mode)
-    resources = loaded.experiment.resources
-    os.environ.update(TUNE_SETTINGS)
-    import_ray(address)
-    with only_driver(sweep), log_to_file(sweep), _scratch() as scratch, _terminable():
+    with session(sweep, address) as scratch:
         writer = TableWriter(sweep, param_types(loaded.space))
         runs = _runs(loaded, writer, numbers, seeds)
         left = open_runs(runs, writer.rows(TABLE))
         _announce(info, writer, numbers, runs, left, console)
-        interrupted = False
-        if left:
-            nodes = connect(address, dashboard=resources.uses_train)
-            try:
-                with _terminable():
-                    local = address == "local"
-                    at_once = concurrency(resources, nodes, may_grow=not local)
-                    prepare_sweep(
-                        middle_trial(loaded),
-                        store=info.store,
-                        base_dir=info.base_dir,
-                        console=console,
-                        local_slots=slots(resources, nodes) if local else 0,
-                        at_once=at_once,
-                    )
-                    interrupted = _tune(
-                        info, loaded, sweep, writer, runs, left, at_once, scratch, console
-                    )
-            except KeyboardInterrupt:
-                interrupted = True
-            finally:
-                disconnect()
+
+        def run(at_once: int) -> bool:
+            return _tune(info, loaded, sweep, writer, runs, left, at_once, scratch, console)
+
+        interrupted = bool(left) and on_cluster(
+            loaded,
+            run,
+            address=address,
+            console=console,
+            store=info.store,
+            base_dir=info.base_dir,
+        )
         own = {run.key for run in runs}
         rows = [r for r in writer.rows(TABLE) if (r[Col.NUMBER], r[Col.SEED]) in own]
     return Outcome(sweep, dict(Counter(row[Col.STATUS] for row in rows)), interrupted)
@@ -227,10 +207,7 @@ def _tune(
     console: Console,
 ) -> bool:
     """Run what is left; whether the user cut it off."""
-    from ray import tune
-
     from pdo_search.search.confirm_tune import ConfirmationRecorder, RunSearcher
-    from pdo_search.search.recorder import Forgetful
     from pdo_search.trial.messages import Assignment
 
     experiment = loaded.experiment
@@ -244,30 +221,15 @@ def _tune(
     )
     recorder = ConfirmationRecorder(writer, progress, left)
     assignment = Assignment(experiment.model_dump_json(), sweep, info.store, info.base_dir)
-    tuner = tune.Tuner(
-        _trainable(experiment.resources, assignment, scratch),
-        tune_config=tune.TuneConfig(
-            search_alg=RunSearcher(left, metric=info.metric, mode=info.mode),
-            num_samples=len(left),
-            max_concurrent_trials=at_once,
-            reuse_actors=not experiment.resources.uses_train,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-        ),
-        run_config=tune.RunConfig(
-            name="confirm",
-            storage_path=scratch,
-            callbacks=[recorder, Forgetful()],
-            failure_config=tune.FailureConfig(max_failures=experiment.search.retries),
-            verbose=0,
-        ),
+    resources = experiment.resources
+    return run_trials(
+        trainable_of(resources, assignment, scratch),
+        RunSearcher(left, metric=info.metric, mode=info.mode),
+        recorder,
+        progress,
+        scratch=scratch,
+        num_samples=len(left),
+        at_once=at_once,
+        reuse=not resources.uses_train,
+        retries=experiment.search.retries,
     )
-    interrupted = False
-    with progress.show():
-        try:
-            tuner.fit()
-        except KeyboardInterrupt:
-            interrupted = True
-        finally:
-            recorder.interrupt()
-    return interrupted

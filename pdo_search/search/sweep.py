@@ -9,16 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import shutil
-import signal
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,61 +19,28 @@ from rich.console import Console
 
 from pdo_search.config.load import Loaded, parse_experiment
 from pdo_search.config.methods import searched
-from pdo_search.config.resolve import resolve
-from pdo_search.config.schema import ResourcesConfig, TrialConfig, is_uri
 from pdo_search.errors import InputError
-from pdo_search.log import log_to_file
 from pdo_search.results.files import Folder
 from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo, read_sweep_file, write_sweep_file
 from pdo_search.results.writer import TableWriter
 from pdo_search.search.clock import SteadyClock
-from pdo_search.search.cluster import (
-    alive_nodes,
-    concurrency,
-    connect,
-    disconnect,
-    fitting,
-    import_ray,
-    slots,
-)
-from pdo_search.search.lock import only_driver
-from pdo_search.search.prepare import prepare_sweep
+from pdo_search.search.cluster import alive_nodes, fitting
 from pdo_search.search.progress import Progress
 from pdo_search.search.resume import Plan, plan_resume
+from pdo_search.search.tuning import (
+    Outcome,
+    absolute,
+    on_cluster,
+    run_trials,
+    session,
+    trainable_of,
+)
 from pdo_search.search.warm_start import Prior, keep_priors, priors_of
 
 __all__ = ["Outcome", "new_sweep", "reopened_sweep", "run_sweep"]
 
 log = logging.getLogger(__name__)
-
-TUNE_SETTINGS = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # A trial that ends without a single epoch has no metric to report.
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-    "TUNE_RESULT_BUFFER_LENGTH": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_TRAIN_V2_ENABLED": "1",
-}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a sweep's run ended.
-
-    Attributes:
-        sweep: the sweep's directory.
-        counts: trials by status.
-        interrupted: whether the user cut it off.
-    """
-
-    sweep: str
-    counts: dict[str, int]
-    interrupted: bool
 
 
 def new_sweep(
@@ -100,7 +60,7 @@ def new_sweep(
             tree["search"] = {**tree.get("search", {}), "num_trials": num_trials}
         loaded = parse_experiment(tree, file=loaded.file, base_dir=loaded.base_dir)
         experiment = loaded.experiment
-    root = _absolute(experiment.output.root)
+    root = absolute(experiment.output.root)
     directory = f"{root}/{experiment.name}"
     if SWEEP_FILE in Folder(directory).names():
         raise InputError(
@@ -119,7 +79,7 @@ def new_sweep(
         metric=experiment.search.metric,
         mode=experiment.search.mode,
         num_trials=experiment.search.num_trials,
-        store=_absolute(experiment.output.store_root),
+        store=absolute(experiment.output.store_root),
         method=experiment.method,
         baselines=dict.fromkeys(experiment.search.baselines, experiment.search.trials_per_baseline),
     )
@@ -171,13 +131,11 @@ def run_sweep(
             ``search.warm_start`` holds no sweep.
         PdoError: another driver runs the sweep, or Ray cannot be reached.
     """
-    sweep = _absolute(sweep)
+    sweep = absolute(sweep)
     loaded = loaded_of(info)
-    experiment = loaded.experiment
+    resources = loaded.experiment.resources
     priors = priors_of(loaded, sweep)
-    os.environ.update(TUNE_SETTINGS)
-    import_ray(address)
-    with only_driver(sweep), log_to_file(sweep), _scratch() as scratch, _terminable():
+    with session(sweep, address) as scratch:
         write_sweep_file(sweep, info)
         keep_priors(sweep, priors)
         for prior in priors:
@@ -186,31 +144,23 @@ def run_sweep(
         writer = TableWriter(sweep, param_types(loaded.space))
         for aside in writer.damaged:
             console.print(f"A damaged part of the tables was set aside: {sweep}/{aside}")
-        interrupted = False
-        nodes = connect(address, dashboard=experiment.resources.uses_train)
-        try:
-            # Ray's core has put a handler of its own over ours.
-            with _terminable():
-                local = address == "local"
-                at_once = concurrency(experiment.resources, nodes, may_grow=not local)
-                if trainable is None:
-                    prepare_sweep(
-                        middle_trial(loaded),
-                        store=info.store,
-                        base_dir=info.base_dir,
-                        console=console,
-                        local_slots=slots(experiment.resources, nodes) if local else 0,
-                        at_once=at_once,
-                    )
-                interrupted = _tune(
-                    info, loaded, sweep, writer, at_once, scratch, console,
-                    nodes_may_join=not local and experiment.resources.max_concurrent == "auto",
-                    trainable=trainable, priors=priors,
-                )  # fmt: skip
-        except KeyboardInterrupt:
-            interrupted = True
-        finally:
-            disconnect()
+
+        def run(at_once: int) -> bool:
+            return _tune(
+                info, loaded, sweep, writer, at_once, scratch, console,
+                nodes_may_join=address != "local" and resources.max_concurrent == "auto",
+                trainable=trainable, priors=priors,
+            )  # fmt: skip
+
+        interrupted = on_cluster(
+            loaded,
+            run,
+            address=address,
+            console=console,
+            store=info.store,
+            base_dir=info.base_dir,
+            with_teacher=trainable is None,
+        )
         counts = Counter(row["status"] for row in writer.rows("trials"))
     return Outcome(sweep, dict(counts), interrupted)
 
@@ -242,11 +192,10 @@ def _tune(
         trainable: what Tune runs as a trial; by default the worker function.
         priors: what earlier sweeps tell the sampler.
     """
-    from ray import tune
     from ray.tune.search import Searcher
 
     from pdo_search.search.by_method import by_method
-    from pdo_search.search.recorder import Forgetful, Recorder
+    from pdo_search.search.recorder import Recorder
     from pdo_search.search.retries import Retries
     from pdo_search.search.slots import SlotLimiter
     from pdo_search.trial.messages import Assignment
@@ -292,36 +241,21 @@ def _tune(
     if nodes_may_join:
         search_alg = SlotLimiter(searcher, lambda: fitting(resources, alive_nodes()))
     assignment = Assignment(experiment.model_dump_json(), sweep, info.store, info.base_dir)
-    tuner = tune.Tuner(
-        trainable or _trainable(resources, assignment, scratch),
-        tune_config=tune.TuneConfig(
-            search_alg=search_alg,
-            scheduler=scheduler,
-            # A promoted trial is one more for Tune: only the searcher knows when all is done.
-            num_samples=-1 if experiment.scheduler.pauses else total,
-            max_concurrent_trials=None if nodes_may_join else at_once,
-            reuse_actors=not resources.uses_train,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=scratch,
-            callbacks=[recorder, Forgetful()],
-            failure_config=tune.FailureConfig(max_failures=settings.retries),
-            verbose=0,
-        ),
+    interrupted = run_trials(
+        trainable or trainable_of(resources, assignment, scratch),
+        search_alg,
+        recorder,
+        progress,
+        scratch=scratch,
+        # A promoted trial is one more for Tune: only the searcher knows when all is done.
+        num_samples=-1 if experiment.scheduler.pauses else total,
+        at_once=None if nodes_may_join else at_once,
+        reuse=not resources.uses_train,
+        retries=settings.retries,
+        scheduler=scheduler,
     )
-    interrupted = False
-    with progress.show():
-        try:
-            tuner.fit()
-        except KeyboardInterrupt:
-            interrupted = True
-        else:
-            recorder.close()
-        finally:
-            recorder.interrupt()
+    if not interrupted:
+        recorder.close()
     return interrupted
 
 
@@ -351,71 +285,3 @@ def _plans(info: SweepInfo, loaded: Loaded, writer: TableWriter) -> dict[str, Pl
         )
         for method, num_trials in info.trials_by_method.items()
     }
-
-
-def _trainable(resources: ResourcesConfig, assignment: Any, scratch: str) -> Any:
-    """The worker function under the adapter that the resources ask for."""
-    from ray import tune
-
-    if resources.uses_train:
-        from pdo_search.trial.ray_train import OUTER_CPUS, run_nested
-
-        nested = partial(run_nested, assignment=assignment, scratch=scratch)
-        return tune.with_resources(_named(nested), {"cpu": OUTER_CPUS})
-    from pdo_search.trial.inprocess import run_in_process
-
-    alone = partial(run_in_process, assignment=assignment)
-    asked = {"cpu": resources.cpus, **({"gpu": resources.gpus} if resources.gpus else {})}
-    return tune.with_resources(_named(alone), asked)
-
-
-def _named(function: Any) -> Any:
-    """A trainable with the signature and the name that Tune looks for."""
-
-    def trial(config: dict[str, Any]) -> None:
-        function(config)
-
-    return trial
-
-
-def _trial_name(trial: Any) -> str:
-    return str(trial.config.get("trial_id", trial.trial_id))
-
-
-def middle_trial(loaded: Loaded) -> TrialConfig:
-    """A trial of the experiment: that at the first end of every dimension."""
-    point = {dimension.path: dimension.ends()[0] for dimension in loaded.space}
-    return resolve(loaded.experiment, point)
-
-
-@contextmanager
-def _scratch() -> Iterator[str]:
-    """A local directory for what Tune and Train insist on writing."""
-    folder = tempfile.mkdtemp(prefix="pdo-tune-")
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the sweep as Ctrl-C does: results kept, trials marked."""
-
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:
-        # Not the main thread: signals are somebody else's business.
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _absolute(path: str) -> str:
-    return path.rstrip("/") if is_uri(path) else str(Path(path).absolute())

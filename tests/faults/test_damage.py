@@ -87,11 +87,11 @@ from pathlib import Path
 from pdo_search.config import load_experiment
 from pdo_search.distill import ladder as module
 from pdo_search.distill.ladder import Ladder
-from pdo_search.search.sweep import middle_trial
+from pdo_search.search.tuning import first_trial
 from pdo_search.store import Store
 from pdo_search.tasks import cached_task
 from pdo_search.trial.worker import prepare
-config = middle_trial(load_experiment(sys.argv[1]))
+config = first_trial(load_experiment(sys.argv[1]))
 device = torch.device("cpu")
 full = prepare(config, store=sys.argv[2], base_dir=None, device=device)
 

@@ -22,7 +22,7 @@ from pdo_search.config import parse_experiment
 from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SWEEP_FILE, write_sweep_file
 from pdo_search.results.writer import TableWriter
-from pdo_search.search import sweep
+from pdo_search.search import sweep, tuning
 
 EPOCHS = 3
 
@@ -59,7 +59,7 @@ def replayed(seconds: float) -> Any:
             rows = {"epochs": [{"epoch": epoch, "val_accuracy": metrics["val_accuracy"]}]}
             tune.report(report_message(Report(metrics, {**rows, "trials": [trial]})))
 
-    return tune.with_resources(sweep._named(replay), {"cpu": 1})
+    return tune.with_resources(tuning.named(replay), {"cpu": 1})
 
 
 def run_whole(folder: Path, num_trials: int, slots: int, trainable: Any) -> None:
@@ -79,7 +79,7 @@ def main() -> None:
     if sys.argv[5:] == ["asha"]:
         run_whole(folder, num_trials, slots, trainable)
         return
-    os.environ.update(sweep.TUNE_SETTINGS)
+    os.environ.update(tuning.TUNE_SETTINGS)
     ray.init(address="auto", log_to_driver=False)
     loaded = experiment(folder, num_trials)
     if folder.exists():
@@ -88,7 +88,7 @@ def main() -> None:
         info, _ = sweep.new_sweep(loaded)
         write_sweep_file(folder, info)
     writer = TableWriter(folder, param_types(loaded.space))
-    with sweep._scratch() as scratch:
+    with tuning.scratch_folder() as scratch:
         sweep._tune(
             info, loaded, str(folder), writer, slots, scratch, Console(quiet=True),
             trainable=trainable,

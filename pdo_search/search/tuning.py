@@ -1,0 +1,265 @@
+"""Running trials by Tune: what a sweep and its confirmation have in common.
+
+Owns Tune's settings, what Tune runs as a trial, Ray's life around a run, signals, scratch. Which
+trials there are and what they say is the business of searchers and recorders.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pdo_search.config.load import Loaded
+from pdo_search.config.resolve import resolve
+from pdo_search.config.schema import ResourcesConfig, TrialConfig, is_uri
+from pdo_search.log import log_to_file
+from pdo_search.search.cluster import concurrency, connect, disconnect, import_ray, slots
+from pdo_search.search.lock import only_driver
+from pdo_search.search.prepare import prepare_sweep
+from pdo_search.search.progress import Progress
+
+__all__ = [
+    "TUNE_SETTINGS",
+    "Outcome",
+    "absolute",
+    "first_trial",
+    "named",
+    "on_cluster",
+    "run_trials",
+    "scratch_folder",
+    "session",
+    "trainable_of",
+]
+
+TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # A trial that ends without a single epoch has no metric to report.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep's run ended.
+
+    Attributes:
+        sweep: the sweep's directory.
+        counts: trials by status.
+        interrupted: whether the user cut it off.
+    """
+
+    sweep: str
+    counts: dict[str, int]
+    interrupted: bool
+
+
+@contextmanager
+def session(sweep: str, address: str) -> Iterator[str]:
+    """Hold a sweep's directory and log into it; yields a scratch directory.
+
+    Raises:
+        PdoError: another driver holds it.
+    """
+    os.environ.update(TUNE_SETTINGS)
+    import_ray(address)
+    with only_driver(sweep), log_to_file(sweep), scratch_folder() as scratch, terminable():
+        yield scratch
+
+
+def on_cluster(
+    loaded: Loaded,
+    run: Callable[[int], bool],
+    *,
+    address: str,
+    console: Console,
+    store: str,
+    base_dir: str,
+    with_teacher: bool = True,
+) -> bool:
+    """Start or join Ray, build what all trials share, run them, leave Ray.
+
+    Args:
+        loaded: the experiment.
+        run: runs the trials, so many at once; returns whether the user cut it off.
+        address: ``local`` or ``auto``.
+        console: where to print.
+        store: root of the store.
+        base_dir: folder that relative paths refer to.
+        with_teacher: whether trials need the teacher.
+
+    Returns:
+        Whether the user cut it off.
+
+    Raises:
+        InputError: the resources cannot be had, or the data cannot be used.
+        PdoError: Ray cannot be reached, or the teacher cannot be built.
+    """
+    resources, local = loaded.experiment.resources, address == "local"
+    nodes = connect(address, dashboard=resources.uses_train)
+    try:
+        # Ray's core has put a handler of its own over ours.
+        with terminable():
+            at_once = concurrency(resources, nodes, may_grow=not local)
+            if with_teacher:
+                prepare_sweep(
+                    first_trial(loaded),
+                    store=store,
+                    base_dir=base_dir,
+                    console=console,
+                    local_slots=slots(resources, nodes) if local else 0,
+                    at_once=at_once,
+                )
+            return run(at_once)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        disconnect()
+
+
+def run_trials(
+    trainable: Any,
+    searcher: Any,
+    recorder: Any,
+    progress: Progress,
+    *,
+    scratch: str,
+    num_samples: int,
+    at_once: int | None,
+    reuse: bool,
+    retries: int,
+    scheduler: Any = None,
+) -> bool:
+    """Let Tune run trials to their end.
+
+    Args:
+        trainable: from ``trainable_of``.
+        searcher: suggests them.
+        recorder: Tune's callback that hears of them; ``interrupt`` is called at the end.
+        progress: shows them.
+        scratch: a local directory for Tune.
+        num_samples: trials in all; -1 where the searcher says when all is done.
+        at_once: trials at once; None where the searcher holds back itself.
+        reuse: whether a process runs one trial after the other.
+        retries: how often a trial whose process died is started again.
+        scheduler: stops trials early; None stops none.
+
+    Returns:
+        Whether the user cut it off.
+    """
+    from ray import tune
+
+    from pdo_search.search.recorder import Forgetful
+
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=num_samples,
+            max_concurrent_trials=at_once,
+            reuse_actors=reuse,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=scratch,
+            callbacks=[recorder, Forgetful()],
+            failure_config=tune.FailureConfig(max_failures=retries),
+            verbose=0,
+        ),
+    )
+    with progress.show():
+        try:
+            tuner.fit()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            recorder.interrupt()
+    return False
+
+
+def trainable_of(resources: ResourcesConfig, assignment: Any, scratch: str) -> Any:
+    """The worker function under the adapter that the resources ask for."""
+    from ray import tune
+
+    if resources.uses_train:
+        from pdo_search.trial.ray_train import OUTER_CPUS, run_nested
+
+        nested = partial(run_nested, assignment=assignment, scratch=scratch)
+        return tune.with_resources(named(nested), {"cpu": OUTER_CPUS})
+    from pdo_search.trial.inprocess import run_in_process
+
+    alone = partial(run_in_process, assignment=assignment)
+    asked = {"cpu": resources.cpus, **({"gpu": resources.gpus} if resources.gpus else {})}
+    return tune.with_resources(named(alone), asked)
+
+
+def named(function: Any) -> Any:
+    """A trainable with the signature and the name that Tune looks for."""
+
+    def trial(config: dict[str, Any]) -> None:
+        function(config)
+
+    return trial
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config.get("trial_id", trial.trial_id))
+
+
+def first_trial(loaded: Loaded) -> TrialConfig:
+    """A trial of the experiment: that at the first end of every dimension."""
+    point = {dimension.path: dimension.ends()[0] for dimension in loaded.space}
+    return resolve(loaded.experiment, point)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[str]:
+    """A local directory for what Tune and Train insist on writing."""
+    folder = tempfile.mkdtemp(prefix="pdo-tune-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the sweep as Ctrl-C does: results kept, trials marked."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:
+        # Not the main thread: signals are somebody else's business.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def absolute(path: str) -> str:
+    """A path as it is called from everywhere; a URI as it is."""
+    return path.rstrip("/") if is_uri(path) else str(Path(path).absolute())
