@@ -207,6 +207,7 @@ def drive(trials: int, folder: str, reports: Reports) -> Driven:
         )
         cpu_s.append(time.process_time())
         wall_s = time.monotonic() - began
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     finally:
         disconnect()
     import pdo_search
@@ -220,7 +221,7 @@ def drive(trials: int, folder: str, reports: Reports) -> Driven:
         first_cpu_s=cpu_s[tenth] - cpu_s[0],
         last_cpu_s=cpu_s[trials] - cpu_s[trials - tenth],
         rss_mb=rss_mb,
-        peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_mb=peak_mb,
     )
 
 
