@@ -174,7 +174,8 @@ def run_sweep(
         write_sweep_file(sweep, info)
         writer = TableWriter(sweep, param_types(loaded.space))
         for aside in writer.damaged:
-            console.print(f"A damaged part of the tables was set aside: {sweep}/{aside}")
+            said = f"A damaged part of the tables was set aside: {sweep}/{aside}"
+            console.print(said, soft_wrap=True)
         interrupted = False
         nodes = connect(address, dashboard=experiment.resources.uses_train)
         try:

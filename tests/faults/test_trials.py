@@ -16,7 +16,7 @@ import torch
 import pdo_search
 
 from ..conftest import Cluster, Pdo
-from ..sweeps import SERIAL, assert_free, assert_whole, same_numbers
+from ..sweeps import SERIAL, WHOLE_TRIALS, assert_free, assert_whole, same_numbers
 
 pytestmark = [pytest.mark.faults, pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -195,8 +195,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint_to_the_same_numbers(
     (pdo.folder / "slow.py").write_text(SLOW)
     steps = pdo.folder / "steps"
     student = {"arch": "slow:student", "width": None, "args": {"steps": str(steps)}}
-    more: dict[str, Any] = {"search": {"num_trials": 3}, "scheduler": {"kind": "none"}}
-    file = pdo.experiment(**SERIAL, student=student, **more)
+    file = pdo.experiment(**WHOLE_TRIALS, student=student, search={"num_trials": 3})
     pdo.run("run", str(file), "--address", "auto", "--name", "whole")
     whole = len(steps.read_text().splitlines())
     steps.unlink()
