@@ -61,6 +61,9 @@ class Running:
 class Recorder(Callback):
     """Writes tables while trials run, and ends those that take too long.
 
+    Attributes:
+        unable: why the sweep cannot go on; Tune turns what a callback raises into its own error.
+
     Args:
         writer: of the sweep's tables.
         progress: is told what happens.
@@ -87,6 +90,7 @@ class Recorder(Callback):
         timeout_s: float = math.inf,
     ) -> None:
         self.writer = writer
+        self.unable: StoreError | None = None
         self._progress = progress
         self._scheduler = scheduler
         self._metric = metric
@@ -149,10 +153,11 @@ class Recorder(Callback):
             self._progress.reported(number, metrics)
         self.writer.upsert("trials", update)
         if result.get("status") == TrialStatus.INTERRUPTED:
-            raise StoreError(
+            self.unable = StoreError(
                 f"trial {identity['trial_id']} cannot write: {presentable(result['cause'])};"
                 " make space and resume (what is written stays)"
             )
+            raise self.unable
         if "status" in result:
             if "traceback" in result:
                 self._keep_traceback(identity["trial_id"], result["traceback"])

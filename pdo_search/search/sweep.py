@@ -318,6 +318,10 @@ def _tune(
             tuner.fit()
         except KeyboardInterrupt:
             interrupted = True
+        except Exception:
+            if recorder.unable is not None:
+                raise recorder.unable from None
+            raise
         finally:
             recorder.interrupt()
     return interrupted

@@ -39,7 +39,7 @@ def replaying(pdo: Pdo, sweep: Path) -> subprocess.Popen[str]:
 def ended(sweep: Path) -> pd.DataFrame:
     """The rows of the trials that have ended, without the index of all columns that may follow."""
     if not (sweep / "trials" / "part-00000.parquet").exists():
-        return pd.DataFrame(index=pd.Index([], name="number", dtype="int64"))
+        return pd.DataFrame()
     trials = pdo_search.open_sweep(sweep).trials.set_index("number")
     return trials[trials["status"].isin(["finished", "stopped"])].astype(object)
 
@@ -64,7 +64,8 @@ def test_a_sweep_killed_twenty_times_ends_as_if_it_never_was(
         process.communicate()
         after = ended(sweep)
         assert len(after) >= len(before) + number % 2
-        pd.testing.assert_frame_equal(after.loc[before.index, before.columns], before)
+        if len(before):
+            pd.testing.assert_frame_equal(after.loc[before.index, before.columns], before)
     assert len(after) < NUM_TRIALS
     last = replaying(pdo, sweep)
     output, _ = last.communicate()
