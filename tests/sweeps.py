@@ -73,6 +73,9 @@ SERIAL: dict[str, Any] = {
 }
 
 
+WHOLE_TRIALS: dict[str, Any] = {**SERIAL, "scheduler": {"kind": "none"}}
+"""No trial ends early: each is there long enough to be struck."""
+
 FREE = """
 import time, ray
 from ray.util.state import list_placement_groups

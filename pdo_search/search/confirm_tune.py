@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
+from pdo_search.errors import StoreError
 from pdo_search.results.schema import TABLES, Col, TrialStatus
 from pdo_search.results.writer import TableWriter
 from pdo_search.safetext import presentable
 from pdo_search.search.progress import Progress
+from pdo_search.search.recorder import cannot_write
 
 if TYPE_CHECKING:
     from pdo_search.search.confirm import Run
@@ -62,6 +64,9 @@ class RunSearcher(Searcher):
 class ConfirmationRecorder(Callback):
     """Writes ``confirmations`` while runs report: a run's end at once, the rest each second.
 
+    Attributes:
+        unable: why the confirmation cannot go on.
+
     Args:
         writer: of the sweep's tables.
         progress: is told what happens.
@@ -69,6 +74,7 @@ class ConfirmationRecorder(Callback):
     """
 
     def __init__(self, writer: TableWriter, progress: Progress, runs: Iterable[Run]) -> None:
+        self.unable: StoreError | None = None
         self._writer = writer
         self._progress = progress
         self._runs = {run.name: run for run in runs}
@@ -110,6 +116,9 @@ class ConfirmationRecorder(Callback):
                     kept[Col.MODEL] = f"models/{name}/{kept[Col.MODEL]}"
                 self._upsert(name, **kept)
             self._progress.reported(self._places[name], payload["metrics"])
+        if result.get("status") == TrialStatus.INTERRUPTED:
+            self.unable = cannot_write(name, result["cause"])
+            raise self.unable
         if "status" in result:
             self._end(name, TrialStatus(result["status"]), result.get("cause"))
         self._writer.flush(force=False)

@@ -29,7 +29,7 @@ from pdo_search.search.clock import SteadyClock
 from pdo_search.search.progress import Progress
 from pdo_search.search.retries import Retries
 
-__all__ = ["Forgetful", "Recorder"]
+__all__ = ["Forgetful", "Recorder", "cannot_write"]
 
 READ_BY_TUNE = ("done", "node_ip", "pid", "should_checkpoint", "training_iteration", "trial_id")
 
@@ -62,6 +62,9 @@ class Running:
 class Recorder(Callback):
     """Writes tables while trials run, and ends those that take too long.
 
+    Attributes:
+        unable: why the sweep cannot go on; Tune turns what a callback raises into its own error.
+
     Args:
         writer: of the sweep's tables.
         progress: is told what happens.
@@ -88,6 +91,7 @@ class Recorder(Callback):
         timeout_s: float = math.inf,
     ) -> None:
         self.writer = writer
+        self.unable: StoreError | None = None
         self._progress = progress
         self._scheduler = scheduler
         self._metric = metric
@@ -150,10 +154,8 @@ class Recorder(Callback):
             self._progress.reported(number, metrics)
         self.writer.upsert("trials", update)
         if result.get("status") == TrialStatus.INTERRUPTED:
-            raise StoreError(
-                f"trial {identity['trial_id']} cannot write: {presentable(result['cause'])};"
-                " make space and resume (what is written stays)"
-            )
+            self.unable = cannot_write(identity["trial_id"], result["cause"])
+            raise self.unable
         if "status" in result:
             if "traceback" in result:
                 self._keep_traceback(identity["trial_id"], result["traceback"])
@@ -290,6 +292,14 @@ class Recorder(Callback):
     @staticmethod
     def _identity(trial: Any) -> dict[str, Any]:
         return {"number": trial.config["number"], "trial_id": trial.config["trial_id"]}
+
+
+def cannot_write(name: str, cause: str) -> StoreError:
+    """The end of a run because a trial's disk is full."""
+    return StoreError(
+        f"trial {name} cannot write: {presentable(cause)};"
+        " make space and resume (what is written stays)"
+    )
 
 
 def _error_of(trial: Any) -> Exception | None:

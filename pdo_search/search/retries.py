@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from ray.exceptions import ActorUnavailableError
+
 from pdo_search.results.schema import Decision
 
 __all__ = ["MOST_LOST_NODES", "Retries", "node_went_away"]
@@ -22,8 +24,12 @@ _NODE_DIED = "its node has died"
 def node_went_away(error: BaseException | None) -> bool:
     """Whether a process died with its node: preempted, crashed or removed.
 
-    Ray 2.60 marks only nodes that its autoscaler drained; of others it tells in the text alone.
+    Ray 2.60 marks only nodes that its autoscaler drained; of others it tells in the text alone, or,
+    in the first seconds, that the process cannot be reached. A process that dies alone is reported
+    dead by its node.
     """
+    if isinstance(error, ActorUnavailableError):
+        return True
     return bool(getattr(error, "preempted", False)) or _NODE_DIED in str(error)
 
 

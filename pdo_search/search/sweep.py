@@ -143,7 +143,8 @@ def run_sweep(
             log.info("warm start: %s; left out: %s", prior, prior.left_out)
         writer = TableWriter(sweep, param_types(loaded.space))
         for aside in writer.damaged:
-            console.print(f"A damaged part of the tables was set aside: {sweep}/{aside}")
+            said = f"A damaged part of the tables was set aside: {sweep}/{aside}"
+            console.print(said, soft_wrap=True)
 
         def run(at_once: int) -> bool:
             return _tune(

@@ -151,7 +151,8 @@ def run_trials(
     Args:
         trainable: from ``trainable_of``.
         searcher: suggests them.
-        recorder: Tune's callback that hears of them; ``interrupt`` is called at the end.
+        recorder: Tune's callback that hears of them. ``interrupt`` is called at the end; its
+            ``unable`` says why the run cannot go on, if it cannot.
         progress: shows them.
         scratch: a local directory for Tune.
         num_samples: trials in all; -1 where the searcher says when all is done.
@@ -162,6 +163,9 @@ def run_trials(
 
     Returns:
         Whether the user cut it off.
+
+    Raises:
+        StoreError: a disk is full.
     """
     from ray import tune
 
@@ -191,6 +195,11 @@ def run_trials(
             tuner.fit()
         except KeyboardInterrupt:
             return True
+        except Exception:
+            # Tune makes an error of its own of what a callback raises.
+            if recorder.unable is not None:
+                raise recorder.unable from None
+            raise
         finally:
             recorder.interrupt()
     return False

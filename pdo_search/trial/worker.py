@@ -112,7 +112,8 @@ def run_trial(config: TrialConfig, worker: Worker, *, places: Places) -> None:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise Infeasible(f"out of memory on {worker.device}: {error}") from error
+        said = str(error) or type(error).__name__
+        raise Infeasible(f"out of memory on {worker.device}: {said}") from error
 
 
 def _run(config: TrialConfig, worker: Worker, places: Places) -> None:

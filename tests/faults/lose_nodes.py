@@ -27,9 +27,7 @@ def lose(cluster: Cluster, sweep: Path, losses: int) -> None:
     for node in sorted(cluster.worker_nodes, key=lambda n: n.node_id)[:losses]:
         wait_for_checkpoints(sweep)
         node.all_processes["raylet"][0].process.kill()
-        time.sleep(1)
-        cluster.remove_node(node, allow_graceful=False)
-        cluster.add_node(num_cpus=1)
+        cluster.add_node(num_cpus=1, wait=False)
 
 
 def wait_for_checkpoints(sweep: Path) -> None:

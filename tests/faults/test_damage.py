@@ -15,7 +15,7 @@ import pytest
 import pdo_search
 
 from ..conftest import Cluster, Pdo
-from ..sweeps import SERIAL, assert_free, assert_whole, same_numbers, tables, wait_for
+from ..sweeps import WHOLE_TRIALS, assert_free, assert_whole, same_numbers, tables, wait_for
 
 pytestmark = pytest.mark.faults
 
@@ -36,7 +36,7 @@ def cut(file: Path) -> None:
 @pytest.mark.cluster
 @pytest.mark.timeout(200)
 def test_a_resumed_sweep_builds_again_what_is_damaged(pdo: Pdo, ray_cluster: Cluster) -> None:
-    file = pdo.experiment(**SERIAL)
+    file = pdo.experiment(**WHOLE_TRIALS)
     process = pdo.start("run", str(file), "--address", "auto", "--name", "damaged")
     wait_for(process, "[  3/6]")
     sweep = pdo.folder / "results" / "damaged"
@@ -68,7 +68,7 @@ def test_a_resumed_sweep_builds_again_what_is_damaged(pdo: Pdo, ray_cluster: Clu
 @pytest.mark.cluster
 @pytest.mark.timeout(120)
 def test_a_damaged_part_of_a_table_costs_its_rows_and_no_others(pdo: Pdo) -> None:
-    file = pdo.experiment(**SERIAL, search={"num_trials": 2})
+    file = pdo.experiment(**WHOLE_TRIALS, search={"num_trials": 2})
     pdo.run("run", str(file), "--address", "auto")
     sweep = pdo.folder / "results" / "tiny"
     before = tables(sweep)

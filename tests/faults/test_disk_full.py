@@ -15,7 +15,7 @@ from pdo_search.errors import StoreError
 
 from ..conftest import Cluster, Pdo
 from ..store.test_bank import EXAMPLES, counted, files, logits, opened
-from ..sweeps import SERIAL, assert_free, assert_whole, same_numbers, tables
+from ..sweeps import WHOLE_TRIALS, assert_free, assert_whole, same_numbers, tables
 
 pytestmark = pytest.mark.faults
 
@@ -73,7 +73,7 @@ def test_a_sweep_on_a_full_disk_ends_and_goes_on_with_space(
     if fills == "sweep":
         places["root"] = places.pop("sweep")
     output: dict[str, Any] = {"store": places["store"], "root": places["root"]}
-    file = pdo.experiment(**SERIAL, output=output)
+    file = pdo.experiment(**WHOLE_TRIALS, output=output)
     process = pdo.start("run", str(file), "--address", "auto", "--name", "full")
     sweep = pdo.folder / places["root"] / "full"
     while not (sweep / "trials" / "part-00000.parquet").exists():

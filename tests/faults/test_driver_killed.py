@@ -15,17 +15,17 @@ import pytest
 import pdo_search
 
 from ..conftest import Cluster, Pdo
-from ..sweeps import SERIAL, assert_free, assert_whole, same_numbers, wait_for
+from ..sweeps import WHOLE_TRIALS, assert_free, assert_whole, same_numbers, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.cluster, pytest.mark.slow]
 
-NUM_TRIALS = 60
+NUM_TRIALS = 120
 REPLAY = Path(__file__).parent.parent / "search" / "replay.py"
 
 
 def replaying(pdo: Pdo, sweep: Path) -> subprocess.Popen[str]:
     """Start a sweep of replayed trials, or go on with it."""
-    command = [sys.executable, str(REPLAY), str(sweep), str(NUM_TRIALS), "1", "0.15", "asha"]
+    command = [sys.executable, str(REPLAY), str(sweep), str(NUM_TRIALS), "1", "0.3", "asha"]
     return subprocess.Popen(
         command,
         env=pdo.env,
@@ -38,7 +38,7 @@ def replaying(pdo: Pdo, sweep: Path) -> subprocess.Popen[str]:
 
 def ended(sweep: Path) -> pd.DataFrame:
     """The rows of the trials that have ended, without the index of all columns that may follow."""
-    if not (sweep / "sweep.json").exists():
+    if not (sweep / "trials" / "part-00000.parquet").exists():
         return pd.DataFrame()
     trials = pdo_search.open_sweep(sweep).trials.set_index("number")
     return trials[trials["status"].isin(["finished", "stopped"])].astype(object)
@@ -53,17 +53,19 @@ def test_a_sweep_killed_twenty_times_ends_as_if_it_never_was(
     assert whole.returncode == 0, output
     sweep = pdo.folder / "killed"
     moments = random.Random(0)
-    for _ in range(20):
+    for number in range(20):
         before = ended(sweep)
         process = replaying(pdo, sweep)
-        # From the imports to some trials later.
-        time.sleep(moments.uniform(1.0, 7.0))
+        if number % 2:  # While trials run; else at any time from the imports on.
+            wait_for(process, f"/{NUM_TRIALS}]")
+        time.sleep(moments.uniform(0.0, 1.0 if number % 2 else 5.0))
         assert process.poll() is None, process.communicate()
         process.kill()
         process.communicate()
         after = ended(sweep)
-        assert len(after) >= len(before)
-        pd.testing.assert_frame_equal(after.loc[before.index, before.columns], before)
+        assert len(after) >= len(before) + number % 2
+        if len(before):
+            pd.testing.assert_frame_equal(after.loc[before.index, before.columns], before)
     assert len(after) < NUM_TRIALS
     last = replaying(pdo, sweep)
     output, _ = last.communicate()
@@ -78,7 +80,7 @@ def test_a_sweep_killed_twenty_times_ends_as_if_it_never_was(
 def test_a_training_sweep_killed_three_times_ends_as_if_it_never_was(
     pdo: Pdo, ray_cluster: Cluster
 ) -> None:
-    file = pdo.experiment(**SERIAL)
+    file = pdo.experiment(**WHOLE_TRIALS)
     pdo.run("run", str(file), "--address", "auto", "--name", "whole")
     sweep = pdo.folder / "results" / "killed"
     moments = random.Random(1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError, RayActorError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 
 import pdo_search
 from pdo_search.results.schema import Decision
@@ -34,6 +34,7 @@ def test_a_lost_node_counts_apart_and_not_without_end() -> None:
     ]  # fmt: skip
     assert not retries.note(7, GONE)[2]
     assert retries.note(8, DIED)[2]
+    assert node_went_away(ActorUnavailableError("Socket closed", None))
     assert not node_went_away(None)
 
 

