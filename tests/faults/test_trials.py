@@ -97,6 +97,7 @@ def grid(pdo: Pdo, kinds: list[str], **more: Any) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_what_breaks_is_recorded_as_what_it_is(pdo: Pdo, ray_cluster: Cluster) -> None:
     limits = {"trial_timeout": 45}
     resources = {"cpus": 1, "max_concurrent": 2}
@@ -185,6 +186,7 @@ def student(num_outputs, steps):
 """  # noqa: E501
 
 
+@pytest.mark.slow
 def test_a_killed_trial_goes_on_from_its_checkpoint_to_the_same_numbers(
     pdo: Pdo, ray_cluster: Cluster
 ) -> None:
