@@ -67,7 +67,13 @@ def test_interrupted_trials_go_first(pdo: Pdo) -> None:
     for number in range(4):
         status = "interrupted" if number in (1, 3) else "finished"
         point = {"param.temperature": 2.0 + number}
-        row = {"number": number, "trial_id": f"t{number:04d}", "status": status, "attempt": 1}
+        row = {
+            "number": number,
+            "trial_id": f"t{number:04d}",
+            "method": "progressive",
+            "status": status,
+            "attempt": 1,
+        }
         writer.upsert("trials", {**row, **point})
     writer.flush()
     trials = replay(folder, pdo.env, 6, 1, 0.3).set_index("number")
