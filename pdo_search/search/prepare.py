@@ -40,6 +40,7 @@ class _Job:
         base_dir: folder that relative paths refer to.
         cpus: threads to use.
         note: file for lines of progress, where driver and task see the same disk.
+        note_every_s: least seconds between two lines about teacher outputs.
     """
 
     config: str
@@ -47,6 +48,7 @@ class _Job:
     base_dir: str
     cpus: float
     note: str | None
+    note_every_s: float = NOTE_EVERY_S
 
 
 def prepare_sweep(
@@ -78,7 +80,7 @@ def prepare_sweep(
     name = f"Teacher {config.teacher.arch}"
     with tempfile.TemporaryDirectory(prefix="pdo-teacher-") as folder:
         note = f"{folder}/progress" if local_slots else None
-        job = _Job(config.model_dump_json(), store, base_dir, cpus, note)
+        job = _Job(config.model_dump_json(), store, base_dir, cpus, note, NOTE_EVERY_S)
         run = partial(_run, console=console, name=name, note=note)
         console.print(f"{name}: looking for it in {store}", soft_wrap=True)
         row, pool_size = run(partial(_teacher, job), cpus, resources.gpus)
@@ -219,7 +221,7 @@ def _progress(job: _Job, what: str) -> Callable[[int, int], None]:
 
     def on_progress(done: int, count: int) -> None:
         nonlocal noted_at
-        if time.monotonic() - noted_at > NOTE_EVERY_S:
+        if time.monotonic() - noted_at > job.note_every_s:
             noted_at = time.monotonic()
             _noted(job.note, f"outputs on {what}: {done:,} of {count:,} examples")
 

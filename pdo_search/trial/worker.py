@@ -90,10 +90,23 @@ def teaching_of(
         base_dir: folder that relative paths refer to.
         device: where teachers run.
     """
-    folder, places = Path(base_dir) if base_dir else None, Store(store)
-    task, recipe = cached_task(config.task, folder, store), config.recipe
-    ladder = Ladder(task, full, recipe, places, seed=config.seed, device=device, base_dir=folder)
-    return Teaching(task, ladder, places, recipe, device)
+    folder = Path(base_dir) if base_dir else None
+    task = cached_task(config.task, folder, store)
+    ladder = _ladder(config, task, full, Store(store), device, folder)
+    return Teaching(task, ladder, ladder.store, config.recipe, device)
+
+
+def _ladder(
+    config: TrialConfig,
+    task: Task,
+    full: Rung,
+    store: Store,
+    device: torch.device,
+    base_dir: Path | None,
+) -> Ladder:
+    """A trial's ladder, under the seed that all trials of its sweep share."""
+    seed = config.teacher_seed
+    return Ladder(task, full, config.recipe, store, seed=seed, device=device, base_dir=base_dir)
 
 
 def run_trial(config: TrialConfig, worker: Worker, *, places: Places) -> None:
@@ -121,15 +134,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
     store = Store(places.store)
     task = cached_task(config.task, base_dir, places.store)
     rung = prepare(config, store=places.store, base_dir=places.base_dir, device=worker.device)
-    ladder = Ladder(
-        task,
-        rung,
-        config.recipe,
-        store,
-        seed=config.teacher_seed,
-        device=worker.device,
-        base_dir=base_dir,
-    )
+    ladder = _ladder(config, task, rung, store, worker.device, base_dir)
     student, spec = build_student(config, task, ladder, base_dir)
     student = placed(student, worker.device)
     cost = worker.broadcast(measure_cost(student, task.input_shape, worker.device))

@@ -27,6 +27,7 @@ from pdo_search.search import prepare
 from pdo_search.search.cluster import connect, disconnect, import_ray
 config = TrialConfig.model_validate_json(sys.argv[1])
 prepare.LARGE_POOL = int(sys.argv[3])
+prepare.NOTE_EVERY_S = -1.0  # A word after every chunk.
 import_ray("auto")
 connect("auto", dashboard=False)
 console = Console(width=200)
@@ -74,6 +75,8 @@ def test_a_large_pool_is_computed_on_all_slots_to_the_same_bits(pdo: Pdo, tmp_pa
     spread = tmp_path / "spread"
     said = prepared(pdo, spread, large=100)
     assert "epoch 2: train_loss" in said
+    assert "outputs on view 0: 0 of" in said
+    assert said.count("outputs on view 0: 1,169 of 1,169") == 1
     # The same teacher, its outputs computed in this process.
     alone = tmp_path / "alone"
     shutil.copytree(spread / "teacher", alone / "teacher")
