@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pdo_search.config.schema import ResourcesConfig
 from pdo_search.errors import InputError, PdoError
@@ -143,7 +144,11 @@ def connect(address: str, *, dashboard: bool) -> list[Capacity]:
     import ray
 
     # configure_logging=False would take the log file from Ray's logger.
-    settings = {"log_to_driver": False, "logging_level": logging.INFO, "logging_format": LOG_FORMAT}
+    settings: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.INFO,
+        "logging_format": LOG_FORMAT,
+    }
     if address == "local":
         ray.init(
             address="local",
@@ -152,6 +157,12 @@ def connect(address: str, *, dashboard: bool) -> list[Capacity]:
             **settings,
         )
     else:
+        known = os.environ.get("RAY_ADDRESS")
+        if dashboard and known:
+            # The helper that frees a stopped nested trial's resources looks for the address anew
+            # (``PlacementGroupCleaner``, Ray 2.60) and finds /tmp/ray/ray_current_cluster, which a
+            # killed Ray leaves behind: it dies of that, and the next trial waits for ever.
+            settings["runtime_env"] = {"env_vars": {"RAY_ADDRESS": known}}
         try:
             ray.init(address="auto", **settings)
         except Exception as error:
