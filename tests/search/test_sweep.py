@@ -230,7 +230,7 @@ def test_a_killed_driver_leaves_paused_trials_that_are_promoted_on_resume(pdo: P
     file = pdo.experiment(**PROMOTED)
     pdo.run("run", str(file), "--address", "auto", "--name", "whole")
     process = pdo.start("run", str(file), "--address", "auto", "--name", "killed")
-    wait_for(process, "t0002 paused")
+    wait_for(process, "t0002  progressive paused")
     process.send_signal(signal.SIGKILL)
     process.wait()
     sweep = pdo.folder / "results" / "killed"
