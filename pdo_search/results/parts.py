@@ -1,10 +1,11 @@
-"""One part file of a table: from bytes to an Arrow table that is what it should be.
+"""One part file of a table: an Arrow table to sealed bytes, and bytes to what it should be.
 
 Shared by writer and reader. Parquet only: nothing in a file is ever run.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,42 @@ from pdo_search.results.schema import SCHEMA_VERSION, VERSION_METADATA, Table, a
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["parse_part", "type_name"]
+__all__ = ["encode_part", "parse_part", "type_name"]
 
 PLAIN = ("int64", "float64", "bool", "string")
 MAX_DECODED = 1 << 30
 """Bytes that a part may need in memory: a block of 64 trials with ten thousand epochs each needs a
 tenth of it, and a file of some kilobytes can claim terabytes."""
+SEAL = "pdo_search.sha256"
+UNSEALED = "0" * 64
+"""What stands in the seal's place while the file's digest is taken."""
+
+
+def encode_part(part: pa.Table) -> bytes:
+    """A part file's bytes, with a digest over all of them in its footer.
+
+    Parquet's own checksums cover pages and not the footer, which is most of a small file: a bit
+    that flips there can change a name or a statistic unseen.
+    """
+    from pyarrow import parquet
+
+    buffer = io.BytesIO()
+    with parquet.ParquetWriter(buffer, part.schema, write_page_checksum=True) as writer:
+        writer.write_table(part)
+        writer.add_key_value_metadata({SEAL: UNSEALED})
+    data = buffer.getvalue()
+    head, _, tail = data.rpartition(UNSEALED.encode())
+    return head + hashlib.sha256(data).hexdigest().encode() + tail
+
+
+def _check_seal(data: bytes, metadata: Mapping[bytes, bytes]) -> None:
+    """Raise ValueError where the bytes are not those that were sealed; older files have no seal."""
+    seal = metadata.get(SEAL.encode())
+    if seal is None:
+        return
+    head, _, tail = data.rpartition(seal)
+    if hashlib.sha256(head + UNSEALED.encode() + tail).hexdigest().encode() != seal:
+        raise ValueError("its bytes are not those that were written")
 
 
 def parse_part(table: Table, data: bytes) -> pa.Table:
@@ -38,6 +69,7 @@ def parse_part(table: Table, data: bytes) -> pa.Table:
     from pyarrow import parquet
 
     file = parquet.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+    _check_seal(data, file.metadata.metadata or {})
     version = _version(file.schema_arrow.metadata or {})
     if (size := _decoded_bytes(file.metadata)) > MAX_DECODED:
         raise ValueError(f"it claims to hold {size:,} bytes, more than {MAX_DECODED:,}")

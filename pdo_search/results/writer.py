@@ -11,7 +11,6 @@ beside a writer that flushes without pause, none of 650 at one flush a second.
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import re
@@ -24,7 +23,7 @@ from pdo_search.errors import InputError, StoreError
 from pdo_search.results.cells import cell
 from pdo_search.results.files import Folder
 from pdo_search.results.params import PARAM
-from pdo_search.results.parts import parse_part, type_name
+from pdo_search.results.parts import encode_part, parse_part, type_name
 from pdo_search.results.schema import (
     TABLES,
     Col,
@@ -178,15 +177,11 @@ class TableWriter:
 
     def _encoded(self, table: str, number: int) -> bytes:
         import pyarrow as pa
-        from pyarrow import parquet
 
         schema = self._schemas[table]
         rows = [row for _, row in sorted(self._block(table, number).items())]
         columns = [pa.array([row[field.name] for row in rows], field.type) for field in schema]
-        buffer = io.BytesIO()
-        whole = pa.Table.from_arrays(columns, schema=schema)
-        parquet.write_table(whole, buffer, write_page_checksum=True)
-        return buffer.getvalue()
+        return encode_part(pa.Table.from_arrays(columns, schema=schema))
 
     def _block(self, table: str, number: int) -> dict[Key, Row]:
         """A block's rows, from memory or its file; the most recently used one last in memory."""

@@ -345,7 +345,7 @@ def test_polars_reads_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", ["trials", "epochs"])
-def test_any_flipped_bit_of_the_values_is_noticed(tmp_path: Path, table: str) -> None:
+def test_any_flipped_bit_is_noticed(tmp_path: Path, table: str) -> None:
     writer = TableWriter(tmp_path)
     for number in range(20):
         identity = {"trial_id": f"t{number:04d}", "number": number}
@@ -354,12 +354,11 @@ def test_any_flipped_bit_of_the_values_is_noticed(tmp_path: Path, table: str) ->
         writer.upsert("epochs", {**identity, "epoch": 1, "lr": number / 7, "val_accuracy": 0.5})
     writer.flush()
     whole = (tmp_path / table / "part-00000.parquet").read_bytes()
-    before = list(TableWriter(tmp_path).rows(table))
-    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
-    for place in range(4, footer, 37):
+    key = whole.index(b"pdo_search.sha256")
+    for place in (*range(0, len(whole), 37), len(whole) - 1):
+        if key <= place < key + len("pdo_search.sha256"):
+            continue  # The one place that no digest covers: the name under which it stands.
         content = bytearray(whole)
         content[place] ^= 4
         (tmp_path / table / "part-00000.parquet").write_bytes(content)
-        again = TableWriter(tmp_path)
-        # What no value hangs on, such as a page's statistics, may differ.
-        assert again.damaged or list(again.rows(table)) == before, place
+        assert TableWriter(tmp_path).damaged, place
