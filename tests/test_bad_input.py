@@ -167,6 +167,18 @@ CASES: dict[str, tuple[Edit, list[str]]] = {
         put("search", {"metric": "val_loss", "mode": "max"}),
         ["search", "wrong direction"],
     ),
+    "several objectives without a choice of students": (
+        put("search", {"minimize": ["flops"]}),
+        ["search.minimize", "flops", "every student costs the same"],
+    ),
+    "several objectives under median stopping": (
+        lambda tree, folder: (
+            put("search.minimize", ["flops"])(tree, folder),
+            put("student.width", {"choice": [2, 4]})(tree, folder),
+            put("scheduler", {"kind": "median"})(tree, folder),
+        ),
+        ["search.minimize", "median compares the metric alone"],
+    ),
     "grid without points": (put("search", {"sampler": "grid"}), ["search", "needs `points`"]),
     "point outside its dimension": (
         put("search", {"points": [{"temperature": 99.0}]}),

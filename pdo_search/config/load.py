@@ -149,11 +149,24 @@ def parse_experiment(tree: dict[str, Any], *, file: Path, base_dir: Path) -> Loa
             )
         space = Space(tuple(dimensions))
         _check_points(experiment, space)
+        _check_minimize(experiment, space)
     except InputError as error:
         raise error.at(file=file, remedy=f"correct it, then `pdo-search check {file}`") from None
     except RecursionError:
         raise InputError("is nested too deeply", file=file) from None
     return Loaded(experiment, space, tree, file, base_dir)
+
+
+def _check_minimize(experiment: Experiment, space: Space) -> None:
+    """Several objectives need something that they can be traded for, and rungs."""
+    costs = experiment.search.minimize
+    problem = None
+    if costs and not any(dimension.path.startswith("student.") for dimension in space):
+        problem = "every student costs the same: no value of `student` is a dimension"
+    elif costs and experiment.scheduler.kind == "median":
+        problem = "scheduler median compares the metric alone; take asha"
+    if problem:
+        raise InputError(problem, path="search.minimize", value=list(costs))
 
 
 def _refuse_secrets(node: Any, path: str = "") -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -417,6 +417,10 @@ class Recipe(Frozen):
         return self
 
 
+StudentCost = Literal["params", "flops", "latency_ms"]
+STUDENT_COSTS: tuple[StudentCost, ...] = get_args(StudentCost)
+
+
 class SearchConfig(Frozen):
     """What the sampler does."""
 
@@ -435,6 +439,10 @@ class SearchConfig(Frozen):
     """What is optimised, on the validation split."""
     mode: Literal["max", "min"] = "max"
     """Direction; val_loss and val_ece go down."""
+    minimize: tuple[StudentCost, ...] = ()
+    """Costs of the student to keep low as well: rungs then keep what no other trial beats in all of
+    them, and TPE draws for ever other trade-offs. Needs a dimension of the student.
+    ``latency_ms`` is measured, so a search by it does not repeat to the bit."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     """Tree-structured Parzen estimator, uniform, or exactly the given ``points``."""
     multivariate: bool = False
@@ -464,6 +472,8 @@ class SearchConfig(Frozen):
     def _consistent(self) -> SearchConfig:
         if len(set(self.baselines)) != len(self.baselines):
             raise ValueError("a baseline stands twice")
+        if len(set(self.minimize)) != len(self.minimize):
+            raise ValueError("a cost to minimize stands twice")
         if (self.metric in ("val_loss", "val_ece")) != (self.mode == "min"):
             raise ValueError(f"mode {self.mode!r} is the wrong direction for {self.metric!r}")
         if self.sampler == "grid" and not self.points:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pdo_search.config.schema import Recipe, TrialConfig
+from pdo_search.config.schema import STUDENT_COSTS, Recipe, TrialConfig
 from pdo_search.distill.adapt import Tuning, adapt
 from pdo_search.distill.cost import Cost
 from pdo_search.distill.curriculum import admit, difficulty, progress_at
@@ -461,6 +461,7 @@ class Distillation:
             "stage_end": ended,
             "stages_done": sum("stages" in r["rows"] for r in state.reports) + ended,
             "done": state.done,
+            **{name: self.facts[name] for name in STUDENT_COSTS if name in self.facts},
             **metrics,
         }
         if state.done:

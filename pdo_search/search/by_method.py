@@ -242,6 +242,7 @@ def by_method(
             metric=search.metric,
             mode=search.mode,
             seed=search.seed,
+            minimize=search.minimize,
             past=plan.observations,
             paused=plan.paused,
         )

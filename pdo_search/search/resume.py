@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from pdo_search.config.schema import SchedulerConfig
 from pdo_search.config.space import Space
 from pdo_search.errors import InputError
 from pdo_search.results.schema import TrialStatus, point_of
+from pdo_search.search.dominance import costs_of
 from pdo_search.search.rungs import Observation
 from pdo_search.search.searcher import PastTrial, Requeued
 
@@ -53,6 +54,7 @@ def plan_resume(
     num_trials: int,
     scheduler: SchedulerConfig,
     stages: Iterable[Row] = (),
+    minimize: Sequence[str] = (),
 ) -> Plan:
     """Plan the rest of a sweep.
 
@@ -62,6 +64,7 @@ def plan_resume(
         space: the dimensions.
         metric: of the search.
         num_trials: trials in all.
+        minimize: costs that the search keeps low too.
         scheduler: its clock says which rows it had seen, its kind whether trials pause.
         stages: rows of ``stages``, for the stage clock.
 
@@ -72,6 +75,15 @@ def plan_resume(
     curves: dict[int, dict[int, float]] = {}
     seen: list[tuple[float, Observation]] = []
     heard: dict[tuple[int, int], float] = {}
+    # A driver that was killed may have left epochs of a trial whose costs it had not written: the
+    # trial goes on, and reports them again.
+    costs = {int(row["number"]): costs_of(row, minimize) for row in rows}
+
+    def note(at: float, number: int, time: int, value: float) -> None:
+        known = costs.get(number, () if not minimize else None)
+        if known is not None:
+            seen.append((at, Observation(number, time, value, known)))
+
     for row in epochs:
         heard[int(row["number"]), int(row["epoch"])] = _time(row, "reported_at")
         value = row.get(metric)
@@ -79,7 +91,7 @@ def plan_resume(
         curves.setdefault(int(row["number"]), {})[int(row["epoch"])] = value
         if scheduler.clock == "epoch":
             at = heard[int(row["number"]), int(row["epoch"])]
-            seen.append((at, Observation(int(row["number"]), int(row["epoch"]), value)))
+            note(at, int(row["number"]), int(row["epoch"]), value)
     if scheduler.clock == "stage":
         done: dict[int, int] = {}
         for row in sorted(stages, key=lambda r: (int(r["number"]), int(r["stage"]))):
@@ -87,7 +99,7 @@ def plan_resume(
             done[number] = done.get(number, 0) + 1
             value = float(row.get(metric, math.nan))
             at = heard.get((number, int(row["last_epoch"])), 0.0)
-            seen.append((at, Observation(number, done[number], value)))
+            note(at, number, done[number], value)
     waits = (TrialStatus.PAUSED, TrialStatus.STOPPED) if scheduler.pauses else ()
     past, requeued = [], []
     for row in rows:
@@ -105,9 +117,8 @@ def plan_resume(
         if status.ended or status is TrialStatus.PAUSED:
             curve = curves.get(number, {})
             value = row.get("objective")
-            past.append(
-                PastTrial(number, point, status, None if value is None else float(value), curve)
-            )
+            value = None if value is None else float(value)
+            past.append(PastTrial(number, point, status, value, curve, costs[number]))
         else:
             requeued.append(Requeued(number, point))
     return Plan(

@@ -6,12 +6,13 @@ Pure: decisions follow from what was recorded and from the seed. Knows neither T
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pdo_search.config.schema import SchedulerConfig
 from pdo_search.distill.seeds import seed_for
+from pdo_search.search.dominance import best_first
 
 __all__ = ["Observation", "PromotionRungs", "Rule", "Rungs"]
 
@@ -27,11 +28,13 @@ class Observation:
         number: of the trial.
         time: on the scheduler's clock: finished epochs, or finished stages.
         value: of the metric; may be NaN.
+        costs: of the student that are to be low too; for all trials the same ones.
     """
 
     number: int
     time: int
     value: float
+    costs: tuple[float, ...] = ()
 
 
 class Rule(Protocol):
@@ -54,6 +57,7 @@ class Rungs:
         seed: shares trials out among brackets.
         recorded: signed values by rung and trial, higher is better.
         reached: highest milestone by trial.
+        costs: by trial, where costs are to be low as well.
     """
 
     config: SchedulerConfig
@@ -61,6 +65,7 @@ class Rungs:
     seed: int
     recorded: dict[Rung, dict[int, float]] = field(default_factory=dict)
     reached: dict[int, int] = field(default_factory=dict)
+    costs: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
     def observe(self, seen: Observation) -> int | None:
         """Record a report; the milestone at which the trial is to stop, or None to go on.
@@ -73,6 +78,8 @@ class Rungs:
         if milestone is None or milestone <= self.reached.get(seen.number, 0):
             return None
         self.reached[seen.number] = milestone
+        if seen.costs:
+            self.costs[seen.number] = seen.costs
         rung = self.recorded.setdefault((bracket, milestone), {})
         value = seen.value if self.mode == "max" else -seen.value
         rung[seen.number] = -math.inf if math.isnan(value) else value
@@ -102,7 +109,26 @@ class Rungs:
             return False
         if len(rung) < self.config.min_peers:
             return True
-        return _ahead(rung, number) < max(1, len(rung) // self.config.reduction)
+        return self._ahead(rung, number) < max(1, len(rung) // self.config.reduction)
+
+    def _ahead(self, rung: Mapping[int, float], number: int) -> int:
+        """How many of a rung are better than a trial; of equals the earlier trial is ahead.
+
+        With costs: by non-dominated front (``best_first``); NaN is behind everything.
+        """
+        if self.costs:
+            return self._best_first(rung).index(number)
+        value = rung[number]
+        return sum(v > value or (v == value and n < number) for n, v in rung.items())
+
+    def _best_first(self, rung: Mapping[int, float]) -> list[int]:
+        return best_first(
+            {
+                number: (value, *(-cost for cost in self.costs[number]))
+                for number, value in rung.items()
+                if value > -math.inf
+            }
+        )
 
 
 @dataclass
@@ -133,15 +159,22 @@ class PromotionRungs(Rungs):
             if not waiting:
                 closing = False
                 continue
-            best = max(waiting, key=lambda number: (rung[number], -number))
-            if rung[best] == -math.inf:
+            best = self._best(rung, waiting)
+            if best is None:
                 continue
             places = len(rung) // self.config.reduction
-            enough = len(rung) >= self.config.min_peers and _ahead(rung, best) < places
+            enough = len(rung) >= self.config.min_peers and self._ahead(rung, best) < places
             if enough or (closing and len(waiting) == len(rung)):
                 return best
             closing = False
         return None
+
+    def _best(self, rung: Mapping[int, float], waiting: Sequence[int]) -> int | None:
+        """The best of those that wait at a rung; None where all of them are NaN."""
+        finite = {number for number in waiting if rung[number] > -math.inf}
+        if self.costs:
+            return next((number for number in self._best_first(rung) if number in finite), None)
+        return max(finite, key=lambda number: (rung[number], -number), default=None)
 
     def _goes_on(self, at: Rung, number: int) -> bool:
         """Whether a trial would be promoted at once, before all that wait."""
@@ -149,9 +182,3 @@ class PromotionRungs(Rungs):
         goes_on = self.next() == number
         del self.paused[number]
         return goes_on
-
-
-def _ahead(rung: Mapping[int, float], number: int) -> int:
-    """How many are better than a trial; of equals the earlier trial is ahead."""
-    value = rung[number]
-    return sum(v > value or (v == value and n < number) for n, v in rung.items())

@@ -12,7 +12,7 @@ suggests it again under its own number, and it goes on from its own checkpoint.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from pdo_search.config.schema import SchedulerConfig
 from pdo_search.results.schema import Decision, TrialStatus
+from pdo_search.search.dominance import costs_of
 from pdo_search.search.median import MedianRule
 from pdo_search.search.rungs import Observation, PromotionRungs, Rule, Rungs
 from pdo_search.search.waiting import WaitingLine
@@ -56,6 +57,7 @@ class EarlyStopping(WaitingLine):
         config: of the scheduler.
         metric: what is compared.
         mode: ``max`` or ``min``.
+        minimize: costs that are to be low too.
         seed: of the brackets.
         past: observations of an interrupted sweep, in the order in which they were made.
         paused: trials that were waiting in it.
@@ -68,12 +70,14 @@ class EarlyStopping(WaitingLine):
         metric: str,
         mode: str,
         seed: int,
+        minimize: Sequence[str] = (),
         past: Iterable[Observation] = (),
         paused: Iterable[int] = (),
     ) -> None:
         super().__init__()
         self._config = config
         self._metric = metric
+        self._minimize = minimize
         self.rule = make_rule(config, mode, seed)
         self.stopped: dict[int, int] = {}
         self._owed: dict[int, int] = {}
@@ -95,7 +99,10 @@ class EarlyStopping(WaitingLine):
             return str(TrialScheduler.CONTINUE)
         time = int(result["stages_done"] if self._config.clock == "stage" else result["epoch"])
         number = trial.config["number"]
-        left_at = self.rule.observe(Observation(number, time, float(result[self._metric])))
+        seen = Observation(
+            number, time, float(result[self._metric]), costs_of(result, self._minimize) or ()
+        )
+        left_at = self.rule.observe(seen)
         if time >= self._owed.get(number, math.inf):
             # The driver died between hearing this report and stopping the trial.
             left_at = self._owed.pop(number)

@@ -27,6 +27,7 @@ from pdo_search.config.schema import SearchConfig
 from pdo_search.config.space import Space
 from pdo_search.distill.seeds import seed_for
 from pdo_search.results.schema import TrialStatus, trial_id
+from pdo_search.search.dominance import COSTS, costs_of, scalarised
 from pdo_search.search.history import BoundedHistory
 from pdo_search.search.optuna_space import all_points, distributions
 
@@ -47,6 +48,7 @@ class PastTrial:
         status: what became of it.
         value: last value of the metric; None where it has none.
         curve: metric by epoch.
+        costs: of the student that the search keeps low too; None where they are not known.
     """
 
     number: int
@@ -54,6 +56,7 @@ class PastTrial:
     status: TrialStatus
     value: float | None
     curve: dict[int, float]
+    costs: tuple[float, ...] | None = ()
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,9 @@ class OptunaSearcher(Searcher):
             return
         if "status" in result:
             self._outcomes[trial_id] = TrialStatus(result["status"])
+        minimize = self._config.minimize
+        if minimize and (costs := costs_of(result, minimize)):
+            trial.set_user_attr(COSTS, costs)
         value, epoch = result.get(self._config.metric), result.get("epoch")
         if value is not None and epoch is not None:
             self._values[trial_id] = value
@@ -229,8 +235,7 @@ class OptunaSearcher(Searcher):
         if self._config.sampler == "grid":
             return None
         for attempt in range(TRIES):
-            self.study.sampler = self._sampler(seed_for(self._config.seed, number, attempt))
-            trial = self.study.ask(self._distributions)
+            trial = self._draw(seed_for(self._config.seed, number, attempt))
             if _key(trial.params) not in self._seen:
                 return trial
             # Already run: FAIL keeps the sampler from counting the point twice.
@@ -240,6 +245,13 @@ class OptunaSearcher(Searcher):
         if not untried:
             return None
         return self._fixed(random.Random(seed_for(self._config.seed, number)).choice(untried))
+
+    def _draw(self, seed: int) -> Trial:
+        self.study.sampler = self._sampler(seed)
+        if self._config.minimize and self._config.sampler == "tpe":
+            drawn = scalarised(self.study, self.study.sampler, seed).ask(self._distributions)
+            return self._fixed(drawn.params)
+        return self.study.ask(self._distributions)
 
     def _fixed(self, point: Mapping[str, Any]) -> Trial:
         """A trial at a given point; what the point leaves out is sampled."""
@@ -276,6 +288,7 @@ class OptunaSearcher(Searcher):
                 distributions=self._distributions,
                 intermediate_values={e: v for e, v in past.curve.items() if math.isfinite(v)},
                 constraints={FEASIBILITY: 1.0} if infeasible else None,
+                user_attrs={COSTS: past.costs} if past.costs else None,
             )
         )
         return self._history.newest

@@ -283,6 +283,7 @@ def _plans(info: SweepInfo, loaded: Loaded, writer: TableWriter) -> dict[str, Pl
             num_trials=num_trials,
             scheduler=experiment.scheduler,
             stages=rows["stages"][method],
+            minimize=experiment.search.minimize,
         )
         for method, num_trials in info.trials_by_method.items()
     }

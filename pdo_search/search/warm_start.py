@@ -27,6 +27,7 @@ from pdo_search.errors import InputError
 from pdo_search.results.files import Folder
 from pdo_search.results.reader import open_sweep
 from pdo_search.results.schema import Col, TrialStatus, point_of
+from pdo_search.search.dominance import costs_of
 from pdo_search.search.searcher import PastTrial
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def taken_from(
             left_out[str(error.args[0])] += 1
             continue
         value = float(row[Col.OBJECTIVE]) if status is TrialStatus.FINISHED else None
-        taken.append(PastTrial(number, point, status, value, curve))
+        costs = costs_of(row, here.experiment.search.minimize)
+        taken.append(PastTrial(number, point, status, value, curve, costs))
     return Prior(name, tuple(taken), dict(left_out))
 
 

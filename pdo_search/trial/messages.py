@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pdo_search.config.resolve import confirming, resolve
-from pdo_search.config.schema import Experiment, TrialConfig, is_uri
+from pdo_search.config.schema import STUDENT_COSTS, Experiment, TrialConfig, is_uri
 from pdo_search.errors import Infeasible, disk_is_full
 from pdo_search.safetext import presentable
 from pdo_search.trial.protocol import Places, Report
@@ -79,7 +79,11 @@ def report_message(report: Report) -> dict[str, Any]:
         "stage_end": metrics["stage_end"],
         "ended": metrics["done"],
         "payload": json.dumps({"metrics": metrics, "rows": report.rows}),
-        **{name: value for name, value in metrics.items() if name.startswith("val_")},
+        **{
+            name: value
+            for name, value in metrics.items()
+            if name.startswith("val_") or name in STUDENT_COSTS
+        },
     }
     if metrics["done"]:
         message["status"] = "finished"
