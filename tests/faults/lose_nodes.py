@@ -3,31 +3,32 @@
     python lose_nodes.py EXPERIMENT NAME LOSSES
 
 The cluster has a head without CPUs and two nodes of one CPU each. LOSSES times, when every trial
-that runs has a checkpoint, a node's raylet is killed, and a new node joins.
+that runs has a checkpoint, a node's raylet is killed with all that it started, and a new node
+joins.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
-from rich.console import Console
 
 import pdo_search
-from pdo_search.config import load_experiment
-from pdo_search.search.sweep import new_sweep, run_sweep
 
 
-def lose(cluster: Cluster, sweep: Path, losses: int) -> None:
-    for node in sorted(cluster.worker_nodes, key=lambda n: n.node_id)[:losses]:
-        wait_for_checkpoints(sweep)
-        node.all_processes["raylet"][0].process.kill()
-        cluster.add_node(num_cpus=1, wait=False)
+def lose(cluster: Cluster, node: Any) -> None:
+    raylet = node.all_processes["raylet"][0].process.pid
+    children = subprocess.check_output(["pgrep", "-P", str(raylet)], text=True).split()
+    for process in [raylet, *map(int, children)]:
+        os.kill(process, signal.SIGKILL)
+    cluster.add_node(num_cpus=1, wait=False)
 
 
 def wait_for_checkpoints(sweep: Path) -> None:
@@ -42,16 +43,17 @@ def wait_for_checkpoints(sweep: Path) -> None:
 
 
 def main() -> None:
+    experiment, name, losses = sys.argv[1], sys.argv[2], int(sys.argv[3])
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     cluster.wait_for_nodes()
-    os.environ["RAY_ADDRESS"] = cluster.address
-    info, sweep = new_sweep(load_experiment(sys.argv[1]), name=sys.argv[2])
-    arguments = (cluster, Path(sweep), int(sys.argv[3]))
-    threading.Thread(target=lose, args=arguments, daemon=True).start()
-    outcome = run_sweep(info, sweep, address="auto", console=Console())
-    print(outcome.counts)
+    env = {**os.environ, "RAY_ADDRESS": cluster.address}
+    command = ["-m", "pdo_search.cli", "run", experiment, "--name", name, "--address", "auto"]
+    with subprocess.Popen([sys.executable, *command], env=env) as driver:
+        for node in nodes[:losses]:
+            wait_for_checkpoints(Path("results") / name)
+            lose(cluster, node)
+    assert driver.returncode == 0
     ray.init(address=cluster.address, log_to_driver=False)
     deadline = time.monotonic() + 30
     while ray.available_resources().get("CPU") != 2 and time.monotonic() < deadline:

@@ -59,7 +59,8 @@ def lose_nodes(pdo: Pdo, name: str, losses: int) -> Path:
 @pytest.mark.timeout(300)
 def test_trials_of_dead_nodes_go_on_elsewhere_whatever_the_retries(pdo: Pdo) -> None:
     (pdo.folder / "slow.py").write_text(SLOW)
-    args = {"steps": str(pdo.folder / "steps")}
+    # Trials that last: a node takes seconds to die, and as long to be found dead.
+    args = {"steps": str(pdo.folder / "steps"), "pause": 0.05}
     pdo.experiment(
         **{**SERIAL, "resources": {"cpus": 1, "max_concurrent": 2}},
         student={"arch": "slow:student", "width": None, "args": args},

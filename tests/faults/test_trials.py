@@ -169,20 +169,20 @@ import os, time
 from torch import nn
 
 class Student(nn.Module):
-    def __init__(self, num_outputs, steps):
+    def __init__(self, num_outputs, steps, pause):
         super().__init__()
-        self.steps = steps
+        self.steps, self.pause = steps, pause
         self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, num_outputs))
 
     def forward(self, pictures):
         if self.training and len(pictures) == 16:
-            time.sleep(0.01)
+            time.sleep(self.pause)
             with open(self.steps, "a") as file:
                 file.write(f"{os.getpid()}\\n")
         return self.net(pictures)
 
-def student(num_outputs, steps):
-    return Student(num_outputs, steps)
+def student(num_outputs, steps, pause=0.01):
+    return Student(num_outputs, steps, pause)
 """  # noqa: E501
 
 
