@@ -93,7 +93,7 @@ def scalarised(study: Study, sampler: BaseSampler, seed: int) -> Study:
             steps.setdefault(step, []).append(sign * value)
     ended = _bounds([sign * t.value for t in known if t.value is not None])
     cost_bounds = [
-        _bounds([math.log(cost) for cost in costs])
+        _bounds([math.log1p(cost) for cost in costs])
         for costs in zip(*(t.user_attrs[COSTS] for t in known), strict=True)
     ]
     rng = random.Random(seed)
@@ -102,7 +102,7 @@ def scalarised(study: Study, sampler: BaseSampler, seed: int) -> Study:
     bounds = {step: _bounds(values) for step, values in steps.items()}
 
     def value_of(trial: FrozenTrial, metric: float, within: Bounds) -> float:
-        logs = [math.log(cost) for cost in trial.user_attrs[COSTS]]
+        logs = [math.log1p(cost) for cost in trial.user_attrs[COSTS]]
         scaled = [
             _scaled(value, limits)
             for value, limits in zip([sign * metric, *logs], [within, *cost_bounds], strict=True)

@@ -93,15 +93,14 @@ class EarlyStopping(WaitingLine):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
         """Tune's question after every report."""
-        if self.rule is None or result.get(self._metric) is None:
+        costs = costs_of(result, self._minimize)
+        if self.rule is None or result.get(self._metric) is None or costs is None:
             return str(TrialScheduler.CONTINUE)
         if self._config.clock == "stage" and not result["stage_end"]:
             return str(TrialScheduler.CONTINUE)
         time = int(result["stages_done"] if self._config.clock == "stage" else result["epoch"])
         number = trial.config["number"]
-        seen = Observation(
-            number, time, float(result[self._metric]), costs_of(result, self._minimize) or ()
-        )
+        seen = Observation(number, time, float(result[self._metric]), costs)
         left_at = self.rule.observe(seen)
         if time >= self._owed.get(number, math.inf):
             # The driver died between hearing this report and stopping the trial.
