@@ -440,7 +440,7 @@ class SearchConfig(Frozen):
     mode: Literal["max", "min"] = "max"
     """Direction; val_loss and val_ece go down."""
     minimize: tuple[StudentCost, ...] = ()
-    """Costs of the student to keep low as well: rungs then keep what no other trial beats in all of
+    """Costs of the student to keep low as well: rungs prefer what no other trial beats in all of
     them, and TPE draws for ever other trade-offs. Needs a dimension of the student.
     ``latency_ms`` is measured, so a search by it does not repeat to the bit."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"

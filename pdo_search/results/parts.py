@@ -71,7 +71,7 @@ def parse_part(table: Table, data: bytes) -> pa.Table:
     file = parquet.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
     _check_seal(data, file.metadata.metadata or {})
     version = _version(file.schema_arrow.metadata or {})
-    if (size := _decoded_bytes(file.metadata)) > MAX_DECODED:
+    if (size := _decoded_bytes(file)) > MAX_DECODED:
         raise ValueError(f"it claims to hold {size:,} bytes, more than {MAX_DECODED:,}")
     # A part is small: threads cost more than they save.
     part = file.read(use_threads=False)
@@ -93,18 +93,32 @@ def parse_part(table: Table, data: bytes) -> pa.Table:
     return part
 
 
-def _decoded_bytes(metadata: Any) -> int:
+def _decoded_bytes(file: Any) -> int:
     """Most bytes that the file's columns can need, by what the file says of itself.
+
+    Its first row is read before its columns are asked: where their metadata contradict each other,
+    reading raises, while asking ends the process (``RowGroupMetaData.column``, pyarrow 26). That
+    vouches for one group of rows, and a part has no more.
+
+    Raises:
+        Exception: of the parser; ValueError where there are more groups.
 
     A column of text may repeat one value of its dictionary in every row, so its chunk's size says
     nothing: that of its rows times the longest possible value does.
     """
+    if file.metadata.num_row_groups == 0:
+        return 0
+    if file.metadata.num_row_groups > 1:
+        raise ValueError("it has more than one group of rows")
+    group = file.metadata.row_group(0)
+    if group.total_byte_size > MAX_DECODED:
+        return int(group.total_byte_size)
+    next(file.iter_batches(batch_size=1, use_threads=False), None)
     total = 0
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for chunk in map(group.column, range(group.num_columns)):
-            whole: int = chunk.total_uncompressed_size
-            widest = whole if chunk.physical_type.endswith("BYTE_ARRAY") else 12
-            total += max(whole, group.num_rows * widest)
+    for chunk in map(group.column, range(group.num_columns)):
+        whole: int = chunk.total_uncompressed_size
+        widest = whole if chunk.physical_type.endswith("BYTE_ARRAY") else 12
+        total += max(whole, group.num_rows * widest)
     return total
 
 

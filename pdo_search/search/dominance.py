@@ -46,15 +46,16 @@ def best_first(points: Mapping[int, tuple[float, ...]]) -> list[int]:
     values = np.array([points[number] for number in numbers])
     spread = np.ptp(values, axis=0)
     values = values / np.where(spread > 0, spread, 1.0)
+    no_worse = np.all(values[:, None] >= values[None], axis=2)
+    dominates = no_worse & ~no_worse.T
+    dominators = dominates.sum(axis=0)
+    waiting = np.ones(len(numbers), dtype=bool)
     order: list[int] = []
-    left = np.arange(len(numbers))
-    while left.size:
-        among = values[left]
-        no_worse = (among[:, None] >= among[None]).all(axis=2)
-        better = (among[:, None] > among[None]).any(axis=2)
-        front = ~(no_worse & better).any(axis=0)
-        order += [numbers[i] for i in _covering(left[front], values)]
-        left = left[~front]
+    while waiting.any():
+        front = np.flatnonzero(waiting & (dominators == 0))
+        order += [numbers[i] for i in _covering(front, values)]
+        dominators = dominators - dominates[front].sum(axis=0)
+        waiting[front] = False
     return order
 
 
@@ -86,7 +87,8 @@ def scalarised(study: Study, sampler: BaseSampler, seed: int) -> Study:
     """
     trials = [t for t in study.get_trials(deepcopy=False) if t.state is not TrialState.FAIL]
     sign = -1.0 if study.direction is optuna.study.StudyDirection.MAXIMIZE else 1.0
-    known = [t for t in trials if COSTS in t.user_attrs]
+    # Of a running trial TPE takes the point alone; what it has reported by now hangs on the clock.
+    known = [t for t in trials if t.state.is_finished() and COSTS in t.user_attrs]
     steps: dict[int, list[float]] = {}
     for trial in known:
         for step, value in trial.intermediate_values.items():
@@ -112,7 +114,7 @@ def scalarised(study: Study, sampler: BaseSampler, seed: int) -> Study:
 
     drawn = optuna.create_study(direction="minimize", sampler=sampler)
     for trial in trials:
-        has_costs = COSTS in trial.user_attrs
+        has_costs = trial.state.is_finished() and COSTS in trial.user_attrs
         if trial.state is TrialState.COMPLETE and not has_costs:
             continue
         drawn.add_trial(

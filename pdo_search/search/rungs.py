@@ -57,7 +57,7 @@ class Rungs:
         seed: shares trials out among brackets.
         recorded: signed values by rung and trial, higher is better.
         reached: highest milestone by trial.
-        costs: by trial, where costs are to be low as well.
+        costs: by trial as first reported, where costs are to be low as well.
     """
 
     config: SchedulerConfig
@@ -79,7 +79,7 @@ class Rungs:
             return None
         self.reached[seen.number] = milestone
         if seen.costs:
-            self.costs[seen.number] = seen.costs
+            self.costs.setdefault(seen.number, seen.costs)
         rung = self.recorded.setdefault((bracket, milestone), {})
         value = seen.value if self.mode == "max" else -seen.value
         rung[seen.number] = -math.inf if math.isnan(value) else value

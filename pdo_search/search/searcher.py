@@ -170,7 +170,8 @@ class OptunaSearcher(Searcher):
         if "status" in result:
             self._outcomes[trial_id] = TrialStatus(result["status"])
         minimize = self._config.minimize
-        if minimize and (costs := costs_of(result, minimize)):
+        # The first ones, as in the tables: a trial that goes on measures its latency again.
+        if minimize and COSTS not in trial.user_attrs and (costs := costs_of(result, minimize)):
             trial.set_user_attr(COSTS, costs)
         value, epoch = result.get(self._config.metric), result.get("epoch")
         if value is not None and epoch is not None:

@@ -8,6 +8,8 @@ import json
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -244,6 +246,34 @@ def test_a_small_part_that_would_fill_the_memory(
     assert "claims to hold 2," in told
     assert "part-00000.parquet" in told
     assert pa.default_memory_pool().max_memory() - before < 64 * MIB
+
+
+FOOTERS = """
+import io, random, sys
+from contextlib import suppress
+from pathlib import Path
+from pyarrow import parquet
+from pdo_search.results.parts import parse_part
+from pdo_search.results.schema import TRIALS
+stream = io.BytesIO()
+parquet.write_table(parquet.read_table(sys.argv[1]), stream)
+whole, rng = stream.getvalue(), random.Random(0)
+footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+for _ in range(1000):
+    data = bytearray(whole)
+    for _ in range(rng.randint(1, 3)):
+        data[rng.randrange(footer, len(whole) - 8)] = rng.randrange(256)
+    with suppress(Exception):
+        parse_part(TRIALS, bytes(data))
+print("alive")
+"""
+
+
+def test_a_footer_that_contradicts_itself_ends_no_process(tmp_path: Path) -> None:
+    part = write_sweep(tmp_path) / "trials" / "part-00000.parquet"
+    command = [sys.executable, "-c", FOOTERS, str(part)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "alive\n", done.stderr[-2000:]
 
 
 def test_a_part_of_a_sparse_terabyte(command: Command, tmp_path: Path) -> None:
