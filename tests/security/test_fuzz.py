@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -189,7 +190,13 @@ def spliced(draw: st.DrawFn, data: bytes, other: bytes = b"") -> bytes:
 @st.composite
 def experiments(draw: st.DrawFn) -> str:
     tree = mutated(draw, yaml.safe_load(draw(st.sampled_from(SHIPPED)).read_bytes()))
-    return yaml.safe_dump(tree, allow_unicode=draw(st.booleans()))
+    allow_unicode, limit = draw(st.booleans()), sys.getrecursionlimit()
+    # What is nested too deeply is for the reader to refuse, not for this writer.
+    sys.setrecursionlimit(20_000)
+    try:
+        return yaml.safe_dump(tree, allow_unicode=allow_unicode)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 @st.composite
