@@ -37,7 +37,8 @@ def encode_part(part: pa.Table) -> bytes:
 
     buffer = io.BytesIO()
     with parquet.ParquetWriter(buffer, part.schema, write_page_checksum=True) as writer:
-        writer.write_table(part)
+        # One group of rows, whatever their number: a reader refuses more (``_decoded_bytes``).
+        writer.write_table(part, row_group_size=max(1, len(part)))
         writer.add_key_value_metadata({SEAL: UNSEALED})
     data = buffer.getvalue()
     head, _, tail = data.rpartition(UNSEALED.encode())
@@ -96,15 +97,15 @@ def parse_part(table: Table, data: bytes) -> pa.Table:
 def _decoded_bytes(file: Any) -> int:
     """Most bytes that the file's columns can need, by what the file says of itself.
 
+    A column of text may repeat one value of its dictionary in every row, so its chunk's size says
+    nothing: that of its rows times the longest possible value does.
+
     Its first row is read before its columns are asked: where their metadata contradict each other,
     reading raises, while asking ends the process (``RowGroupMetaData.column``, pyarrow 26). That
     vouches for one group of rows, and a part has no more.
 
     Raises:
         Exception: of the parser; ValueError where there are more groups.
-
-    A column of text may repeat one value of its dictionary in every row, so its chunk's size says
-    nothing: that of its rows times the longest possible value does.
     """
     if file.metadata.num_row_groups == 0:
         return 0

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pdo_search.config.load import Loaded, parse_experiment
 from pdo_search.config.resolve import resolve
-from pdo_search.config.schema import LimitsConfig, is_uri
+from pdo_search.config.schema import STUDENT_COSTS, LimitsConfig, is_uri
 from pdo_search.config.space import Dimension, Space
 from pdo_search.errors import InputError
 from pdo_search.results.files import Folder
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["Prior", "keep_priors", "priors_of", "taken_from"]
 
 FILE = "warm_start.json"
-LIMITED = (Col.PARAMS, Col.FLOPS, Col.LATENCY_MS)
 AFTER_MEASURING = "composite"
 REASONS_SHOWN = 3
 
@@ -118,7 +117,7 @@ def taken_from(
     there, wanted = _leaves(earlier), _leaves(here)
     limits = here.experiment.limits
     same_limits = all(
-        getattr(limits, name) == getattr(earlier.experiment.limits, name) for name in LIMITED
+        getattr(limits, name) == getattr(earlier.experiment.limits, name) for name in STUDENT_COSTS
     )
     taken: list[PastTrial] = []
     left_out: Counter[str] = Counter()
@@ -227,7 +226,7 @@ def _status(
         if same_limits:
             return status
         raise ValueError("infeasible under other limits")
-    if any(_over(row.get(name), getattr(limits, name)) for name in LIMITED):
+    if any(_over(row.get(name), getattr(limits, name)) for name in STUDENT_COSTS):
         return TrialStatus.INFEASIBLE
     value = row.get(Col.OBJECTIVE)
     if status is TrialStatus.FINISHED and value is not None and math.isfinite(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import math
 import os
@@ -20,6 +21,7 @@ from pyarrow import fs, parquet
 
 from pdo_search.errors import InputError, StoreError
 from pdo_search.results import writer as writer_module
+from pdo_search.results.parts import encode_part
 from pdo_search.results.schema import TABLES
 from pdo_search.results.writer import TableWriter
 
@@ -362,3 +364,8 @@ def test_any_flipped_bit_is_noticed(tmp_path: Path, table: str) -> None:
         content[place] ^= 4
         (tmp_path / table / "part-00000.parquet").write_bytes(content)
         assert TableWriter(tmp_path).damaged, place
+
+
+def test_a_part_of_more_than_a_million_rows_is_one_group() -> None:
+    data = encode_part(pa.table({"number": pa.repeat(1, 1_100_000)}))
+    assert parquet.ParquetFile(io.BytesIO(data)).metadata.num_row_groups == 1
