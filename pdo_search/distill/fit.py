@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pdo_search.config.schema import OptimizerConfig
 from pdo_search.distill.feed import Feed
-from pdo_search.distill.optim import lr_factor, make_optimizer, set_hyperparameters
+from pdo_search.distill.optim import clip_gradients, lr_factor, make_optimizer, set_hyperparameters
 from pdo_search.distill.seeds import seed_for
 from pdo_search.tasks.base import Task
 
@@ -53,6 +53,7 @@ def fit(
     generator = torch.Generator().manual_seed(seed_for(seed, "fit"))
     torch.manual_seed(seed_for(seed, "fit", "dropout"))
     device = examples.targets.device
+    parameters = list(model.parameters())
     model.train()
     for update in range(total):
         epoch, step = divmod(update, steps)
@@ -73,7 +74,7 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            clip_gradients(parameters, config.clip_norm)
         optimizer.step()
         losses += loss.detach()
         if on_epoch is not None and step == steps - 1:

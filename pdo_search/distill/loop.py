@@ -30,7 +30,7 @@ from pdo_search.distill.losses import (
     mixed_label_loss,
     standardized,
 )
-from pdo_search.distill.optim import lr_factor, make_optimizer, set_hyperparameters
+from pdo_search.distill.optim import clip_gradients, lr_factor, make_optimizer, set_hyperparameters
 from pdo_search.distill.protocol import Report, Worker
 from pdo_search.distill.seeds import seed_for
 from pdo_search.distill.stage import Phase, Stage, StageEnd, plan_stages, reassign, stage_end
@@ -197,6 +197,7 @@ class Distillation:
         peak = recipe.optimizer.lr * state.tuning.lr_scale
         totals = torch.zeros(6, device=self.device)
         lr = peak
+        parameters = list(self.student.parameters())
         self.model.train()
         for step in range(self.steps):
             with self.clock.phase("data"):
@@ -213,7 +214,7 @@ class Distillation:
                 self.optimizer.zero_grad(set_to_none=True)
                 parts[0].backward()  # type: ignore[no-untyped-call]
                 if recipe.optimizer.clip_norm is not None:
-                    nn.utils.clip_grad_norm_(self.student.parameters(), recipe.optimizer.clip_norm)
+                    clip_gradients(parameters, recipe.optimizer.clip_norm)
                 self.optimizer.step()
                 with torch.no_grad():
                     hits = ((logits.argmax(dim=1) == batch.targets) & batch.in_train).sum()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from pdo_search.config.schema import OptimizerConfig
 
-__all__ = ["lr_factor", "make_optimizer", "set_hyperparameters"]
+__all__ = ["clip_gradients", "lr_factor", "make_optimizer", "set_hyperparameters"]
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -45,6 +46,17 @@ def set_hyperparameters(
     for group in optimizer.param_groups:
         group["lr"] = lr
         group["weight_decay"] = weight_decay if group["decay"] else 0.0
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> None:
+    """Scale gradients down to a total norm (Pascanu et al. 2013, algorithm 1).
+
+    On a CPU, where looking costs nothing, gradients that are short enough are not multiplied by 1.
+    """
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if norm.is_cpu and norm <= max_norm:
+        return
+    nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
 
 
 def lr_factor(config: OptimizerConfig, progress: float) -> float:

@@ -43,8 +43,8 @@ class ImageClassification:
         self.heads: tuple[Head, ...] = (Head(HEAD, HeadKind.CATEGORICAL, len(class_names)),)
         self.normalization = _normalization(train)
         mean, std = self.normalization
-        self._mean = torch.tensor(mean).view(1, -1, 1, 1)
-        self._scale = 1 / torch.tensor(std).view(1, -1, 1, 1)
+        self._mean = torch.tensor(mean).repeat(width)
+        self._scale = 1 / torch.tensor(std).repeat(width)
         self.fingerprint = self._digest()
 
     def examples(self, split: Split) -> Examples:
@@ -64,7 +64,10 @@ class ImageClassification:
     def prepare(self, inputs: Tensor) -> Tensor:
         """Raw inputs (N, C, H, W) as normalised float32, channels last."""
         mean, scale = self._mean.to(inputs.device), self._scale.to(inputs.device)
-        return torch.sub(inputs, mean).mul_(scale).contiguous(memory_format=torch.channels_last)
+        # By lines of W·C numbers: by the C of a pixel, torch's loops take four times as long.
+        pixels = inputs.permute(0, 2, 3, 1)
+        lines = torch.sub(pixels.flatten(2), mean).mul_(scale)
+        return lines.view(pixels.shape).permute(0, 3, 1, 2)
 
     def augment(self, inputs: Tensor, ids: Tensor, view: int) -> Tensor:
         """Raw augmented inputs: a pure function of (task seed, id, view)."""
