@@ -7,15 +7,18 @@ Decoded pictures of a folder are kept in the store, where the sweep finds them.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.table import Table
+from torch import nn
+from torch.nn import functional as F
 
 from pdo_search.config.load import Loaded
 from pdo_search.config.resolve import resolve
-from pdo_search.config.schema import ModelConfig, TrialConfig
+from pdo_search.config.schema import ModelConfig, OptimizerConfig, StudentConfig, TrialConfig
 from pdo_search.distill.cost import Cost, measure_cost
 from pdo_search.distill.optim import make_optimizer
 from pdo_search.errors import Infeasible, InputError
@@ -24,18 +27,33 @@ from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Split, Task
 from pdo_search.tasks.models import build_model
 
-__all__ = ["check_experiment", "print_check"]
+__all__ = ["check_experiment", "preflight", "print_check"]
 
 TIMED_STEPS = 5
 TIMED_BATCH = 64
 
 
-def check_experiment(loaded: Loaded, *, timed: bool) -> dict[str, Any]:
-    """Build what an experiment names.
+@dataclass(frozen=True)
+class _Parts:
+    """What an experiment names, built: ``students`` at the ends of their dimensions, None where
+    one is to be cut from the teacher."""
 
-    Args:
-        loaded: the experiment.
-        timed: whether to measure speed and estimate the cost.
+    task: Task
+    teacher: nn.Module
+    students: list[tuple[StudentConfig, nn.Module | None]]
+
+
+def preflight(loaded: Loaded) -> None:
+    """Build what an experiment names, so that what cannot be built is refused before all else.
+
+    Raises:
+        InputError: data, models or weights cannot be used.
+    """
+    _parts(loaded)
+
+
+def check_experiment(loaded: Loaded) -> dict[str, Any]:
+    """Build what an experiment names, and measure it.
 
     Returns:
         What was found, JSON-able.
@@ -43,21 +61,10 @@ def check_experiment(loaded: Loaded, *, timed: bool) -> dict[str, Any]:
     Raises:
         InputError: data, models or weights cannot be used.
     """
-    try:
-        return _found(loaded, timed=timed)
-    except InputError as error:
-        hint = f"correct it, then `pdo-search check {loaded.file}`"
-        raise error.at(file=loaded.file, remedy=hint) from None
-
-
-def _found(loaded: Loaded, *, timed: bool) -> dict[str, Any]:
-    experiment = loaded.experiment
-    task = cached_task(experiment.task, loaded.base_dir, experiment.output.store_root)
-    teacher_model = _built(experiment.teacher, task, loaded.base_dir, "teacher")
-    device = torch.device("cpu")
-    teacher = measure_cost(teacher_model, task.input_shape, device)
-    students = _students(loaded, task, teacher)
-    found: dict[str, Any] = {
+    experiment, parts = loaded.experiment, _parts(loaded)
+    task = parts.task
+    teacher = measure_cost(parts.teacher, task.input_shape, torch.device("cpu"))
+    return {
         "name": experiment.name,
         "task": {
             "source": experiment.task.data.source,
@@ -68,19 +75,33 @@ def _found(loaded: Loaded, *, timed: bool) -> dict[str, Any]:
             },
         },
         "teacher": {"arch": experiment.teacher.arch, **_numbers(teacher)},
-        "students": students,
+        "students": [_student(config, model, task, teacher) for config, model in parts.students],
         "dimensions": {d.path: d.kind for d in loaded.space},
         "num_trials": experiment.search.num_trials,
         "baseline_trials": dict.fromkeys(
             experiment.search.baselines, experiment.search.trials_per_baseline
         ),
+        "estimate": _estimate(loaded, parts),
     }
-    if timed:
-        found["estimate"] = _estimate(loaded, task, teacher_model)
-    return found
 
 
-def _built(config: ModelConfig, task: Task, base_dir: Path, path: str) -> torch.nn.Module:
+def _parts(loaded: Loaded) -> _Parts:
+    experiment, base_dir = loaded.experiment, loaded.base_dir
+    try:
+        task = cached_task(experiment.task, base_dir, experiment.output.store_root)
+        teacher = _built(experiment.teacher, task, base_dir, "teacher")
+        students = [trial.student for trial in _trials(loaded)]
+        return _Parts(task, teacher, [(s, _student_built(s, task, base_dir)) for s in students])
+    except InputError as error:
+        hint = f"correct it, then `pdo-search check {loaded.file}`"
+        raise error.at(file=loaded.file, remedy=hint) from None
+
+
+def _student_built(config: StudentConfig, task: Task, base_dir: Path) -> nn.Module | None:
+    return None if config.shrink is not None else _built(config, task, base_dir, "student")
+
+
+def _built(config: ModelConfig, task: Task, base_dir: Path, path: str) -> nn.Module:
     size = task.heads[0].size
     return build_model(config, task.input_shape, size, seed=0, base_dir=base_dir, path=path)
 
@@ -101,40 +122,33 @@ def _trials(loaded: Loaded) -> list[TrialConfig]:
     return trials
 
 
-def _students(loaded: Loaded, task: Task, teacher: Cost) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for trial in _trials(loaded):
-        student = trial.student
-        if student.shrink is not None:
-            found.append({"arch": f"teacher, {student.shrink:g} of its channels removed"})
-            continue
-        model = _built(student, task, loaded.base_dir, "student")
-        cost = measure_cost(model, task.input_shape, torch.device("cpu"))
-        found.append(
-            {
-                "arch": student.arch,
-                "width": student.width,
-                "depth": student.depth,
-                **_numbers(cost),
-                "flops_share": cost.flops / teacher.flops,
-            }
-        )
-    return found
+def _student(
+    config: StudentConfig, model: nn.Module | None, task: Task, teacher: Cost
+) -> dict[str, Any]:
+    if model is None:
+        return {"arch": f"teacher, {config.shrink:g} of its channels removed"}
+    cost = measure_cost(model, task.input_shape, torch.device("cpu"))
+    return {
+        "arch": config.arch,
+        "width": config.width,
+        "depth": config.depth,
+        **_numbers(cost),
+        "flops_share": cost.flops / teacher.flops,
+    }
 
 
 def _numbers(cost: Cost) -> dict[str, float]:
     return {"params": cost.params, "flops": cost.flops, "latency_ms": cost.latency_ms}
 
 
-def _estimate(loaded: Loaded, task: Task, teacher: torch.nn.Module) -> dict[str, float]:
+def _estimate(loaded: Loaded, parts: _Parts) -> dict[str, float]:
     """Seconds that the sweep would take if no trial were stopped, from a few timed steps."""
     experiment = loaded.experiment
     trial = _trials(loaded)[0]
-    train = len(task.examples(Split.TRAIN))
-    teacher_rate = _rate(task, teacher)
-    student_rate = teacher_rate
-    if trial.student.shrink is None:
-        student_rate = _rate(task, _built(trial.student, task, loaded.base_dir, "student"))
+    train = len(parts.task.examples(Split.TRAIN))
+    teacher_rate = _rate(parts.task, parts.teacher)
+    student = parts.students[0][1]
+    student_rate = teacher_rate if student is None else _rate(parts.task, student)
     epochs = experiment.teacher.train.epochs if experiment.teacher.train else 0
     return {
         "student_images_per_s": student_rate,
@@ -148,21 +162,19 @@ def _estimate(loaded: Loaded, task: Task, teacher: torch.nn.Module) -> dict[str,
     }
 
 
-def _rate(task: Task, model: torch.nn.Module) -> float:
+def _rate(task: Task, model: nn.Module) -> float:
     """Training examples per second on the CPU, from a few steps."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     model = model.to(memory_format=torch.channels_last).train()
     trial = task.examples(Split.TRAIN).select(torch.arange(TIMED_BATCH))
     inputs = task.view(trial.inputs(), trial.ids, 0)
-    from pdo_search.config.schema import OptimizerConfig
-
     optimizer = make_optimizer(model, OptimizerConfig())
     times = []
     for _ in range(TIMED_STEPS):
         started = time.perf_counter()
         logits = next(iter(task.forward(model, inputs).values()))
-        torch.nn.functional.cross_entropy(logits, trial.targets).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(logits, trial.targets).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - started)

@@ -6,6 +6,7 @@ never as a traceback.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -97,7 +98,7 @@ def check(file: File, overrides: Overrides = None, as_json: AsJson = False) -> N
     from pdo_search.check import check_experiment, print_check
     from pdo_search.config import load_experiment
 
-    found = check_experiment(load_experiment(file, overrides or ()), timed=True)
+    found = check_experiment(load_experiment(file, overrides or ()))
     _print(found, as_json, print_check)
 
 
@@ -218,7 +219,10 @@ def store_gc(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code."""
-    sys.exit(run_command(arguments))
+    code = run_command(arguments)
+    # The process's end frees all there is; collecting torch's modules first takes 0.6 s.
+    gc.freeze()
+    sys.exit(code)
 
 
 def run_command(arguments: list[str] | None = None) -> int:
@@ -263,14 +267,14 @@ def _sweep(info: Any, directory: str, address: str) -> None:
 
 def _preflight(info: Any, address: str) -> None:
     """Refuse what cannot work before anything starts."""
-    from pdo_search.check import check_experiment
+    from pdo_search.check import preflight
     from pdo_search.search.cluster import check_local
     from pdo_search.search.sweep import loaded_of
 
     loaded = loaded_of(info)
     if address == "local":
         check_local(loaded.experiment.resources, loaded.file)
-    check_experiment(loaded, timed=False)
+    preflight(loaded)
 
 
 def _check_address(address: str) -> None:
