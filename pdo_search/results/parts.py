@@ -21,7 +21,9 @@ __all__ = ["encode_part", "parse_part", "type_name"]
 PLAIN = ("int64", "float64", "bool", "string")
 MAX_DECODED = 1 << 30
 """Bytes that a part may need in memory: a block of 64 trials with ten thousand epochs each needs a
-tenth of it, and a file of some kilobytes can claim terabytes."""
+fifth of it, and a file of some kilobytes can claim terabytes."""
+PIECE = 16 << 20
+"""Bytes that are decoded at most to learn how many a part needs."""
 SEAL = "pdo_search.sha256"
 UNSEALED = "0" * 64
 """What stands in the seal's place while the file's digest is taken."""
@@ -72,8 +74,8 @@ def parse_part(table: Table, data: bytes) -> pa.Table:
     file = parquet.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
     _check_seal(data, file.metadata.metadata or {})
     version = _version(file.schema_arrow.metadata or {})
-    if (size := _decoded_bytes(file)) > MAX_DECODED:
-        raise ValueError(f"it claims to hold {size:,} bytes, more than {MAX_DECODED:,}")
+    if _decoded_bytes(file) > MAX_DECODED:
+        raise ValueError(f"it would need more than {MAX_DECODED:,} bytes in memory")
     # A part is small: threads cost more than they save.
     part = file.read(use_threads=False)
     part.validate(full=True)
@@ -95,32 +97,43 @@ def parse_part(table: Table, data: bytes) -> pa.Table:
 
 
 def _decoded_bytes(file: Any) -> int:
-    """Most bytes that the file's columns can need, by what the file says of itself.
+    """Bytes that the file's columns need, or more where that is few already.
 
     A column of text may repeat one value of its dictionary in every row, so its chunk's size says
-    nothing: that of its rows times the longest possible value does.
+    nothing: that of its rows times the longest possible value bounds it. Where this is too much,
+    the rows are decoded and counted in pieces that cannot be large.
 
     Its first row is read before its columns are asked: where their metadata contradict each other,
     reading raises, while asking ends the process (``RowGroupMetaData.column``, pyarrow 26). That
     vouches for one group of rows, and a part has no more.
 
     Raises:
-        Exception: of the parser; ValueError where there are more groups.
+        Exception: of the parser; ValueError where there are more groups or nested columns.
     """
     if file.metadata.num_row_groups == 0:
         return 0
     if file.metadata.num_row_groups > 1:
         raise ValueError("it has more than one group of rows")
+    if any(column.max_repetition_level for column in file.schema):
+        raise ValueError("it has a nested column")
     group = file.metadata.row_group(0)
     if group.total_byte_size > MAX_DECODED:
         return int(group.total_byte_size)
     next(file.iter_batches(batch_size=1, use_threads=False), None)
-    total = 0
+    whole = row = 0
     for chunk in map(group.column, range(group.num_columns)):
-        whole: int = chunk.total_uncompressed_size
-        widest = whole if chunk.physical_type.endswith("BYTE_ARRAY") else 12
-        total += max(whole, group.num_rows * widest)
-    return total
+        size: int = chunk.total_uncompressed_size
+        whole += size
+        row += size if chunk.physical_type.endswith("BYTE_ARRAY") else 12
+    most: int = max(whole, group.num_rows * row)
+    if most <= MAX_DECODED or row > PIECE:
+        return most
+    needed = 0
+    for piece in file.iter_batches(batch_size=PIECE // row, use_threads=False):
+        needed += piece.nbytes
+        if needed > MAX_DECODED:
+            break
+    return needed
 
 
 def type_name(field: pa.Field) -> Any:

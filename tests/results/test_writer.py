@@ -21,8 +21,8 @@ from pyarrow import fs, parquet
 
 from pdo_search.errors import InputError, StoreError
 from pdo_search.results import writer as writer_module
-from pdo_search.results.parts import encode_part
-from pdo_search.results.schema import TABLES
+from pdo_search.results.parts import encode_part, parse_part
+from pdo_search.results.schema import EPOCHS, TABLES
 from pdo_search.results.writer import TableWriter
 
 from .conftest import PARAMS, trial_row
@@ -366,6 +366,15 @@ def test_any_flipped_bit_is_noticed(tmp_path: Path, table: str) -> None:
         assert TableWriter(tmp_path).damaged, place
 
 
-def test_a_part_of_more_than_a_million_rows_is_one_group() -> None:
-    data = encode_part(pa.table({"number": pa.repeat(1, 1_100_000)}))
+def test_trials_of_twenty_thousand_epochs_can_be_read_back() -> None:
+    trials, epochs = 64, 20_000
+    numbers = np.repeat(np.arange(trials), epochs)
+    columns = {
+        "trial_id": pa.array([f"t{number:04d}" for number in range(trials)]).take(numbers),
+        "number": pa.array(numbers),
+        "epoch": pa.array(np.tile(np.arange(1, epochs + 1), trials)),
+        "phase": pa.repeat("stage", trials * epochs),
+    }
+    data = encode_part(pa.table(columns))
     assert parquet.ParquetFile(io.BytesIO(data)).metadata.num_row_groups == 1
+    assert parse_part(EPOCHS, data).equals(pa.table(columns))
