@@ -18,6 +18,8 @@ __all__ = ["LOG_FORMAT", "log_to_file"]
 FILE = "driver.log"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 NOISY = ("ray", "optuna", "filelock")
+MISLEADING = "ray.tune.analysis"
+"""Warns of every trial that it left no result file for Tune, which here none is to leave."""
 
 
 class _Presentable(logging.Formatter):
@@ -41,8 +43,10 @@ def log_to_file(sweep: str) -> Iterator[None]:
         handler = logging.FileHandler(folder / FILE, encoding="utf-8")
         handler.setFormatter(_Presentable(LOG_FORMAT))
     ours = logging.getLogger("pdo_search")
-    level = ours.level
+    misleading = logging.getLogger(MISLEADING)
+    levels = ours.level, misleading.level
     ours.setLevel(logging.INFO)
+    misleading.setLevel(logging.ERROR)
     root.addHandler(handler)
     silenced = [(n, n.handlers, n.propagate) for n in map(logging.getLogger, NOISY)]
     for logger, _, _ in silenced:
@@ -55,5 +59,6 @@ def log_to_file(sweep: str) -> Iterator[None]:
         for logger, handlers, propagate in silenced:
             logger.handlers = handlers
             logger.propagate = propagate
-        ours.setLevel(level)
+        ours.setLevel(levels[0])
+        misleading.setLevel(levels[1])
         handler.close()

@@ -1,6 +1,7 @@
 """What each part of the progressive recipe gives: one change at a time, paired over seeds.
 
-    python experiments/benchmarks/ablation.py      # with --epochs 8 twelve minutes on two cores
+    python experiments/benchmarks/ablation.py      # with --epochs 8 twenty minutes on two cores
+    python experiments/benchmarks/ablation.py --width 6 --depth 1     # a large gap to the teacher
 
 Teacher, student and data are those of `experiments/fashion_mnist.yaml`, all variants have the same
 epochs, loss weights, temperature and learning rate (near those that its one-shot baseline found
@@ -49,23 +50,36 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "3 stages, lightest teacher first": ASCENDING,
     "3 stages, full teacher first": {"num_stages": 3},
     "3 stages, lightest first, adaptation": {**ASCENDING, "adapt": {}},
+    "3 stages, stronger pruning, lightest first": {**ASCENDING, "prune_ratio": 0.3},
+    "3 stages of the full teacher, temperature 6 to 1.5": {
+        "num_stages": 3,
+        "prune_ratio": 0.0,
+        "temperature": 6.0,
+        "temperature_end": 1.5,
+    },
+    "an epoch of labels last": {"finetune_epochs": 1},
     "easy examples first, from 60%": {"curriculum": {"order": "easy_first", "start": 0.6}},
     "the same at random": {"curriculum": {"order": "random", "start": 0.6}},
 }
 
 
-def configured(variant: str, epochs: int, seed: int) -> TrialConfig:
+Size = dict[str, int]
+"""Width and depth of the student, where they are not the file's."""
+
+
+def configured(variant: str, epochs: int, seed: int, size: Size) -> TrialConfig:
     tree = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    tree["student"] |= size
     tree["trial"] = {**PLAIN, **VARIANTS[variant], "epochs": epochs}
     tree["search"] = {}
     loaded = parse_experiment(tree, file=FILE, base_dir=FILE.parent)
     return resolve(loaded.experiment, {}).model_copy(update={"seed": seed})
 
 
-def trained(run: tuple[int, str], epochs: int, store: str) -> tuple[int, str, float]:
+def trained(run: tuple[int, str], epochs: int, size: Size, store: str) -> tuple[int, str, float]:
     seed, variant = run
     torch.set_num_threads(1)
-    config = configured(variant, epochs, seed)
+    config = configured(variant, epochs, seed, size)
     full = prepare(config, store=store, base_dir=None, device=CPU)
     return seed, variant, distilled(config, full, store)[0]
 
@@ -74,17 +88,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--width", type=int, help="of the student; the file's is 32")
+    parser.add_argument("--depth", type=int, help="of the student; the file's is 2")
     parser.add_argument("--store", help="keeps teacher and banks; without it they are temporary")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pdo-ablation-") as folder:
         store = given.store or folder
-        full = prepare(configured("plain", given.epochs, 0), store=store, base_dir=None, device=CPU)
+        sizes = {"width": given.width, "depth": given.depth}
+        size = {name: value for name, value in sizes.items() if value is not None}
+        first = configured("plain", given.epochs, 0, size)
+        full = prepare(first, store=store, base_dir=None, device=CPU)
         print(f"teacher: val_accuracy {full.val_accuracy:.4f}; {given.epochs} epochs\n", flush=True)
         runs = [(seed, variant) for seed in range(1, given.seeds + 1) for variant in VARIANTS]
         found: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
         started = time.perf_counter()
         with multiprocessing.get_context("spawn").Pool(2) as pool:
-            job = partial(trained, epochs=given.epochs, store=store)
+            job = partial(trained, epochs=given.epochs, size=size, store=store)
             for seed, variant, accuracy in pool.imap(job, runs):
                 found[variant].append(accuracy)
                 spent = time.perf_counter() - started

@@ -190,7 +190,7 @@ def run_trials(
             verbose=0,
         ),
     )
-    with progress.show():
+    with progress.show(), _without_states():
         try:
             tuner.fit()
         except KeyboardInterrupt:
@@ -203,6 +203,21 @@ def run_trials(
         finally:
             recorder.interrupt()
     return False
+
+
+@contextmanager
+def _without_states() -> Iterator[None]:
+    """Let Tune write no trial's state: nobody restores it, and all of them take 6 kB each, in
+    memory several times over, when the last trial has ended (``Trial.get_json_state``, Ray 2.60).
+    """
+    from ray.tune.experiment import Trial
+
+    usual = Trial.get_json_state
+    Trial.get_json_state = lambda trial: ("{}", "{}")
+    try:
+        yield
+    finally:
+        Trial.get_json_state = usual
 
 
 def trainable_of(resources: ResourcesConfig, assignment: Any, scratch: str) -> Any:
