@@ -58,6 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "temperature_end": 1.5,
     },
     "an epoch of labels last": {"finetune_epochs": 1},
+    "3 stages, lightest first, labels last": {**ASCENDING, "finetune_epochs": 1},
     "easy examples first, from 60%": {"curriculum": {"order": "easy_first", "start": 0.6}},
     "the same at random": {"curriculum": {"order": "random", "start": 0.6}},
 }
@@ -88,6 +89,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS])
     parser.add_argument("--width", type=int, help="of the student; the file's is 32")
     parser.add_argument("--depth", type=int, help="of the student; the file's is 2")
     parser.add_argument("--store", help="keeps teacher and banks; without it they are temporary")
@@ -99,8 +102,10 @@ def main() -> None:
         first = configured("plain", given.epochs, 0, size)
         full = prepare(first, store=store, base_dir=None, device=CPU)
         print(f"teacher: val_accuracy {full.val_accuracy:.4f}; {given.epochs} epochs\n", flush=True)
-        runs = [(seed, variant) for seed in range(1, given.seeds + 1) for variant in VARIANTS]
-        found: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+        variants = ["plain", *(v for v in given.variants if v != "plain")]
+        seeds = range(given.first_seed, given.first_seed + given.seeds)
+        runs = [(seed, variant) for seed in seeds for variant in variants]
+        found: dict[str, list[float]] = {variant: [] for variant in variants}
         started = time.perf_counter()
         with multiprocessing.get_context("spawn").Pool(2) as pool:
             job = partial(trained, epochs=given.epochs, size=size, store=store)

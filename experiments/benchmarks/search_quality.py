@@ -154,11 +154,20 @@ def report(name: str, setup: Setup, played: Mapping[str, list[list[Moment]]]) ->
                 m, w = mean_and_interval([a - b for a, b in pairs])
                 print(f"{m:>+9.4f} ±{w:.4f}", end="")
             print()
-    print(f"compute to reach {target:.4f}, what random search has with all of it (median of seeds)")
+    print(
+        f"compute to reach {target:.4f}, what random search has with all of it: median of seeds"
+        " (95% bootstrap interval), quartiles"
+    )
     for method, runs in played.items():
-        shares = [compute_to_reach(run, target) / budget for run in runs]
+        shares = np.array([compute_to_reach(run, target) / budget for run in runs])
         low, middle, high = np.quantile(shares, [0.25, 0.5, 0.75], method="nearest")
-        print(f"{method:<34}{middle:>9.1%}   quartiles {low:.1%} to {high:.1%}")
+        draws = np.random.default_rng(0).integers(0, len(shares), (BOOTSTRAP, len(shares)))
+        medians = np.quantile(shares[draws], 0.5, axis=1, method="nearest")
+        least, most = np.quantile(medians, [0.025, 0.975], method="nearest")
+        print(
+            f"{method:<34}{middle:>9.1%} ({least:.1%} to {most:.1%}),"
+            f" quartiles {low:.1%} and {high:.1%}"
+        )
 
 
 def main() -> None:
