@@ -35,12 +35,12 @@ TIMED_BATCH = 64
 
 @dataclass(frozen=True)
 class _Parts:
-    """What an experiment names, built: ``students`` at the ends of their dimensions, None where
-    one is to be cut from the teacher."""
+    """What an experiment names, built: trials at the ends of the student's dimensions, each with
+    its student, None where that is to be cut from the teacher."""
 
     task: Task
     teacher: nn.Module
-    students: list[tuple[StudentConfig, nn.Module | None]]
+    trials: list[tuple[TrialConfig, nn.Module | None]]
 
 
 def preflight(loaded: Loaded) -> None:
@@ -75,7 +75,9 @@ def check_experiment(loaded: Loaded) -> dict[str, Any]:
             },
         },
         "teacher": {"arch": experiment.teacher.arch, **_numbers(teacher)},
-        "students": [_student(config, model, task, teacher) for config, model in parts.students],
+        "students": [
+            _student(trial.student, model, task, teacher) for trial, model in parts.trials
+        ],
         "dimensions": {d.path: d.kind for d in loaded.space},
         "num_trials": experiment.search.num_trials,
         "baseline_trials": dict.fromkeys(
@@ -90,8 +92,8 @@ def _parts(loaded: Loaded) -> _Parts:
     try:
         task = cached_task(experiment.task, base_dir, experiment.output.store_root)
         teacher = _built(experiment.teacher, task, base_dir, "teacher")
-        students = [trial.student for trial in _trials(loaded)]
-        return _Parts(task, teacher, [(s, _student_built(s, task, base_dir)) for s in students])
+        trials = [(t, _student_built(t.student, task, base_dir)) for t in _trials(loaded)]
+        return _Parts(task, teacher, trials)
     except InputError as error:
         hint = f"correct it, then `pdo-search check {loaded.file}`"
         raise error.at(file=loaded.file, remedy=hint) from None
@@ -144,10 +146,9 @@ def _numbers(cost: Cost) -> dict[str, float]:
 def _estimate(loaded: Loaded, parts: _Parts) -> dict[str, float]:
     """Seconds that the sweep would take if no trial were stopped, from a few timed steps."""
     experiment = loaded.experiment
-    trial = _trials(loaded)[0]
+    trial, student = parts.trials[0]
     train = len(parts.task.examples(Split.TRAIN))
     teacher_rate = _rate(parts.task, parts.teacher)
-    student = parts.students[0][1]
     student_rate = teacher_rate if student is None else _rate(parts.task, student)
     epochs = experiment.teacher.train.epochs if experiment.teacher.train else 0
     return {

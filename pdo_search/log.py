@@ -42,11 +42,10 @@ def log_to_file(sweep: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(folder / FILE, encoding="utf-8")
         handler.setFormatter(_Presentable(LOG_FORMAT))
-    ours = logging.getLogger("pdo_search")
-    misleading = logging.getLogger(MISLEADING)
-    levels = ours.level, misleading.level
-    ours.setLevel(logging.INFO)
-    misleading.setLevel(logging.ERROR)
+    wanted = {"pdo_search": logging.INFO, MISLEADING: logging.ERROR}
+    levels = [(logger, logger.level) for logger in map(logging.getLogger, wanted)]
+    for logger, _ in levels:
+        logger.setLevel(wanted[logger.name])
     root.addHandler(handler)
     silenced = [(n, n.handlers, n.propagate) for n in map(logging.getLogger, NOISY)]
     for logger, _, _ in silenced:
@@ -59,6 +58,6 @@ def log_to_file(sweep: str) -> Iterator[None]:
         for logger, handlers, propagate in silenced:
             logger.handlers = handlers
             logger.propagate = propagate
-        ours.setLevel(levels[0])
-        misleading.setLevel(levels[1])
+        for logger, level in levels:
+            logger.setLevel(level)
         handler.close()

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
@@ -121,10 +122,16 @@ def play(setup: Setup, method: Method, seed: int) -> list[Moment]:
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean, and half the width of its 95% bootstrap interval."""
+    low, high = np.quantile(resampled(values).mean(axis=1), [0.025, 0.975])
+    return float(np.mean(values)), float(high - low) / 2
+
+
+def resampled(values: Sequence[float]) -> NDArray[np.float64]:
+    """Bootstrap samples of values: (BOOTSTRAP, their number)."""
     found = np.asarray(values)
     draws = np.random.default_rng(0).integers(0, len(found), (BOOTSTRAP, len(found)))
-    low, high = np.quantile(found[draws].mean(axis=1), [0.025, 0.975])
-    return float(found.mean()), float(high - low) / 2
+    drawn: NDArray[np.float64] = found[draws]
+    return drawn
 
 
 def report(name: str, setup: Setup, played: Mapping[str, list[list[Moment]]]) -> None:
@@ -159,10 +166,9 @@ def report(name: str, setup: Setup, played: Mapping[str, list[list[Moment]]]) ->
         " (95% bootstrap interval), quartiles"
     )
     for method, runs in played.items():
-        shares = np.array([compute_to_reach(run, target) / budget for run in runs])
+        shares = [compute_to_reach(run, target) / budget for run in runs]
         low, middle, high = np.quantile(shares, [0.25, 0.5, 0.75], method="nearest")
-        draws = np.random.default_rng(0).integers(0, len(shares), (BOOTSTRAP, len(shares)))
-        medians = np.quantile(shares[draws], 0.5, axis=1, method="nearest")
+        medians = np.quantile(resampled(shares), 0.5, axis=1, method="nearest")
         least, most = np.quantile(medians, [0.025, 0.975], method="nearest")
         print(
             f"{method:<34}{middle:>9.1%} ({least:.1%} to {most:.1%}),"
