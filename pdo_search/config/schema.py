@@ -486,11 +486,12 @@ class SearchConfig(Frozen):
 class SchedulerConfig(Frozen):
     """Early stopping between trials."""
 
-    kind: Literal["asha", "asha_promotion", "median", "none"] = "asha"
-    """asha: asynchronous successive halving (Li et al. 2020), a trial that is not among the best of
-    its rung stops; asha_promotion: it pauses at every rung, and goes on from its checkpoint when it
-    is among the best there and a slot is free; median: it stops when its best value is below the
-    median of the others' means so far (Golovin et al. 2017); none."""
+    kind: Literal["asha_promotion", "asha", "median", "none"] = "asha_promotion"
+    """asha_promotion: asynchronous successive halving (Li et al. 2020); a trial pauses at every rung,
+    and goes on from its checkpoint when it is among the best there and a slot is free; asha: its
+    stopping variant, where a trial that is not among the best so far stops for good: more trials
+    finish, for more compute; median: a trial stops when its best value is below the median of the
+    others' means so far (Golovin et al. 2017); none."""
     clock: Literal["epoch", "stage"] = "epoch"
     """What a rung's milestone counts: epochs, or finished stages. With ``stage`` a student is
     evaluated at its stages' ends only, unless it needs more: ``adaptive`` stages or a target."""
