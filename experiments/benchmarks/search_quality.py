@@ -44,7 +44,7 @@ FULL_TRIALS = 50
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
 """Checkpoints, as shares of the budget."""
 BOOTSTRAP = 2000
-RANDOM, RAY, OURS = "random", "Ray OptunaSearch + ASHA", "ours: TPE + asha"
+RANDOM, RAY, OURS = "random", "Ray OptunaSearch + ASHA", "ours: TPE + asha_promotion"
 
 Pair = tuple[Any, Any]
 Method = Callable[[Space, int, int], Pair]
@@ -94,14 +94,14 @@ def rays(**settings: Any) -> Method:
 
 METHODS: dict[str, Method] = {
     RANDOM: ours({"sampler": "random"}, {"kind": "none"}),
-    "random + our asha": ours({"sampler": "random"}, {}),
+    "random + asha_promotion": ours({"sampler": "random"}, {}),
     RAY: rays(),
     "Ray, our grace and reduction": rays(
         grace_period=SchedulerConfig().grace, reduction_factor=SchedulerConfig().reduction
     ),
     OURS: ours({}, {}),
     "ours, grace 2": ours({}, {"grace": 2}),
-    "ours: TPE + asha_promotion": ours({}, {"kind": "asha_promotion"}),
+    "ours: TPE + asha": ours({}, {"kind": "asha"}),
     "ours: TPE + median": ours({}, {"kind": "median"}),
 }
 
@@ -179,6 +179,7 @@ def report(name: str, setup: Setup, played: Mapping[str, list[list[Moment]]]) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--space", choices=SPACES, action="append")
     parser.add_argument("--only", default="", help="methods whose name holds this")
     given = parser.parse_args()
@@ -189,7 +190,7 @@ def main() -> None:
         began = time.monotonic()
         setup = Setup.read(name)
         played = {
-            method: [play(setup, build, seed) for seed in range(given.seeds)]
+            method: [play(setup, build, given.first_seed + n) for n in range(given.seeds)]
             for method, build in methods.items()
         }
         report(name, setup, played)

@@ -487,9 +487,9 @@ class SchedulerConfig(Frozen):
     """Early stopping between trials."""
 
     kind: Literal["asha_promotion", "asha", "median", "none"] = "asha_promotion"
-    """asha_promotion: asynchronous successive halving (Li et al. 2020); a trial pauses at every rung,
-    and goes on from its checkpoint when it is among the best there and a slot is free; asha: its
-    stopping variant, where a trial that is not among the best so far stops for good: more trials
+    """asha_promotion: asynchronous successive halving (Li et al. 2020), a trial pauses at every
+    rung, and goes on from its checkpoint when it is among the best there and a slot is free; asha:
+    its stopping variant, a trial that is not among the best so far stops for good, so more of them
     finish, for more compute; median: a trial stops when its best value is below the median of the
     others' means so far (Golovin et al. 2017); none."""
     clock: Literal["epoch", "stage"] = "epoch"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -42,34 +43,48 @@ def best_first(points: Mapping[int, tuple[float, ...]]) -> list[int]:
     Args:
         points: signed values by trial, higher is better, finite.
     """
+    if not points:
+        return []
     numbers = sorted(points)
     values = np.array([points[number] for number in numbers])
     spread = np.ptp(values, axis=0)
     values = values / np.where(spread > 0, spread, 1.0)
-    no_worse = np.all(values[:, None] >= values[None], axis=2)
-    dominates = no_worse & ~no_worse.T
-    dominators = dominates.sum(axis=0)
-    waiting = np.ones(len(numbers), dtype=bool)
-    order: list[int] = []
-    while waiting.any():
-        front = np.flatnonzero(waiting & (dominators == 0))
-        order += [numbers[i] for i in _covering(front, values)]
-        dominators = dominators - dominates[front].sum(axis=0)
-        waiting[front] = False
-    return order
+    fronts = _fronts(values)
+    return [
+        numbers[i]
+        for front in range(fronts.max() + 1)
+        for i in _covering(np.flatnonzero(fronts == front), values)
+    ]
 
 
-def _covering(front: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> list[int]:
+def _fronts(values: NDArray[np.float64]) -> NDArray[np.intp]:
+    """By point the number of its non-dominated front, from 0: one more than its dominators' last.
+
+    Only what stands before a point in lexical order can dominate it, so one pass is enough.
+    """
+    order = np.lexsort(-values.T[::-1])
+    ordered = values[order]
+    fronts = np.zeros(len(values), dtype=np.intp)
+    for i, value in enumerate(ordered):
+        before = ordered[:i]
+        dominators = (before >= value).all(axis=1) & (before > value).any(axis=1)
+        fronts[i] = fronts[:i].max(where=dominators, initial=-1) + 1
+    found = np.empty_like(fronts)
+    found[order] = fronts
+    return found
+
+
+def _covering(front: NDArray[np.intp], values: NDArray[np.float64]) -> list[int]:
     """A front's members, the best by the metric first, then ever the farthest from the chosen."""
-    chosen = [int(front[np.argmax(values[front, 0])])]
-    waiting = [int(i) for i in front if i != chosen[0]]
-    distance = dict.fromkeys(waiting, math.inf)
-    while waiting:
-        for i in waiting:
-            distance[i] = min(distance[i], float(np.abs(values[i] - values[chosen[-1]]).max()))
-        farthest = max(waiting, key=lambda i: (distance[i], -i))
-        waiting.remove(farthest)
-        chosen.append(farthest)
+    members = values[front]
+    distance = np.full(len(front), math.inf)
+    nearest = int(np.argmax(members[:, 0]))
+    chosen: list[int] = []
+    for _ in front:
+        chosen.append(int(front[nearest]))
+        distance = np.minimum(distance, np.abs(members - members[nearest]).max(axis=1))
+        distance[nearest] = -math.inf
+        nearest = int(np.argmax(distance))
     return chosen
 
 

@@ -131,7 +131,7 @@ def test_cut_off_it_goes_on_with_what_it_would_have_drawn() -> None:
 
 
 def test_a_trial_is_stopped_by_its_peers_and_by_no_other_method() -> None:
-    config = SchedulerConfig(grace=1, reduction=2)
+    config = SchedulerConfig(kind="asha", grace=1, reduction=2)
     scheduler = SchedulerByMethod(
         {
             method: EarlyStopping(config, metric="val_accuracy", mode="max", seed=0)

@@ -78,8 +78,18 @@ def test_promotion_promotes_the_ends_of_the_front_first() -> None:
     assert order == [1, 2]
 
 
+def test_where_all_values_are_nan_nobody_is_promoted() -> None:
+    promoting = rule(PromotionRungs)
+    assert isinstance(promoting, PromotionRungs)
+    for number in range(3):
+        promoting.observe(Observation(number, 1, math.nan, (float(number),)))
+        promoting.pause(number)
+    assert promoting.next() is None
+    assert promoting.next(closing=True) is None
+
+
 def test_the_scheduler_takes_costs_from_results() -> None:
-    config = SchedulerConfig(grace=1, reduction=2)
+    config = SchedulerConfig(kind="asha", grace=1, reduction=2)
     scheduler = EarlyStopping(config, metric="val_accuracy", mode="max", seed=0, minimize=["flops"])
     decided = []
     for number, (value, flops) in enumerate([(0.9, 9.0), (0.5, 1.0), (0.4, 8.0)]):

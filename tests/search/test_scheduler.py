@@ -39,7 +39,7 @@ def replay(scheduler: EarlyStopping, curves: dict[int, list[float]]) -> dict[int
 
 
 def asha(past: Any = (), paused: Any = (), **settings: Any) -> EarlyStopping:
-    config = SchedulerConfig(**{"grace": 1, "reduction": 2, **settings})
+    config = SchedulerConfig(**{"kind": "asha", "grace": 1, "reduction": 2, **settings})
     return EarlyStopping(
         config, metric="val_accuracy", mode="max", seed=0, past=past, paused=paused
     )
@@ -90,7 +90,7 @@ def test_a_trial_is_not_stopped_by_its_last_report() -> None:
 
 
 def test_lower_is_better_in_mode_min() -> None:
-    config = SchedulerConfig(grace=1, reduction=2)
+    config = SchedulerConfig(kind="asha", grace=1, reduction=2)
     scheduler = EarlyStopping(config, metric="val_accuracy", mode="min", seed=0)
     assert replay(scheduler, {0: [0.1, 0.1, 0.1], 1: [0.5, 0.5, 0.5]}) == {1: 1}
 
