@@ -245,6 +245,7 @@ def by_method(
             minimize=search.minimize,
             past=plan.observations,
             paused=plan.paused,
+            answered=plan.answered,
         )
         for method, plan in plans.items()
     }

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from optuna.trial import TrialState
+
 from pdo_search.config.schema import SchedulerConfig
 from pdo_search.config.space import Space
 from pdo_search.errors import InputError
 from pdo_search.results.schema import TrialStatus, point_of
 from pdo_search.search.dominance import costs_of
 from pdo_search.search.rungs import Observation
-from pdo_search.search.searcher import PastTrial, Requeued
+from pdo_search.search.searcher import PastTrial, Requeued, told_state
 
 __all__ = ["Plan", "plan_resume"]
 
@@ -43,6 +45,11 @@ class Plan:
     num_new: int = 0
     end_index: int = 0
     latest: float = 0.0
+
+    @property
+    def answered(self) -> bool:
+        """Whether a trial has come to its end with a value."""
+        return any(told_state(t.status, t.value) is TrialState.COMPLETE for t in self.past)
 
 
 def plan_resume(

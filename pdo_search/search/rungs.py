@@ -149,30 +149,25 @@ class PromotionRungs(Rungs):
         """The trial to promote: the best promotable one of the highest rung; None where none is.
 
         Args:
-            closing: no trial runs and none is to come. Then the best of the highest rung goes on
-                where nobody has left it, however few are there: a search without a single trial
-                at full budget has no answer.
+            closing: no trial runs, none is to come, and none has come to its end with a value. Then
+                the best of the highest rung goes on, however few are there: a search without a
+                single trial at full budget has no answer.
         """
         for at in sorted(self.recorded, key=lambda rung: (rung[1], rung[0]), reverse=True):
             rung = self.recorded[at]
-            waiting = [number for number in rung if self.paused.get(number) == at]
-            if not waiting:
-                closing = False
-                continue
-            best = self._best(rung, waiting)
+            best = self._best(rung, [n for n in rung if self.paused.get(n) == at])
             if best is None:
                 continue
             places = len(rung) // self.config.reduction
             enough = len(rung) >= self.config.min_peers and self._ahead(rung, best) < places
-            if enough or (closing and len(waiting) == len(rung)):
+            if enough or closing:
                 return best
-            closing = False
         return None
 
     def _best(self, rung: Mapping[int, float], waiting: Sequence[int]) -> int | None:
-        """The best of those that wait at a rung; None where all of them are NaN."""
+        """The best of those that wait at a rung; None where none does or all of them are NaN."""
         finite = {number for number in waiting if rung[number] > -math.inf}
-        if self.costs:
+        if self.costs and finite:
             return next((number for number in self._best_first(rung) if number in finite), None)
         return max(finite, key=lambda number: (rung[number], -number), default=None)
 

@@ -61,6 +61,7 @@ class EarlyStopping(WaitingLine):
         seed: of the brackets.
         past: observations of an interrupted sweep, in the order in which they were made.
         paused: trials that were waiting in it.
+        answered: whether a trial had come to its end with a value in it.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class EarlyStopping(WaitingLine):
         minimize: Sequence[str] = (),
         past: Iterable[Observation] = (),
         paused: Iterable[int] = (),
+        answered: bool = False,
     ) -> None:
         super().__init__()
         self._config = config
@@ -81,6 +83,7 @@ class EarlyStopping(WaitingLine):
         self.rule = make_rule(config, mode, seed)
         self.stopped: dict[int, int] = {}
         self._owed: dict[int, int] = {}
+        self._answered = answered
         for seen in past:
             self._recall(seen)
         for number in paused:
@@ -93,14 +96,16 @@ class EarlyStopping(WaitingLine):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
         """Tune's question after every report."""
-        costs = costs_of(result, self._minimize)
-        if self.rule is None or result.get(self._metric) is None or costs is None:
+        value, costs = result.get(self._metric), costs_of(result, self._minimize)
+        if self.rule is None or value is None or costs is None:
             return str(TrialScheduler.CONTINUE)
+        if result.get("status") == TrialStatus.FINISHED and math.isfinite(value):
+            self._answered = True
         if self._config.clock == "stage" and not result["stage_end"]:
             return str(TrialScheduler.CONTINUE)
         time = int(result["stages_done"] if self._config.clock == "stage" else result["epoch"])
         number = trial.config["number"]
-        seen = Observation(number, time, float(result[self._metric]), costs)
+        seen = Observation(number, time, float(value), costs)
         left_at = self.rule.observe(seen)
         if time >= self._owed.get(number, math.inf):
             # The driver died between hearing this report and stopping the trial.
@@ -113,7 +118,8 @@ class EarlyStopping(WaitingLine):
 
     def may_promote(self) -> bool:
         """Whether a paused trial would go on where no trial runs and none is to come."""
-        return isinstance(self.rule, PromotionRungs) and self.rule.next(closing=True) is not None
+        closing = not self._answered
+        return isinstance(self.rule, PromotionRungs) and self.rule.next(closing=closing) is not None
 
     def promote(self, *, closing: bool = False) -> int | None:
         """Take the paused trial that is to go on now; None where none is.
@@ -123,7 +129,7 @@ class EarlyStopping(WaitingLine):
         """
         if not isinstance(self.rule, PromotionRungs):
             return None
-        number = self.rule.next(closing=closing)
+        number = self.rule.next(closing=closing and not self._answered)
         if number is not None:
             del self.rule.paused[number]
             self.stopped.pop(number, None)

@@ -31,6 +31,7 @@ def replay(scheduler: EarlyStopping, curves: dict[int, list[float]]) -> dict[int
                 "stage_end": epoch % 2 == 0,
                 "ended": ended,
                 "val_accuracy": value,
+                **({"status": "finished"} if ended else {}),
             }
             if scheduler.on_trial_result(None, trial, result) == "STOP":
                 stopped[number] = epoch
@@ -38,11 +39,14 @@ def replay(scheduler: EarlyStopping, curves: dict[int, list[float]]) -> dict[int
     return stopped
 
 
-def asha(past: Any = (), paused: Any = (), **settings: Any) -> EarlyStopping:
+def asha(
+    past: Any = (), paused: Any = (), answered: bool = False, **settings: Any
+) -> EarlyStopping:
     config = SchedulerConfig(**{"kind": "asha", "grace": 1, "reduction": 2, **settings})
     return EarlyStopping(
-        config, metric="val_accuracy", mode="max", seed=0, past=past, paused=paused
-    )
+        config, metric="val_accuracy", mode="max", seed=0,
+        past=past, paused=paused, answered=answered,
+    )  # fmt: skip
 
 
 def recorded(scheduler: EarlyStopping) -> dict[tuple[int, int], dict[int, float]]:
@@ -164,8 +168,10 @@ def test_promotion_pauses_at_every_rung_and_promotes_the_best_of_the_highest() -
     assert ruling is not None
     assert ruling.status == "paused"
     assert scheduler.promote() is None
-    assert [scheduler.promote(closing=True), scheduler.promote(closing=True)] == [3, None]
+    assert scheduler.promote(closing=True) == 3
     assert scheduler.ruling(3) is None
+    assert replay(scheduler, {3: curves[3]}) == {}
+    assert scheduler.promote(closing=True) is None
 
 
 def test_a_promoted_trial_that_reports_its_past_again_is_not_paused_there_again() -> None:
@@ -183,6 +189,32 @@ def test_promotion_never_promotes_nan_and_leaves_the_last_report_alone() -> None
     assert replay(scheduler, {0: [math.nan] * 4, 1: [math.nan] * 4}) == {0: 1, 1: 1}
     assert scheduler.promote(closing=True) is None
     assert replay(scheduler, {2: [0.1]}) == {}
+
+
+def test_where_the_last_one_fails_the_next_best_goes_on() -> None:
+    scheduler = asha(kind="asha_promotion", min_peers=9)
+    curves = {n: [value] * 4 for n, value in enumerate((0.5, 0.6, 0.4))}
+    assert replay(scheduler, curves) == {0: 1, 1: 1, 2: 1}
+    assert scheduler.promote() is None
+    assert [scheduler.promote(closing=True), scheduler.promote(closing=True)] == [1, 0]
+    assert replay(scheduler, {0: curves[0]}) == {0: 2}
+    assert scheduler.may_promote()
+    assert scheduler.promote(closing=True) == 0
+    assert replay(scheduler, {0: curves[0]}) == {}
+    assert not scheduler.may_promote()
+    assert scheduler.promote(closing=True) is None
+
+
+@pytest.mark.parametrize(("answered", "last"), [(False, 1), (True, None)])
+def test_a_rebuilt_search_that_has_its_answer_promotes_nobody_in_the_end(
+    answered: bool, last: int | None
+) -> None:
+    past = [Observation(0, 1, 0.5), Observation(1, 1, 0.6)]
+    rebuilt = asha(
+        kind="asha_promotion", min_peers=9, past=past, paused=range(2), answered=answered
+    )
+    assert rebuilt.may_promote() == (not answered)
+    assert rebuilt.promote(closing=True) == last
 
 
 def test_promotion_rebuilt_from_its_observations_promotes_the_same() -> None:

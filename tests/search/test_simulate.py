@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState
 
 from pdo_search.config import load_experiment
 from pdo_search.config.schema import SchedulerConfig, SearchConfig
@@ -82,6 +86,36 @@ def test_a_paused_trial_is_trained_from_where_it_was_and_the_last_one_to_its_end
     assert len(curves.seen) == 4
     assert len(moments) == 3 + 9
     assert moments[-1].truth == max(p["x"] for p in curves.seen)
+
+
+@settings(max_examples=200, deadline=None)
+@given(drawn=st.data())
+def test_every_search_ends_with_all_trials_tried_and_an_answer_where_there_is_one(
+    drawn: st.DataObject,
+) -> None:
+    values = drawn.draw(st.lists(st.one_of(st.just(math.nan), st.floats(0, 1)), min_size=1))
+    kind = drawn.draw(st.sampled_from(["asha_promotion", "asha", "median"]))
+    fields = {"grace": st.integers(1, 6), "min_peers": st.integers(1, 5)}
+    if kind != "median":
+        fields |= {"brackets": st.integers(1, 3), "reduction": st.integers(2, 4)}
+    config = SchedulerConfig(kind=kind, **drawn.draw(st.fixed_dictionaries(fields)))
+    tried = itertools.count()
+
+    class Drawn(Rising):
+        def observed(self, point: Mapping[str, Any]) -> Sequence[float]:
+            return [values[next(tried)]] * self.epochs
+
+    stopping = EarlyStopping(config, metric=METRIC, mode="max", seed=0)
+    searcher = OptunaSearcher(
+        SPACE, SearchConfig(sampler="random"), num_new=len(values), promoter=stopping
+    )
+    workers = drawn.draw(st.integers(1, 5))
+    moments = simulate(searcher, stopping, Drawn(), metric=METRIC, workers=workers, budget=10_000)
+    assert next(tried) == len(values)
+    assert len(moments) <= len(values) * Rising.epochs
+    states = {trial.state for trial in searcher.study.trials}
+    assert all(state.is_finished() for state in states)
+    assert (TrialState.COMPLETE in states) == any(not math.isnan(value) for value in values)
 
 
 def test_a_lucky_value_is_charged_with_what_a_rerun_would_reach() -> None:
