@@ -3,7 +3,8 @@
 Replays learning curves of real sweeps (`curves/*.parquet`, made by running the experiment beside
 each with `pdo-search run`) in virtual time through the real searcher and scheduler objects. What
 counts is the expected accuracy at full budget of the configuration that a search would return, not
-the lucky value that it has seen. Every method has the same seeds, workers and epochs.
+the lucky value that it has seen. Every method has the same seeds, workers and epochs, and takes the
+random points that it starts with from one list per seed: the luckier draw is no merit.
 
     python experiments/benchmarks/search_quality.py                 # a few minutes on one core
     python experiments/benchmarks/search_quality.py --seeds 3 --space digits
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pandas as pd
 from numpy.typing import NDArray
 from ray.tune.schedulers import ASHAScheduler
@@ -44,6 +46,8 @@ FULL_TRIALS = 50
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
 """Checkpoints, as shares of the budget."""
 BOOTSTRAP = 2000
+RAYS_RANDOM = 10
+"""Random trials with which Ray's OptunaSearch starts: Optuna's default."""
 RANDOM, RAY, OURS = "random", "Ray OptunaSearch + ASHA", "ours: TPE + asha_promotion"
 
 Pair = tuple[Any, Any]
@@ -66,11 +70,18 @@ class Setup:
         return cls(space, curves, int(table["epoch"].max()))
 
 
+def random_points(space: Space, seed: int, number: int) -> tuple[dict[str, Any], ...]:
+    """The first so many of a seed's random points, the same for every method."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    return tuple(study.ask(distributions(space)).params for _ in range(number))
+
+
 def ours(search: Mapping[str, Any], scheduler: Mapping[str, Any]) -> Method:
     """Our searcher and scheduler, with the given fields of the experiment file."""
 
     def build(space: Space, seed: int, epochs: int) -> Pair:
-        config = SearchConfig(seed=seed, num_trials=100_000, **search)
+        points = random_points(space, seed, SearchConfig(**search).startup_trials)
+        config = SearchConfig(seed=seed, num_trials=100_000, points=points, **search)
         stopping = EarlyStopping(SchedulerConfig(**scheduler), metric=METRIC, mode="max", seed=seed)
         searcher = OptunaSearcher(space, config, num_new=config.num_trials, promoter=stopping)
         return searcher, stopping
@@ -83,7 +94,10 @@ def rays(**settings: Any) -> Method:
 
     def build(space: Space, seed: int, epochs: int) -> Pair:
         np.random.seed(seed)  # Its brackets are drawn from the global generator.
-        searcher = OptunaSearch(distributions(space), metric=METRIC, mode="max", seed=seed)
+        searcher = OptunaSearch(
+            distributions(space), metric=METRIC, mode="max", seed=seed,
+            points_to_evaluate=list(random_points(space, seed, RAYS_RANDOM)),
+        )  # fmt: skip
         stopping = ASHAScheduler(
             time_attr="epoch", metric=METRIC, mode="max", max_t=epochs, **settings
         )
@@ -185,6 +199,7 @@ def main() -> None:
     given = parser.parse_args()
     methods = {m: build for m, build in METHODS.items() if m == RANDOM or given.only in m}
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", module="optuna")
     for name in given.space or SPACES:
         began = time.monotonic()
