@@ -25,9 +25,9 @@ REPLAY = Path(__file__).parent.parent / "search" / "replay.py"
 
 def replaying(pdo: Pdo, sweep: Path) -> subprocess.Popen[str]:
     """Start a sweep of replayed trials, or go on with it."""
-    command = [sys.executable, str(REPLAY), str(sweep), str(NUM_TRIALS), "1", "0.3", "asha"]
+    arguments = [str(sweep), str(NUM_TRIALS), "1", "0.3", "asha_promotion"]
     return subprocess.Popen(
-        command,
+        [sys.executable, str(REPLAY), *arguments],
         env=pdo.env,
         cwd=pdo.folder,
         stdout=subprocess.PIPE,
@@ -36,12 +36,14 @@ def replaying(pdo: Pdo, sweep: Path) -> subprocess.Popen[str]:
     )
 
 
-def ended(sweep: Path) -> pd.DataFrame:
-    """The rows of the trials that have ended, without the index of all columns that may follow."""
+def kept(sweep: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What must not change any more: rows of the finished trials, and of all epochs."""
     if not (sweep / "trials" / "part-00000.parquet").exists():
-        return pd.DataFrame()
-    trials = pdo_search.open_sweep(sweep).trials.set_index("number")
-    return trials[trials["status"].isin(["finished", "stopped"])].astype(object)
+        return pd.DataFrame(), pd.DataFrame()
+    opened = pdo_search.open_sweep(sweep)
+    trials = opened.trials.set_index("number")
+    epochs = opened.epochs.set_index(["number", "epoch"])
+    return trials[trials["status"] == "finished"].astype(object), epochs[["val_accuracy"]]
 
 
 @pytest.mark.timeout(600)
@@ -54,7 +56,7 @@ def test_a_sweep_killed_twenty_times_ends_as_if_it_never_was(
     sweep = pdo.folder / "killed"
     moments = random.Random(0)
     for number in range(20):
-        before = ended(sweep)
+        before = kept(sweep)
         process = replaying(pdo, sweep)
         if number % 2:  # While trials run; else at any time from the imports on.
             wait_for(process, f"/{NUM_TRIALS}]")
@@ -62,16 +64,16 @@ def test_a_sweep_killed_twenty_times_ends_as_if_it_never_was(
         assert process.poll() is None, process.communicate()
         process.kill()
         process.communicate()
-        after = ended(sweep)
-        assert len(after) >= len(before) + number % 2
-        if len(before):
-            pd.testing.assert_frame_equal(after.loc[before.index, before.columns], before)
-    assert len(after) < NUM_TRIALS
+        after = kept(sweep)
+        assert len(after[1]) >= len(before[1]) + number % 2
+        for was, found in zip(before, after, strict=True):
+            if len(was):
+                pd.testing.assert_frame_equal(found.loc[was.index, was.columns], was)
+    assert len(pdo_search.open_sweep(sweep).trials) < NUM_TRIALS
     last = replaying(pdo, sweep)
     output, _ = last.communicate()
     assert last.returncode == 0, output
     assert_whole(sweep, NUM_TRIALS)
-    assert set(ended(sweep)["status"]) == {"finished", "stopped"}
     same_numbers(pdo.folder / "whole", sweep)
     assert_free(ray_cluster)
 

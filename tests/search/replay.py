@@ -1,9 +1,9 @@
 """A sweep of replayed trials: all of the product but the training. A script, started by tests.
 
-    python replay.py SWEEP NUM_TRIALS SLOTS SECONDS [asha]
+    python replay.py SWEEP NUM_TRIALS SLOTS SECONDS [SCHEDULER]
 
-Runs on the cluster of the environment with SLOTS trials at once; with ``asha``, as the command line
-would, early stopping included. Goes on with a sweep that exists.
+Runs on the cluster of the environment with SLOTS trials at once; with a kind of scheduler, as the
+command line would. Goes on with a sweep that exists.
 """
 
 from __future__ import annotations
@@ -62,13 +62,16 @@ def replayed(seconds: float) -> Any:
     return tune.with_resources(tuning.named(replay), {"cpu": 1})
 
 
-def run_whole(folder: Path, num_trials: int, slots: int, trainable: Any) -> None:
+def run_whole(folder: Path, num_trials: int, slots: int, trainable: Any, scheduler: str) -> None:
     """Start the sweep, or go on with it, through the same door as the command line."""
     if (folder / SWEEP_FILE).exists():
         info = sweep.reopened_sweep(str(folder))
     else:
-        settings = {"scheduler": {"grace": 1, "reduction": 2}, "limits": {"trial_timeout": 60}}
-        loaded = experiment(folder, num_trials, resources={"max_concurrent": slots}, **settings)
+        loaded = experiment(
+            folder, num_trials,
+            scheduler={"kind": scheduler, "grace": 1, "reduction": 2},
+            resources={"max_concurrent": slots}, limits={"trial_timeout": 60},
+        )  # fmt: skip
         info, _ = sweep.new_sweep(loaded)
     sweep.run_sweep(info, str(folder), address="auto", console=Console(), trainable=trainable)
 
@@ -76,8 +79,8 @@ def run_whole(folder: Path, num_trials: int, slots: int, trainable: Any) -> None
 def main() -> None:
     folder, num_trials, slots = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     trainable = replayed(float(sys.argv[4]))
-    if sys.argv[5:] == ["asha"]:
-        run_whole(folder, num_trials, slots, trainable)
+    if len(sys.argv) > 5:
+        run_whole(folder, num_trials, slots, trainable, scheduler=sys.argv[5])
         return
     os.environ.update(tuning.TUNE_SETTINGS)
     ray.init(address="auto", log_to_driver=False)
