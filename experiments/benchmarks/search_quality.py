@@ -114,8 +114,8 @@ METHODS: dict[str, Method] = {
         grace_period=SchedulerConfig().grace, reduction_factor=SchedulerConfig().reduction
     ),
     OURS: ours({}, {}),
-    "ours, grace 2": ours({}, {"grace": 2}),
-    "ours: TPE + asha": ours({}, {"kind": "asha"}),
+    "ours, grace 3": ours({}, {"grace": 3}),
+    "ours: TPE + asha, grace 3": ours({}, {"kind": "asha", "grace": 3}),
     "ours: TPE + median": ours({}, {"kind": "median"}),
 }
 

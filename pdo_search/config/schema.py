@@ -495,9 +495,9 @@ class SchedulerConfig(Frozen):
     clock: Literal["epoch", "stage"] = "epoch"
     """What a rung's milestone counts: epochs, or finished stages. With ``stage`` a student is
     evaluated at its stages' ends only, unless it needs more: ``adaptive`` stages or a target."""
-    grace: int = Field(default=3, ge=1)
-    """Milestone of the lowest rung: no trial is stopped before it. After one or two epochs values
-    say little of the last one (experiments/benchmarks/search_quality.py)."""
+    grace: int = Field(default=2, ge=1)
+    """Milestone of the lowest rung: no trial is stopped before it. Early values say little of the
+    last one; where trials stop for good (asha) 3 is better (experiments/LOG.md)."""
     reduction: int = Field(default=3, ge=2)
     """One of this many goes on at each rung; milestones grow by the same factor."""
     brackets: int = Field(default=1, ge=1, le=8)
