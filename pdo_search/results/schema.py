@@ -152,7 +152,7 @@ TRIALS = Table(
         Column(Col.STATUS, "string", "", "running, finished, stopped, …", required=True),
         Column(Col.DECISION, "string", "", "why it ended"),
         Column(Col.CAUSE, "string", "", "what broke, which limit, which rung: one line"),
-        Column(Col.ATTEMPT, "int64", "", "how often it was started, from 1"),
+        Column(Col.ATTEMPT, "int64", "", "how often it was started, from 1; not by promotion"),
         Column(Col.SEED, "int64", "", "seed of initialisation and data order"),
         Column(Col.EPOCHS_DONE, "int64", "epochs", "finished epochs"),
         Column(Col.STAGES_DONE, "int64", "stages", "finished stages, init and fine-tune included"),

@@ -215,18 +215,19 @@ class Recorder(Callback):
         suggestion = trial.config
         number = suggestion["number"]
         earlier = self.writer.get("trials", number) or {"attempt": 0, "started_at": self._now()}
+        promoted = earlier.get("status") in (TrialStatus.PAUSED.value, TrialStatus.STOPPED.value)
         row: dict[str, Any] = {
             "number": number,
             "trial_id": suggestion["trial_id"],
             "method": suggestion["method"],
             "status": TrialStatus.RUNNING.value,
             "seed": self._seed,
-            "attempt": earlier["attempt"] + 1,
+            "attempt": earlier["attempt"] + (not promoted),
             "started_at": earlier["started_at"],
             **{param_column(str(path)): value for path, value in suggestion["point"].items()},
         }
-        if earlier.get("status") in (TrialStatus.PAUSED.value, TrialStatus.STOPPED.value):
-            row["cause"] = None  # Of its pause: it is promoted.
+        if promoted:
+            row["cause"] = None  # Of its pause.
         self._running[number] = Running(trial, earlier.get("wall_s") or 0.0)
         self.writer.upsert("trials", row)
         return row
