@@ -37,7 +37,7 @@ TINY: dict[str, Any] = {
         "composite": {"finetune_epochs": 0},
     },
     "search": {"num_trials": 6, "startup_trials": 3},
-    "scheduler": {"grace": 1, "reduction": 2},
+    "scheduler": {"kind": "asha", "grace": 1, "reduction": 2},
 }
 
 

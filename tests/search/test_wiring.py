@@ -64,8 +64,7 @@ def sampler(caught: dict[str, Any]) -> Any:
 def test_defaults(built: Any) -> None:
     caught = built()
     config = caught["tune_config"]
-    assert config.num_samples == -1  # The searcher says when all is done: trials come twice.
-    assert caught["searchers"]["progressive"]._left == 6
+    assert config.num_samples == 6
     assert config.max_concurrent_trials == 3
     assert config.reuse_actors
     assert caught["run_config"].failure_config.max_failures == SearchConfig().retries
@@ -78,7 +77,6 @@ def test_defaults(built: Any) -> None:
 def test_search(built: Any) -> None:
     points = [{"temperature": 2.5}]
     caught = built(
-        scheduler={"kind": "asha"},
         search={
             "num_trials": 9, "metric": "val_loss", "mode": "min", "multivariate": True,
             "startup_trials": 5, "retries": 4, "points": points,
@@ -100,7 +98,7 @@ def test_sampler_and_seed(built: Any) -> None:
     points = [built(search={"seed": s})["searchers"]["progressive"].suggest("a") for s in (1, 1, 2)]
     assert points[0] == points[1] != points[2]
     point = {"num_stages": 2, "temperature": 3.0, "optimizer.lr": 0.1}
-    only = built(search={"sampler": "grid", "points": [point]}, scheduler={"kind": "asha"})
+    only = built(search={"sampler": "grid", "points": [point]})
     searcher = only["searchers"]["progressive"]
     assert searcher.suggest("a")["point"] == point
     assert searcher.suggest("b") == searcher.FINISHED
@@ -117,11 +115,11 @@ def test_scheduler(built: Any) -> None:
 
 def test_promotion(built: Any) -> None:
     caught = built(scheduler={"kind": "asha_promotion"})
+    assert SchedulerConfig().pauses
     assert caught["tune_config"].num_samples == -1
     promoter = caught["searchers"]["progressive"]._promoter
     assert promoter.scheduler is caught["schedulers"]["progressive"]
-    stopping = built(scheduler={"kind": "asha"})
-    assert stopping["searchers"]["progressive"]._promoter is None
+    assert built()["searchers"]["progressive"]._promoter is None
 
 
 @pytest.mark.parametrize(
@@ -160,14 +158,11 @@ def test_what_tune_runs_as_a_trial_can_be_given(built: Any) -> None:
 
 
 def test_baselines_have_searchers_and_schedulers_of_their_own(built: Any) -> None:
-    stopping = {"kind": "asha"}
-    caught = built(
-        search={"num_trials": 20, "baselines": ["scratch", "assistant"]}, scheduler=stopping
-    )
+    caught = built(search={"num_trials": 20, "baselines": ["scratch", "assistant"]})
     assert caught["tune_config"].num_samples == 20 + 2 * 5
     assert list(caught["searchers"]) == list(caught["schedulers"])
     assert list(caught["searchers"]) == ["progressive", "scratch", "assistant"]
-    few = built(search={"baselines": ["one_shot"], "baseline_trials": 2}, scheduler=stopping)
+    few = built(search={"baselines": ["one_shot"], "baseline_trials": 2})
     assert few["tune_config"].num_samples == 6 + 2
     points = [built(search={"seed": s, "baselines": ["scratch"]})["searchers"]["scratch"]
               for s in (1, 1, 2)]  # fmt: skip
