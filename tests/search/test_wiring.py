@@ -105,7 +105,7 @@ def test_sampler_and_seed(built: Any) -> None:
 
 
 def test_scheduler(built: Any) -> None:
-    given = {"clock": "stage", "grace": 2, "reduction": 4, "brackets": 3}
+    given = {"kind": "asha", "clock": "stage", "grace": 2, "reduction": 4, "brackets": 3}
     own = built(scheduler=given)["schedulers"]["progressive"]
     assert own.rule.config == SchedulerConfig(**given)
     assert own._config.clock == "stage"
