@@ -77,6 +77,7 @@ def test_a_sweep_killed_twenty_times_ends_as_if_it_never_was(
     output, _ = last.communicate()
     assert last.returncode == 0, output
     assert_whole(sweep, NUM_TRIALS)
+    assert set(pdo_search.open_sweep(sweep).trials["status"]) == {"finished", "stopped"}
     same_numbers(pdo.folder / "whole", sweep)
     assert_free(ray_cluster)
 

@@ -80,7 +80,7 @@ def test_search(built: Any) -> None:
         search={
             "num_trials": 9, "metric": "val_loss", "mode": "min", "multivariate": True,
             "startup_trials": 5, "retries": 4, "points": points,
-        },
+        }
     )  # fmt: skip
     searcher = caught["searchers"]["progressive"]
     assert caught["tune_config"].num_samples == 9
