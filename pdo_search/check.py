@@ -7,28 +7,32 @@ Decoded pictures of a folder are kept in the store, where the sweep finds them.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from rich.table import Table
-from torch import nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from pdo_search.config.load import Loaded
 from pdo_search.config.resolve import resolve
-from pdo_search.config.schema import ModelConfig, OptimizerConfig, StudentConfig, TrialConfig
+from pdo_search.config.schema import ExecutionConfig, OptimizerConfig, StudentConfig, TrialConfig
+from pdo_search.distill.chance import Standing, measured_standing, refuse_guessing
 from pdo_search.distill.cost import Cost, measure_cost
-from pdo_search.distill.optim import make_optimizer
+from pdo_search.distill.execution import threads
+from pdo_search.distill.losses import hard_label_loss
+from pdo_search.distill.step import Updates
 from pdo_search.errors import Infeasible, InputError
 from pdo_search.screen import screen
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Split, Task
-from pdo_search.tasks.models import build_model
+from pdo_search.tasks.models import build_for
 
 __all__ = ["check_experiment", "preflight", "print_check"]
 
+SEARCHED = tuple(split for split in Split if split is not Split.TEST)
 TIMED_STEPS = 5
 TIMED_BATCH = 64
 
@@ -36,20 +40,29 @@ TIMED_BATCH = 64
 @dataclass(frozen=True)
 class _Parts:
     """What an experiment names, built: trials at the ends of the student's dimensions, each with
-    its student, None where that is to be cut from the teacher."""
+    its student, None where that is to be cut from the teacher; lines about layers that are new."""
 
     task: Task
     teacher: nn.Module
     trials: list[tuple[TrialConfig, nn.Module | None]]
+    notes: list[str]
 
 
-def preflight(loaded: Loaded) -> None:
+def preflight(loaded: Loaded) -> str:
     """Build what an experiment names, so that what cannot be built is refused before all else.
+
+    Prints what was left out of the splits, and which layers are new on given weights, if any.
+
+    Returns:
+        The fingerprint of its task.
 
     Raises:
         InputError: data, models or weights cannot be used.
     """
-    _parts(loaded)
+    parts = _parts(loaded)
+    _print_dropped(_dropped(parts.task))
+    _print_notes(parts.notes)
+    return parts.task.fingerprint
 
 
 def check_experiment(loaded: Loaded) -> dict[str, Any]:
@@ -59,22 +72,32 @@ def check_experiment(loaded: Loaded) -> dict[str, Any]:
         What was found, JSON-able.
 
     Raises:
-        InputError: data, models or weights cannot be used.
+        InputError: data, models or weights cannot be used, or the teacher is given and no better
+            than guessing.
     """
     experiment, parts = loaded.experiment, _parts(loaded)
     task = parts.task
     teacher = measure_cost(parts.teacher, task.input_shape, torch.device("cpu"))
+    # Before its speed is measured, which trains it for a few steps.
+    known, warning = _standing(loaded, parts) if experiment.teacher.is_given else (None, None)
     return {
         "name": experiment.name,
         "task": {
             "source": experiment.task.data.source,
             "input_shape": list(task.input_shape),
             "classes": len(task.class_names),
-            "splits": {
-                split.value: len(task.examples(split)) for split in Split if split is not Split.TEST
+            "splits": {split.value: len(task.examples(split)) for split in SEARCHED},
+            "labelled": {
+                split.value: int((task.examples(split).targets >= 0).sum()) for split in SEARCHED
             },
+            "epoch_examples": task.epoch_examples,
+            "dropped": _dropped(task),
         },
-        "teacher": {"arch": experiment.teacher.arch, **_numbers(teacher)},
+        "teacher": {
+            "arch": experiment.teacher.arch,
+            **_numbers(teacher),
+            **({} if known is None else {"validation": asdict(known)}),
+        },
         "students": [
             _student(trial.student, model, task, teacher) for trial, model in parts.trials
         ],
@@ -84,28 +107,68 @@ def check_experiment(loaded: Loaded) -> dict[str, Any]:
             experiment.search.baselines, experiment.search.trials_per_baseline
         ),
         "estimate": _estimate(loaded, parts),
+        "notes": [*parts.notes, *([] if warning is None else [warning])],
     }
+
+
+def _standing(loaded: Loaded, parts: _Parts) -> tuple[Standing, str | None]:
+    """What a given teacher knows, and a warning where that is nothing.
+
+    Raises:
+        InputError: it knows nothing, and is not forced.
+    """
+    found = measured_standing(parts.task, parts.teacher, torch.device("cpu"))
+    try:
+        return found, refuse_guessing(loaded.experiment.teacher, found)
+    except InputError as error:
+        raise error.at(file=loaded.file) from None
+
+
+def _print_notes(notes: list[str]) -> None:
+    for note in notes:
+        screen().print(note, soft_wrap=True)
+
+
+def _dropped(task: Task) -> dict[str, dict[str, int]]:
+    """How many examples each split lost, by the split that holds the same contents."""
+    lost: dict[str, Counter[str]] = {}
+    for dropped in task.dropped:
+        lost.setdefault(dropped.split.value, Counter())[dropped.held_by.value] += dropped.count
+    return {split: dict(by_holder) for split, by_holder in lost.items()}
+
+
+def _print_dropped(dropped: dict[str, dict[str, int]]) -> None:
+    """One line, if anything was left out of a split."""
+    said = [
+        f"{count:,} of {split} that {'is' if count == 1 else 'are'} in {holder}"
+        for split, by_holder in dropped.items()
+        for holder, count in by_holder.items()
+    ]
+    if said:
+        screen().print(f"Left out, as copies: {', '.join(said)}", soft_wrap=True)
+
+
+def _labels_said(labelled: int, count: int) -> str:
+    """Such as ``100 labelled``, ``1,105 unlabelled`` or both."""
+    parts = ((labelled, "labelled"), (count - labelled, "unlabelled"))
+    return " and ".join(f"{number:,} {word}" for number, word in parts if number)
 
 
 def _parts(loaded: Loaded) -> _Parts:
     experiment, base_dir = loaded.experiment, loaded.base_dir
+    notes: list[str] = []
     try:
         task = cached_task(experiment.task, base_dir, experiment.output.store_root)
-        teacher = _built(experiment.teacher, task, base_dir, "teacher")
-        trials = [(t, _student_built(t.student, task, base_dir)) for t in _trials(loaded)]
-        return _Parts(task, teacher, trials)
+        build = partial(build_for, task, seed=0, base_dir=base_dir, say=notes.append)
+        teacher = build(experiment.teacher, path="teacher")
+        trials = [
+            (t, None if t.student.shrink is not None else build(t.student, path="student"))
+            for t in _trials(loaded)
+        ]
+        return _Parts(task, teacher, trials, list(dict.fromkeys(notes)))
     except InputError as error:
         hint = f"correct it, then `pdo-search check {loaded.file}`"
         raise error.at(file=loaded.file, remedy=hint) from None
-
-
-def _student_built(config: StudentConfig, task: Task, base_dir: Path) -> nn.Module | None:
-    return None if config.shrink is not None else _built(config, task, base_dir, "student")
-
-
-def _built(config: ModelConfig, task: Task, base_dir: Path, path: str) -> nn.Module:
-    size = task.heads[0].size
-    return build_model(config, task.input_shape, size, seed=0, base_dir=base_dir, path=path)
 
 
 def _trials(loaded: Loaded) -> list[TrialConfig]:
@@ -147,39 +210,40 @@ def _estimate(loaded: Loaded, parts: _Parts) -> dict[str, float]:
     """Seconds that the sweep would take if no trial were stopped, from a few timed steps."""
     experiment = loaded.experiment
     trial, student = parts.trials[0]
-    train = len(parts.task.examples(Split.TRAIN))
-    teacher_rate = _rate(parts.task, parts.teacher)
-    student_rate = teacher_rate if student is None else _rate(parts.task, student)
+    train, epoch = len(parts.task.examples(Split.TRAIN)), parts.task.epoch_examples
+    execution = experiment.execution.model_copy(update={"compile": False})
+    teacher_rate = _rate(parts.task, parts.teacher, execution)
+    student_rate = teacher_rate if student is None else _rate(parts.task, student, execution)
     epochs = experiment.teacher.train.epochs if experiment.teacher.train else 0
     return {
         "student_images_per_s": student_rate,
         "teacher_images_per_s": teacher_rate,
         "teacher_training_s": epochs * train / teacher_rate,
-        "trial_s": trial.recipe.epochs * train / student_rate,
+        "trial_s": trial.recipe.epochs * epoch / student_rate,
         "all_trials_one_slot_s": sum(experiment.num_trials.values())
         * trial.recipe.epochs
-        * train
+        * epoch
         / student_rate,
     }
 
 
-def _rate(task: Task, model: nn.Module) -> float:
+def _rate(task: Task, model: nn.Module, execution: ExecutionConfig) -> float:
     """Training examples per second on the CPU, from a few steps."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     model = model.to(memory_format=torch.channels_last).train()
-    trial = task.examples(Split.TRAIN).select(torch.arange(TIMED_BATCH))
+    train = task.examples(Split.TRAIN)
+    trial = train.select(torch.arange(TIMED_BATCH) % len(train))
     inputs = task.view(trial.inputs(), trial.ids, 0)
-    optimizer = make_optimizer(model, OptimizerConfig())
+    updates = Updates(task, model, OptimizerConfig(), execution)
+
+    def loss_of(logits: Tensor) -> tuple[Tensor]:
+        return (hard_label_loss(logits, trial.targets).mean(),)
+
     times = []
-    for _ in range(TIMED_STEPS):
-        started = time.perf_counter()
-        logits = next(iter(task.forward(model, inputs).values()))
-        F.cross_entropy(logits, trial.targets).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad()
-        times.append(time.perf_counter() - started)
-    torch.set_num_threads(threads)
+    with threads(1):
+        for _ in range(TIMED_STEPS):
+            started = time.perf_counter()
+            updates(inputs, loss_of, progress=0.5)
+            times.append(time.perf_counter() - started)
     return TIMED_BATCH / sorted(times)[TIMED_STEPS // 2]
 
 
@@ -187,11 +251,15 @@ def print_check(found: dict[str, Any]) -> None:
     """Print what ``check_experiment`` found."""
     console = screen()
     task = found["task"]
-    splits = ", ".join(f"{name} {count:,}" for name, count in task["splits"].items())
+    splits = ", ".join(
+        f"{name} {_labels_said(task['labelled'][name], count)}"
+        for name, count in task["splits"].items()
+    )
     shape = "x".join(map(str, task["input_shape"]))
     console.print(
         f"{found['name']}: {task['source']}, {task['classes']} classes, {shape}; {splits}"
     )
+    _print_dropped(task["dropped"])
     table = Table()
     for name in ("model", "params", "MFLOPs", "of the teacher's FLOPs"):
         table.add_column(name, justify="left" if name == "model" else "right")
@@ -205,6 +273,10 @@ def print_check(found: dict[str, Any]) -> None:
         label = f"{role} {row['arch']} {sizes}".strip()
         table.add_row(label, f"{row['params']:,}", f"{row['flops'] / 1e6:.2f}", share)
     console.print(table)
+    if "validation" in found["teacher"]:
+        known = Standing(**found["teacher"]["validation"])
+        console.print(f"Teacher as given: {known}", soft_wrap=True)
+    _print_notes(found["notes"])
     baselines = "".join(f" + {count} {name}" for name, count in found["baseline_trials"].items())
     console.print(
         f"{len(found['dimensions'])} dimensions, {found['num_trials']} trials{baselines}:"

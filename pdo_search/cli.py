@@ -11,12 +11,16 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pdo_search.errors import PdoError
 from pdo_search.safetext import presentable
+
+if TYPE_CHECKING:
+    from pdo_search.results.sweepfile import SweepInfo
 
 __all__ = ["app", "main"]
 
@@ -70,8 +74,7 @@ def run(
     _check_address(address)
     loaded = load_experiment(file, overrides or ())
     info, directory = new_sweep(loaded, name=name, num_trials=trials)
-    _preflight(info, address)
-    _sweep(info, directory, address)
+    _sweep(_preflight(info, address), directory, address)
 
 
 @app.command()
@@ -88,8 +91,7 @@ def resume(
 
     _check_address(address)
     info = reopened_sweep(directory, trials=trials)
-    _preflight(info, address)
-    _sweep(info, directory, address)
+    _sweep(_preflight(info, address), directory, address)
 
 
 @app.command()
@@ -115,11 +117,11 @@ def show(directory: Directory, as_json: AsJson = False) -> None:
 def confirm(
     directory: Directory,
     top: Annotated[int, typer.Option(help="Configurations of the search itself.", min=1)] = 1,
-    seeds: Annotated[int, typer.Option(help="Fresh seeds per configuration.", min=1)] = 5,
+    seeds: Annotated[int, typer.Option(help="Fresh seeds per configuration.", min=1)] = 10,
     address: Address = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Retrain the best of each method with fresh seeds, test once per run: which one wins?"""
+    """Retrain the best of each method with fresh seeds, test: how good is it, which one wins?"""
     from pdo_search.analysis.confirm import confirmation_summary
     from pdo_search.analysis.show import print_confirmation
     from pdo_search.results.reader import open_sweep
@@ -197,7 +199,7 @@ def store_gc(
         typer.Option(help="Those used longest ago, until so much is left: 500MB, 10GB."),
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="Only of this kind: teacher, rung, bank.")
+        str | None, typer.Option(help="Only of this kind: teacher, rung, bank, tested.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: AsJson = False,
@@ -244,7 +246,7 @@ def run_command(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _sweep(info: Any, directory: str, address: str) -> None:
+def _sweep(info: SweepInfo, directory: str, address: str) -> None:
     """Run what is left of a sweep and show it."""
     from pdo_search.analysis.show import print_sweep, sweep_summary
     from pdo_search.results.reader import open_sweep
@@ -265,16 +267,17 @@ def _sweep(info: Any, directory: str, address: str) -> None:
         raise PdoError("no trial finished; the `cause` column of the trials table says why")
 
 
-def _preflight(info: Any, address: str) -> None:
-    """Refuse what cannot work before anything starts."""
+def _preflight(info: SweepInfo, address: str) -> SweepInfo:
+    """Refuse what cannot work before anything starts; the sweep, with the data's fingerprint."""
     from pdo_search.check import preflight
     from pdo_search.search.cluster import check_local
-    from pdo_search.search.sweep import loaded_of
+    from pdo_search.search.tuning import loaded_of
 
     loaded = loaded_of(info)
     if address == "local":
         check_local(loaded.experiment.resources, loaded.file)
-    preflight(loaded)
+    fingerprint = preflight(loaded)
+    return replace(info, fingerprint=info.fingerprint or fingerprint)
 
 
 def _check_address(address: str) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from pdo_search.check import preflight
 from pdo_search.cli import run_command
+from pdo_search.config import load_experiment
 
 from .conftest import TINY
 
@@ -50,6 +52,43 @@ def test_check_prints_the_same_for_people(tiny: Path, capsys: pytest.CaptureFixt
     said = capsys.readouterr().out
     assert "small_resnet" in said
     assert "validation" in said
+
+
+def test_check_counts_labels(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = [str(tiny), "--set", "task.splits.labels=20"]
+    plain, found = answer(capsys, "check", str(tiny)), answer(capsys, "check", *few)
+    assert plain["task"]["labelled"] == plain["task"]["splits"]
+    assert found["task"]["labelled"]["train"] == found["task"]["splits"]["train"] == 20
+    assert found["task"]["labelled"]["transfer"] == 0
+    assert found["task"]["epoch_examples"] == plain["task"]["splits"]["train"]
+    rates = [
+        f["estimate"]["trial_s"] * f["estimate"]["student_images_per_s"] for f in (plain, found)
+    ]
+    assert rates[0] == pytest.approx(rates[1]), "an epoch is as long"
+    assert run_command(["check", *few]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    transfer, validation = (found["task"]["splits"][s] for s in ("transfer", "validation"))
+    counts = (
+        f"train 20 labelled, transfer {transfer:,} unlabelled, validation {validation} labelled"
+    )
+    assert counts in said
+
+
+def test_what_was_left_out_of_the_splits_is_told(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = ["--set", "task.transfer_data={source: digits, labelled: false}"]
+    dropped = answer(capsys, "check", str(tiny), *again)["task"]["dropped"]
+    assert set(dropped) == {"transfer"}
+    assert sum(dropped["transfer"].values()) == pytest.approx(1200, abs=10)
+    line = f"Left out, as copies: {dropped['transfer']['test']} of transfer that are in test, "
+    assert run_command(["check", str(tiny), *again]) == 0
+    assert line in capsys.readouterr().out
+    preflight(load_experiment(tiny, again[1:]))
+    assert capsys.readouterr().out.startswith(line)
+    assert answer(capsys, "check", str(tiny))["task"]["dropped"] == {}
+    preflight(load_experiment(tiny))
+    assert capsys.readouterr().out == ""
 
 
 def test_values_can_be_set(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

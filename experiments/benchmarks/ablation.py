@@ -40,7 +40,7 @@ PLAIN: dict[str, Any] = {
     "prune_ratio": 0.15,
     "teacher_order": "descending",
     "num_views": 2,
-    "loss": {"kl": 0.8, "avg": 0.4, "init": 0.4},
+    "loss": {"kl": 0.8, "avg": 2.3, "init": 0.5},
     "optimizer": {"lr": 0.12, "weight_decay": 1.0e-4, "batch_size": 128},
     "adapt": {"enabled": False},
     "composite": None,

@@ -15,12 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pdo_search.results.interval import LEVEL
 from pdo_search.results.schema import Col, TrialStatus
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "Combined",
     "Configuration",
     "Difference",
     "Estimate",
@@ -33,7 +35,6 @@ __all__ = [
     "verdict",
 ]
 
-LEVEL = 0.95
 ALPHA = 1 - LEVEL
 
 
@@ -60,6 +61,13 @@ class Estimate:
         """Half of the interval's width."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
+    def over(self, whole: float | None) -> Estimate | None:
+        """The same as a share of a positive number that no seed changes; None where it is none."""
+        if whole is None or not whole > 0:
+            return None
+        sd, low, high = (v if v is None else v / whole for v in (self.sd, self.low, self.high))
+        return Estimate(self.count, self.mean / whole, sd, low, high)
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -83,6 +91,27 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Combined:
+    """The composites of a configuration's runs, each a light teacher with the run's student.
+
+    Attributes:
+        modes: runs by mode, the most frequent first.
+        validation: accuracy on validation, over the fresh seeds.
+        test: the search's metric on test.
+        test_accuracy: accuracy on test.
+        flops: mean over runs of the mean per test example.
+        deferred: mean share of the test examples that the light teacher answered.
+    """
+
+    modes: Mapping[str, int]
+    validation: Estimate
+    test: Estimate
+    test_accuracy: Estimate
+    flops: float
+    deferred: float
+
+
+@dataclass(frozen=True)
 class Configuration:
     """A confirmed configuration.
 
@@ -92,9 +121,11 @@ class Configuration:
         number: of the trial.
         validation: the search's metric on validation, over the fresh seeds.
         test: the same on test.
+        test_accuracy: accuracy on test.
         by_seed: the test values.
         student_s: mean seconds of the student's training.
         row: of its first finished run: cost, which no seed changes.
+        composite: of its runs; None where they have none.
     """
 
     method: str
@@ -102,9 +133,11 @@ class Configuration:
     number: int
     validation: Estimate
     test: Estimate
+    test_accuracy: Estimate
     by_seed: Mapping[int, float]
     student_s: float
     row: Mapping[str, Any]
+    composite: Combined | None = None
 
 
 def estimate(values: Sequence[float], level: float = LEVEL) -> Estimate:
@@ -191,13 +224,37 @@ def configurations_of(
                 number=int(first[Col.NUMBER]),
                 validation=estimate(own[metric].tolist()),
                 test=estimate(list(by_seed.values())),
+                test_accuracy=estimate(own[Col.TEST_ACCURACY].tolist()),
                 by_seed=by_seed,
                 student_s=float(own[Col.STUDENT_S].mean()),
                 row={str(name): value for name, value in first.items()},
+                composite=_combined(own, tested),
             )
         )
     sign = -1 if search_mode == "max" else 1
     return sorted(found, key=lambda c: (sign * c.validation.mean, c.number))
+
+
+def _combined(own: pd.DataFrame, tested: str) -> Combined | None:
+    """The composites of a configuration's runs; runs of a version that measured none are left out.
+
+    Args:
+        own: its finished runs.
+        tested: the search's metric on test.
+    """
+    rows = own[own[Col.COMPOSITE_TEST_ACCURACY].notna()]
+    if rows.empty:
+        return None
+    return Combined(
+        modes={
+            str(mode): int(count) for mode, count in rows[Col.COMPOSITE_MODE].value_counts().items()
+        },
+        validation=estimate(rows[Col.COMPOSITE_ACCURACY].tolist()),
+        test=estimate(rows[f"composite_{tested}"].tolist()),
+        test_accuracy=estimate(rows[Col.COMPOSITE_TEST_ACCURACY].tolist()),
+        flops=float(rows[Col.COMPOSITE_FLOPS].mean()),
+        deferred=float(rows[Col.COMPOSITE_DEFERRED].mean()),
+    )
 
 
 def compared(configurations: Sequence[Configuration], method: str, mode: str) -> list[Difference]:

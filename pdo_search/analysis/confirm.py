@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from pdo_search.analysis.answer import Teacher, answer, full_teacher
 from pdo_search.analysis.compare import (
+    Combined,
     Configuration,
     Estimate,
     compared,
@@ -32,23 +34,35 @@ def confirmation_summary(sweep: Sweep) -> dict[str, Any] | None:
     """The confirmed configurations and the verdicts, JSON-able; None where nothing was confirmed.
 
     Returns:
-        ``metric`` and ``test_metric``; ``counts`` of runs by status and ``causes``;
-        ``configurations``, the best by validation over the fresh seeds first, each with
-        ``validation`` and ``test`` (``count``, ``mean``, ``sd``, ``low``, ``high``), ``by_seed``
-        and cost; ``differences``, each with ``first``, ``second``, ``of``, ``p``, ``p_holm``,
-        ``comparisons`` and ``verdict``.
+        ``metric`` and ``test_metric``; ``counts`` of runs by status and ``causes``; ``teacher``,
+        None where only older versions ran, with ``validation``, ``test``, ``test_accuracy`` and
+        cost; ``configurations``, the best by validation over the fresh seeds first, each with
+        ``validation``, ``test`` and ``test_accuracy`` (``count``, ``mean``, ``sd``, ``low``,
+        ``high``), ``by_seed``, cost, ``of_teacher`` (``test``, ``test_accuracy``, ``params``,
+        ``flops`` and ``latency_ms`` as shares of the teacher's) and ``composite``, None or with
+        ``modes`` (runs by mode), ``deferred``, ``flops`` and the like; ``differences`` of students,
+        each with ``first``, ``second``, ``of``, ``p``, ``p_holm``, ``comparisons`` and ``verdict``;
+        ``answers``, a sentence on the best student and, where that is another, one on the best of
+        the method that the search is about.
     """
     rows, info = sweep.confirmations, sweep.info
     if rows.empty:
         return None
     found = configurations_of(rows, info.metric, info.mode)
-    tested = tested_metric(info.metric)
+    tested, teacher = tested_metric(info.metric), full_teacher(rows, info.metric)
     return {
         "metric": info.metric,
         "test_metric": tested,
         "counts": status_counts(rows),
         "causes": causes(rows),
-        "configurations": [_entry(configuration) for configuration in found],
+        "teacher": teacher
+        and {
+            "validation": teacher.validation,
+            "test": plain(teacher.test),
+            "test_accuracy": teacher.test_accuracy,
+            **teacher.cost,
+        },
+        "configurations": [_entry(one, teacher, info.mode) for one in found],
         "differences": [
             {
                 **asdict(difference),
@@ -57,24 +71,70 @@ def confirmation_summary(sweep: Sweep) -> dict[str, Any] | None:
             }
             for difference in compared(found, info.method, info.mode)
         ],
+        "answers": _answers(found, teacher, info.method),
     }
 
 
-def _entry(configuration: Configuration) -> dict[str, Any]:
-    row = configuration.row
+def _answers(found: Sequence[Configuration], teacher: Teacher | None, method: str) -> list[str]:
+    """On the first of all, then on the first of a method."""
+    if teacher is None or not found:
+        return []
+    own = next((one for one in found if one.method == method), found[0])
+    said = [answer(found[0], teacher, best=True)]
+    if own is not found[0]:
+        said.append(answer(own, teacher, best=False))
+    return [sentence for sentence in said if sentence]
+
+
+def _entry(configuration: Configuration, teacher: Teacher | None, mode: str) -> dict[str, Any]:
+    row, combined = configuration.row, configuration.composite
+    cost = {name: plain(row[name]) for name in COSTS}
     return {
         Col.METHOD: configuration.method,
         Col.TRIAL_ID: configuration.trial_id,
         "validation": _interval(configuration.validation),
         "test": _interval(configuration.test),
+        "test_accuracy": _interval(configuration.test_accuracy),
         "by_seed": configuration.by_seed,
-        **{name: plain(row[name]) for name in COSTS},
+        **cost,
         Col.STUDENT_S: configuration.student_s,
+        "of_teacher": _of_teacher(configuration, cost, teacher, mode),
+        "composite": combined
+        and {
+            "modes": dict(combined.modes),
+            Col.DEFERRED: plain(combined.deferred),
+            Col.FLOPS: plain(combined.flops),
+            "validation_accuracy": _interval(combined.validation),
+            "test": _interval(combined.test),
+            "test_accuracy": _interval(combined.test_accuracy),
+            "of_teacher": _of_teacher(combined, {Col.FLOPS: plain(combined.flops)}, teacher, mode),
+        },
     }
 
 
+def _of_teacher(
+    model: Configuration | Combined,
+    cost: Mapping[str, Any],
+    teacher: Teacher | None,
+    mode: str,
+) -> dict[str, Any] | None:
+    """Shares of the teacher's values; a metric of which less is better has none."""
+    if teacher is None:
+        return None
+    whole = teacher.test if mode == "max" else None
+    measured = {
+        "test": model.test.over(whole),
+        "test_accuracy": model.test_accuracy.over(teacher.test_accuracy),
+    }
+    shares = {
+        name: cost[name] / total if cost.get(name) is not None and total else None
+        for name, total in teacher.cost.items()
+    }
+    return {**{name: found and _interval(found) for name, found in measured.items()}, **shares}
+
+
 def _interval(found: Estimate) -> dict[str, Any]:
-    return {**asdict(found), "mean": plain(found.mean)}
+    return {name: plain(value) for name, value in asdict(found).items()}
 
 
 def unconfirmed(summary: Mapping[str, Any] | None, bests: Sequence[str]) -> list[str]:

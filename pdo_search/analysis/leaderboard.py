@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "against",
+    "best_composite",
     "best_student",
     "causes",
     "composite_of",
@@ -119,13 +120,37 @@ def best_student(trials: pd.DataFrame, mode: str) -> Entry | None:
 
 def composite_of(composites: pd.DataFrame, trial_id: str) -> Entry | None:
     """The composite that a trial chose: ``mode``, accuracy and cost; None where it made none."""
-    chosen = composites[composites[Col.CHOSEN].fillna(False).astype(bool)]
-    chosen = chosen[chosen[Col.TRIAL_ID] == trial_id]
-    if chosen.empty:
+    chosen = _chosen(composites)
+    return _composite(chosen[chosen[Col.TRIAL_ID] == trial_id])
+
+
+def best_composite(composites: pd.DataFrame) -> Entry | None:
+    """The most accurate of the composites that trials chose, of equal ones the cheapest.
+
+    As ``composite_of``; None where no trial made one.
+    """
+    order = [Col.VAL_ACCURACY, Col.FLOPS, Col.NUMBER]
+    return _composite(_chosen(composites).sort_values(order, ascending=[False, True, True]))
+
+
+def _chosen(composites: pd.DataFrame) -> pd.DataFrame:
+    return composites[composites[Col.CHOSEN].fillna(False).astype(bool)]
+
+
+def _composite(rows: pd.DataFrame) -> Entry | None:
+    """What is told of the first row."""
+    if rows.empty:
         return None
-    names = (Col.MODE, Col.VAL_ACCURACY, Col.FLOPS, Col.LATENCY_MS, Col.DEFERRED, Col.WITHIN_BUDGET)
-    row = chosen.iloc[0]
-    return {Col.TRIAL_ID: trial_id, **{name: plain(row[name]) for name in names}}
+    names = (
+        Col.TRIAL_ID,
+        Col.MODE,
+        Col.VAL_ACCURACY,
+        Col.FLOPS,
+        Col.LATENCY_MS,
+        Col.DEFERRED,
+        Col.WITHIN_BUDGET,
+    )
+    return {name: plain(rows.iloc[0][name]) for name in names}
 
 
 def against(model: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> dict[str, float | None]:

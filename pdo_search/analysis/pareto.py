@@ -28,8 +28,9 @@ def model_front(trials: pd.DataFrame, composites: pd.DataFrame) -> list[dict[str
         composites: rows of ``composites``.
 
     Returns:
-        Cheapest first: ``trial_id``, ``mode``, ``val_accuracy``, ``flops``, ``latency_ms`` and
-        ``params`` (of a student alone). Of equal models the earliest trial's stands for all.
+        Cheapest first: ``trial_id``, ``mode``, ``val_accuracy``, ``flops``, ``latency_ms``,
+        ``method`` and ``params`` (of a student alone). Of equal models the earliest trial's stands
+        for all.
     """
     import pandas as pd
 
@@ -43,6 +44,7 @@ def model_front(trials: pd.DataFrame, composites: pd.DataFrame) -> list[dict[str
     if not parts:
         return []
     params = dict(zip(finished[Col.TRIAL_ID], finished[Col.PARAMS], strict=True))
+    methods = dict(zip(finished[Col.TRIAL_ID], finished[Col.METHOD], strict=True))
     models = pd.concat(parts).dropna(subset=[Col.FLOPS, Col.VAL_ACCURACY])
     models = models.sort_values([Col.FLOPS, Col.NUMBER], kind="stable")
     models = models.drop_duplicates([Col.FLOPS, Col.VAL_ACCURACY])
@@ -50,6 +52,7 @@ def model_front(trials: pd.DataFrame, composites: pd.DataFrame) -> list[dict[str
     front = models[non_dominated(points)].drop(columns=Col.NUMBER).to_dict("records")
     return [
         {str(name): plain(value) for name, value in model.items()}
+        | {Col.METHOD: plain(methods.get(model[Col.TRIAL_ID]))}
         | {Col.PARAMS: plain(params[model[Col.TRIAL_ID]]) if model[Col.MODE] == STUDENT else None}
         for model in front
     ]

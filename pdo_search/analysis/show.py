@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from pdo_search.analysis.answer import percent
 from pdo_search.analysis.confirm import confirmation_summary, unconfirmed
 from pdo_search.analysis.leaderboard import (
     against,
+    best_composite,
     best_student,
     causes,
     composite_of,
@@ -26,6 +28,7 @@ from pdo_search.analysis.leaderboard import (
 )
 from pdo_search.analysis.methods import methods_of
 from pdo_search.analysis.pareto import STUDENT, model_front
+from pdo_search.config.methods import METHODS, fixed
 from pdo_search.results.importance import caveat, compared, importance
 from pdo_search.results.schema import Col, TrialStatus
 from pdo_search.safetext import printable
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["print_confirmation", "print_sweep", "sweep_summary"]
 
 SHOWN = 10
+LATENCY = 4
+"""Place of the column that the comparison with the teacher leaves out first."""
 CAUSES_SHOWN = 3
 GAP = 2
 WIDTH_WITHOUT_TERMINAL = 100
@@ -53,15 +58,18 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
 
     Returns:
         ``name``, ``path``, ``created_at``, ``task``, ``metric``, ``mode``, ``num_trials``,
-        ``baselines`` (trials by name), ``counts`` by status, ``causes`` of failures, ``teacher``,
-        ``methods`` beside each other, and of the method that the search is about: ``best`` (with
-        ``against_teacher``), its ``composite``, ``leaderboard``, ``front``, ``importance`` of the
-        dimensions; ``confirmation``, None where nothing was confirmed; and ``note``.
+        ``baselines`` (trials by name), ``counts`` by status, ``causes`` of failures, ``teacher``;
+        ``best``, the best student of all methods (with ``against_teacher``); ``composite``, that of
+        the same trial or, where this has none, the most accurate of all, whose ``trial_id`` it
+        names; ``methods`` beside each other; ``front`` of all models; ``leaderboard`` and
+        ``importance`` of the dimensions, of the method that the search is about; ``confirmation``,
+        None where nothing was confirmed; and ``note``.
     """
     info, everything, composites = sweep.info, sweep.trials, sweep.composites
     trials = everything[everything[Col.METHOD] == info.method]
-    teacher, best = teacher_of(everything), best_student(trials, info.mode)
+    teacher, best = teacher_of(everything), best_student(everything, info.mode)
     composite = composite_of(composites, best[Col.TRIAL_ID]) if best else None
+    composite = composite or best_composite(composites)
     methods = methods_of(everything, sweep.teachers, info.trials_by_method, info.mode)
     confirmation = confirmation_summary(sweep)
     bests = [method["best"][Col.TRIAL_ID] for method in methods if method["best"]]
@@ -84,7 +92,7 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
         "composite": composite and {**composite, "against_teacher": against(composite, teacher)},
         "methods": methods,
         "leaderboard": leaderboard(trials, info.mode, SHOWN),
-        "front": model_front(trials, composites),
+        "front": model_front(everything, composites),
         "importance": _importance(trials, sweep.epochs, info.metric),
         "confirmation": confirmation,
         "note": BIASED if unconfirmed(confirmation, bests) else None,
@@ -125,10 +133,10 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
         console.print(plain_text(line), soft_wrap=True)
     if summary["teacher"]:
         console.print()
-        console.print(_comparison(summary))
+        console.print(_comparison(summary, console.width))
     if summary["baselines"] and any(method["best"] for method in summary["methods"]):
         console.print()
-        console.print(_methods(summary))
+        console.print(_methods(summary, console.width))
     if summary["leaderboard"]:
         console.print()
         console.print(_leaderboard(summary, console.width))
@@ -136,17 +144,13 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
         console.print("No trial has finished or been stopped yet.")
     if len(summary["front"]) > 1:
         console.print()
-        console.print(_front(summary["front"]))
+        console.print(_front(summary["front"], methods=bool(summary["baselines"])))
     if summary["importance"]:
         console.print()
         console.print(_mattered(summary["importance"]))
     if summary["best"]:
         console.print()
-        values = summary["best"]["parameters"]
-        pairs = ", ".join(f"{path}={_short(value)}" for path, value in values.items())
-        console.print(
-            plain_text(f"Best: {summary['best'][Col.TRIAL_ID]} with {pairs or 'no parameters'}")
-        )
+        console.print(plain_text(_named(summary["best"])))
     if summary["confirmation"]:
         console.print()
         print_confirmation(summary["confirmation"], console)
@@ -163,13 +167,31 @@ def print_confirmation(summary: Mapping[str, Any], console: Console | None = Non
     """
     console = console or screen(WIDTH_WITHOUT_TERMINAL)
     if summary["configurations"]:
-        console.print(_confirmation(summary))
+        console.print(_confirmation(summary, console.width))
+        size = summary["configurations"][0][Col.TEST_EXAMPLES]
+        said = f"intervals are over seeds, on one test split ({size} examples)"
+        teacher = "; one teacher" if summary["teacher"] else ""
+        console.print(plain_text(said + teacher), soft_wrap=True)
     for found in summary["causes"][:CAUSES_SHOWN]:
         console.print(plain_text(f"  {found['count']} {found['status']}: {found['cause']}"))
+    for sentence in summary["answers"]:
+        console.print(plain_text(f"Answer: {sentence}"), soft_wrap=True)
     for difference in summary["differences"]:
         p = difference["p_holm"]
         shown = "" if p is None else f", p {p:.2g}"
         console.print(plain_text(f"Verdict: {difference['verdict']}{shown}"), soft_wrap=True)
+
+
+def _named(best: Mapping[str, Any]) -> str:
+    """The best trial, its method, and the parameters that have an effect on it."""
+    method = best[Col.METHOD]
+    idle = fixed(method) if method in METHODS else {}
+    pairs = ", ".join(
+        f"{path}={_short(value)}"
+        for path, value in best["parameters"].items()
+        if path.partition(".")[0] not in idle
+    )
+    return f"Best: {best[Col.TRIAL_ID]} ({method}) with {pairs or 'no parameters'}"
 
 
 def _header(summary: Mapping[str, Any]) -> Iterable[str]:
@@ -189,22 +211,33 @@ def _header(summary: Mapping[str, Any]) -> Iterable[str]:
         yield f"  go on with: pdo-search resume {summary['path']}"
 
 
-def _comparison(summary: Mapping[str, Any]) -> Table:
-    """Teacher, best student and composite, one below the other."""
-    table = _empty_table("", "val_accuracy", "params", "FLOPs", "latency", "")
+def _comparison(summary: Mapping[str, Any], width: int) -> Table:
+    """Teacher, best student and composite, one below the other; latency only where it fits."""
     teacher, best, composite = summary["teacher"], summary["best"], summary["composite"]
-    table.add_row("Teacher", *_cost(teacher, {}), plain_text(teacher["arch"] or ""))
+    rows = [("Teacher", _cost(teacher, {}), teacher["arch"] or "")]
     if best:
-        table.add_row(
-            "Best student", *_cost(best, best["against_teacher"]), plain_text(best[Col.TRIAL_ID])
-        )
+        whose = f"{best[Col.TRIAL_ID]} {best[Col.METHOD]}"
+        rows.append(("Best student", _cost(best, best["against_teacher"]), whose))
     if composite:
+        own = best and best[Col.TRIAL_ID] == composite[Col.TRIAL_ID]
         how = composite[Col.MODE]
         if composite[Col.DEFERRED] is not None and how == "cascade":
-            how += f", defers {_percent(composite[Col.DEFERRED])}"
-        table.add_row(
-            "Its composite", *_cost(composite, composite["against_teacher"]), plain_text(how)
+            how += f", defers {percent(composite[Col.DEFERRED])}"
+        rows.append(
+            (
+                "Its composite" if own else "Best composite",
+                _cost(composite, composite["against_teacher"]),
+                how if own else f"{composite[Col.TRIAL_ID]} {how}",
+            )
         )
+    columns = ["", "val_accuracy", "params", "FLOPs", "latency", ""]
+    lines = [[name, *cells, remark] for name, cells, remark in rows]
+    needed = [_width(name, column) for name, *column in zip(columns, *lines, strict=True)]
+    shown = [at for at in range(len(columns)) if at != LATENCY or sum(needed) - GAP <= width]
+    table = _empty_table(*(columns[at] for at in shown))
+    table.columns[-1].no_wrap = False
+    for line in lines:
+        table.add_row(*(plain_text(line[at]) for at in shown))
     return table
 
 
@@ -217,18 +250,15 @@ def _cost(model: Mapping[str, Any], shares: Mapping[str, float | None]) -> list[
         Col.LATENCY_MS: "-" if latency is None else f"{_milliseconds(latency)} ms",
     }
     return [
-        f"{cell} ({_percent(share)})" if (share := shares.get(name)) is not None else cell
+        f"{cell} ({percent(share)})" if (share := shares.get(name)) is not None else cell
         for name, cell in cells.items()
     ]
 
 
-def _methods(summary: Mapping[str, Any]) -> Table:
+def _methods(summary: Mapping[str, Any], width: int) -> Table:
     """The best trial of every method, one below the other."""
-    metric = summary["metric"]
-    table = _empty_table(
-        "method", "trial", metric, "params", "FLOPs", "epochs", "student", "teachers", "tuned by"
-    )
-    table.title = "The best of each method, at the same epochs per trial"
+    names = ("trial", summary["metric"], "params", "FLOPs", "epochs", "student", "teachers")
+    lines = []
     for method in summary["methods"]:
         best = method["best"]
         if best is None:
@@ -244,34 +274,82 @@ def _methods(summary: Mapping[str, Any]) -> Table:
                 _duration(best["teachers_s"]),
             ]
         tuning = f"{method['trials']} trials, {method['tuning_epochs']} epochs"
-        table.add_row(*map(plain_text, (method[Col.METHOD], *cells, tuning)))
+        lines.append((method[Col.METHOD], *cells, tuning))
+    table = _fitted(("method", *names, "tuned by"), lines, width, drop=("epochs", "params"))
+    table.title = "The best of each method, at the same epochs per trial"
     table.caption = (
         "student: its training; teachers: building those that taught it, shared by trials"
     )
     return table
 
 
-def _confirmation(summary: Mapping[str, Any]) -> Table:
-    """Configurations over fresh seeds, the best by validation first."""
-    metric, tested = summary["metric"], summary["test_metric"]
-    table = _empty_table("method", "trial", "seeds", metric, tested, "params", "FLOPs", "student")
-    table.title = "Confirmed on fresh seeds: mean ± half of the 95% interval"
-    for found in summary["configurations"]:
-        table.add_row(
-            plain_text(found[Col.METHOD]),
-            plain_text(found[Col.TRIAL_ID]),
-            str(found["test"]["count"]),
-            _with_interval(found["validation"]),
-            _with_interval(found["test"]),
-            _count(found[Col.PARAMS]),
-            _count(found[Col.FLOPS]),
-            _duration(found[Col.STUDENT_S]),
-        )
-    size = summary["configurations"][0][Col.TEST_EXAMPLES]
-    table.caption = (
-        f"intervals are over seeds, on one test split ({size} examples), read once per run"
-    )
+def _confirmation(summary: Mapping[str, Any], width: int) -> Table:
+    """The teacher, then configurations over fresh seeds, the best by validation first.
+
+    Below a configuration stands its composite. Values are followed by their share of the teacher's;
+    size and training time are shown where they fit.
+    """
+    found = summary["configurations"]
+    lines = [line for one in found for line in _confirmed(one, summary["metric"])]
+    if summary["teacher"]:
+        lines.insert(0, _full_teacher(summary["teacher"]))
+    values = (summary["metric"], summary["test_metric"])
+    names = ("method", "trial", *values, "FLOPs", "params", "student")
+    table = _fitted(names, lines, width, drop=("student", "params"))
+    counts = sorted({one["test"]["count"] for one in found})
+    seeds = " to ".join(map(str, (counts if len(counts) == 1 else (counts[0], counts[-1]))))
+    table.title = f"Confirmed on fresh seeds ({seeds} each): mean ± half of the 95% interval"
     return table
+
+
+def _full_teacher(teacher: Mapping[str, Any]) -> list[str]:
+    """The teacher's line: method, trial, validation, test, FLOPs, params, seconds."""
+    return [
+        "teacher",
+        "",
+        _fixed(teacher["validation"], 4),
+        _fixed(teacher["test"], 4),
+        _count(teacher[Col.FLOPS]),
+        _count(teacher[Col.PARAMS]),
+        "",
+    ]
+
+
+def _confirmed(found: Mapping[str, Any], metric: str) -> Iterable[list[str]]:
+    """A configuration's line and, where it has one, its composite's, with the same columns."""
+    yield [
+        found[Col.METHOD],
+        found[Col.TRIAL_ID],
+        _with_interval(found["validation"]),
+        _with_share(_with_interval(found["test"]), _mean_share(found["of_teacher"])),
+        _with_share(_count(found[Col.FLOPS]), (found["of_teacher"] or {}).get(Col.FLOPS)),
+        _count(found[Col.PARAMS]),
+        _duration(found[Col.STUDENT_S]),
+    ]
+    composite = found["composite"]
+    if composite is None:
+        return
+    modes = list(composite["modes"])
+    validation = composite["validation_accuracy"] if metric == Col.VAL_ACCURACY else None
+    shares = composite["of_teacher"]
+    yield [
+        f"+ {modes[0] if len(modes) == 1 else 'composite'}",
+        "",
+        "-" if validation is None else _with_interval(validation),
+        _with_share(_with_interval(composite["test"]), _mean_share(shares)),
+        _with_share(_count(composite[Col.FLOPS]), (shares or {}).get(Col.FLOPS)),
+        "",
+        "",
+    ]
+
+
+def _mean_share(of_teacher: Mapping[str, Any] | None) -> float | None:
+    share = of_teacher and of_teacher["test"]
+    return None if not share else share["mean"]
+
+
+def _with_share(shown: str, share: float | None) -> str:
+    return shown if share is None else f"{shown} ({percent(share)})"
 
 
 def _with_interval(found: Mapping[str, Any]) -> str:
@@ -306,7 +384,8 @@ def _leaderboard(summary: Mapping[str, Any], width: int) -> Table:
         else:
             omitted.append(name)
     table = _empty_table(*columns)
-    table.title = "Leaderboard"
+    of = f" of {entries[0][Col.METHOD]}" if summary["baselines"] else ""
+    table.title = plain_text(f"Leaderboard{of}")
     for line in zip(*columns.values(), strict=True):
         table.add_row(*map(plain_text, line))
     if omitted:
@@ -319,14 +398,17 @@ def _width(name: str, cells: Iterable[str]) -> int:
     return max(map(len, (name, *cells))) + GAP
 
 
-def _front(models: Sequence[Mapping[str, Any]]) -> Table:
-    table = _empty_table("model", "trial", Col.VAL_ACCURACY, "FLOPs", "ms", "params")
+def _front(models: Sequence[Mapping[str, Any]], *, methods: bool) -> Table:
+    """The front of models, cheapest first; with their methods where there are several."""
+    own = ["method"] if methods else []
+    table = _empty_table("model", *own, "trial", Col.VAL_ACCURACY, "FLOPs", "ms", "params")
     table.title = "Pareto front: no other model is as accurate for fewer FLOPs"
     for model in models:
         table.add_row(
             plain_text(
                 model[Col.MODE] if model[Col.MODE] == STUDENT else f"composite {model[Col.MODE]}"
             ),
+            *(plain_text(model[Col.METHOD] or "-") for _ in own),
             plain_text(model[Col.TRIAL_ID]),
             _fixed(model[Col.VAL_ACCURACY], 4),
             _count(model[Col.FLOPS]),
@@ -364,6 +446,20 @@ def _empty_table(*columns: str) -> Table:
     for name in columns:
         left = name in ("", "dimension", "model", "trial", "status", "method")
         table.add_column(plain_text(name), justify="left" if left else "right", no_wrap=True)
+    return table
+
+
+def _fitted(
+    names: Sequence[str], lines: Sequence[Sequence[str]], width: int, drop: Sequence[str]
+) -> Table:
+    """A table of the lines, without the columns that may be dropped where it would be too wide."""
+    columns = {name: [line[at] for line in lines] for at, name in enumerate(names)}
+    for name in drop:
+        if sum(_width(*column) for column in columns.items()) - GAP > width:
+            del columns[name]
+    table = _empty_table(*columns)
+    for line in zip(*columns.values(), strict=True):
+        table.add_row(*map(plain_text, line))
     return table
 
 
@@ -410,14 +506,6 @@ def _duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
-def _percent(share: float) -> str:
-    """A share of one to two digits that say something: ``0.23%``, ``44%``, ``98.9%``."""
-    percent = 100 * share
-    if 10 <= percent < 90 or percent >= 110 or percent == 0:
-        return f"{percent:.0f}%"
-    return f"{percent:.1f}%" if percent >= 1 else f"{percent:.2g}%"
 
 
 def _count(value: float | None) -> str:

@@ -59,10 +59,10 @@ def confirming(config: TrialConfig, seed: int) -> TrialConfig:
     """A trial of a search as one run of its confirmation: a fresh seed, the whole budget, the test
     split at its end.
 
-    It has no target that would end it early, no composite, since students are compared, and no
-    limit of cost, which it kept to when it was found.
+    It has no target that would end it early, and no limit of cost, which it kept to when it was
+    found.
     """
-    free = {"target": None, "target_of_teacher": None, "composite": None}
+    free = {"target": None, "target_of_teacher": None}
     return config.model_copy(
         update={
             "recipe": config.recipe.model_copy(update=free),

@@ -10,7 +10,14 @@ import re
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from pdo_search.config.methods import METHODS, PROGRESSIVE, Baseline, Method, fixed
 
@@ -25,6 +32,7 @@ __all__ = [
     "LimitsConfig",
     "LossConfig",
     "ModelConfig",
+    "NormalizationConfig",
     "OptimizerConfig",
     "OutputConfig",
     "Recipe",
@@ -65,10 +73,19 @@ def _name(value: object) -> object:
     return value
 
 
+def _labels(value: object) -> object:
+    if not isinstance(value, bool):
+        is_count = isinstance(value, int) and value >= 2
+        if is_count or (isinstance(value, float) and 0 < value < 1):
+            return value
+    raise ValueError("must be a whole number from 2, or a share between 0 and 1")
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 Name = Annotated[str, BeforeValidator(_name)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
+Labels = Annotated[int | float, BeforeValidator(_labels)]
 
 
 class DataConfig(Frozen):
@@ -96,11 +113,17 @@ class SplitsConfig(Frozen):
 
     transfer: float = Field(default=0.15, ge=0, lt=1)
     """Examples on which the teacher's outputs supervise the student beyond the train split.
-    0 only where ``transfer_data`` gives the split another source."""
+    0 only where ``transfer_data`` or ``labels`` gives the split its examples."""
     validation: float = Field(default=0.15, gt=0, lt=1)
     """Selects and stops; never trains."""
     test: float = Field(default=0.2, gt=0, lt=1)
     """Touched by ``confirm`` only. Ignored where the source has a test split of its own."""
+    labels: Labels | None = None
+    """How many labelled examples there are to learn from: a whole number from the number of classes
+    to the size of the train split, or a share of the train split between 0 and 1; stratified and
+    seeded. The rest of train joins the transfer split, which then has no label at all, its own
+    included, whatever the method; validation and test keep theirs, because they select and
+    measure. None uses every label."""
 
     @model_validator(mode="after")
     def _leaves_train(self) -> SplitsConfig:
@@ -139,7 +162,8 @@ class TaskConfig(Frozen):
     data: DataConfig
     """The labelled source."""
     transfer_data: DataConfig | None = None
-    """Another, possibly unlabelled source for the transfer split (cross-domain distillation)."""
+    """Another, possibly unlabelled source for the transfer split (cross-domain distillation). Its
+    pictures that are in the labelled source, too, are left out."""
     splits: SplitsConfig = SplitsConfig()
     """Shares of the splits."""
     augment: AugmentConfig = AugmentConfig()
@@ -149,7 +173,8 @@ class TaskConfig(Frozen):
 
     @model_validator(mode="after")
     def _has_transfer(self) -> TaskConfig:
-        if self.transfer_data is None and self.splits.transfer == 0:
+        splits = self.splits
+        if self.transfer_data is None and splits.transfer == 0 and splits.labels is None:
             raise ValueError("splits.transfer is 0 and there is no transfer_data: give one of them")
         return self
 
@@ -184,6 +209,49 @@ class TrainConfig(OptimizerConfig):
     """Passes over the train split."""
 
 
+def _numbers(value: object) -> object:
+    """One number as a list of one."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return (value,) if plain else value
+
+
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers), Field(min_length=1)]
+
+
+class NormalizationConfig(Frozen):
+    """Mean and standard deviation per channel, of pictures whose bytes are divided by 255."""
+
+    mean: Numbers
+    """One number per channel, or one for all; of grey pictures three are averaged."""
+    std: Numbers
+    """Above 0; one number per channel, or one for all; of grey pictures three are averaged."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> NormalizationConfig:
+        if min(self.std) <= 0:
+            raise ValueError(f"std divides the pictures: {min(self.std):g} is not above 0")
+        if len({len(self.mean), len(self.std)} - {1}) > 1:
+            raise ValueError(
+                f"mean has {len(self.mean)} numbers and std {len(self.std)}: give both per channel"
+            )
+        return self
+
+
+def _normalization(value: object) -> object:
+    """A name or a mapping; anything else is left to fail with words that name both."""
+    if value is None or value in ("data", "imagenet") or isinstance(value, NormalizationConfig):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("is data, imagenet, or {mean: [...], std: [...]}")
+    try:
+        return NormalizationConfig.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        said = str(first["msg"]).removeprefix("Value error, ")
+        raise ValueError(f"{where}: {said}" if where else said) from None
+
+
 class ModelConfig(Frozen):
     """A model by name or factory."""
 
@@ -202,6 +270,13 @@ class ModelConfig(Frozen):
     args: dict[str, Any] = {}
     """Further keyword arguments of the model's constructor or factory; a student's may be
     dimensions."""
+    normalization: Annotated[
+        Literal["data", "imagenet"] | NormalizationConfig | None, BeforeValidator(_normalization)
+    ] = None
+    """Mean and standard deviation that the weights were trained with: ``data`` (those of the train
+    split), ``imagenet``, or ``{mean: [...], std: [...]}`` of pictures whose bytes are divided by
+    255 (of a source of floats: in its own values). None takes those of named torchvision weights,
+    or of the timm model with its own weights that a factory returns, and ``data`` for all else."""
 
 
 class TeacherConfig(ModelConfig):
@@ -209,12 +284,21 @@ class TeacherConfig(ModelConfig):
 
     train: TrainConfig | None = None
     """Train it (after loading ``weights``, if any). Once per content, kept in the store."""
+    force: bool = False
+    """Use a teacher that is given, not trained here, though it is no better than chance on
+    validation."""
 
     @model_validator(mode="after")
     def _has_knowledge(self) -> TeacherConfig:
-        if self.weights is None and self.train is None:
+        # A factory may load weights itself; that it did is measured.
+        if self.weights is None and self.train is None and ":" not in self.arch:
             raise ValueError("a teacher needs `weights` or `train`: an untrained one teaches noise")
         return self
+
+    @property
+    def is_given(self) -> bool:
+        """Whether nothing trains it: it teaches what it brings."""
+        return self.train is None
 
 
 class StudentConfig(ModelConfig):
@@ -227,17 +311,28 @@ class StudentConfig(ModelConfig):
     def _shrink_with_teacher(self) -> StudentConfig:
         if (self.arch == "teacher") != (self.shrink is not None):
             raise ValueError("`shrink` and `arch: teacher` belong together")
+        if self.shrink is not None and self.normalization is not None:
+            raise ValueError(
+                "a shrunk teacher takes its inputs as the teacher does:"
+                " normalization belongs to `teacher`"
+            )
         return self
 
 
 class LossConfig(Frozen):
-    """L = kl · L_KL(teacher ‖ student; τ) + avg · L_hard(transfer) + init · L_hard(train)."""
+    """L = kl · L_KL(teacher ‖ student; τ) + avg · L_hard(transfer) + init · L_hard(train).
+
+    Each term is a mean over the whole batch, to which an example without the label in question adds
+    nothing: with ``avg`` = ``init`` all labels count alike, and with the default splits, of whose
+    examples 77% are train and 23% transfer ones, the defaults weigh the means of the two splits by
+    0.5 and 0.3.
+    """
 
     kl: Weight = 0.7
     """Weight of the divergence from the teacher's outputs."""
-    avg: Weight = 0.3
+    avg: Weight = 1.3
     """Weight of the hard-label loss on the transfer split (0 in effect where it has no labels)."""
-    init: Weight = 0.5
+    init: Weight = 0.65
     """Weight of the hard-label loss on the train split."""
     kl_form: Literal["categorical", "bernoulli"] = "categorical"
     """Softmax at τ scaled by τ² (Hinton et al. 2015), or a sum over classes of Bernoulli terms."""
@@ -357,7 +452,8 @@ class Recipe(Frozen):
     the fields that it fixes, such as ``num_stages``, whatever is given for them. No search
     dimension: ``search.baselines`` runs several methods."""
     epochs: int = Field(default=12, ge=1)
-    """Student passes over the train split in all, whatever the number of stages."""
+    """Student passes over the train split in all, whatever the number of stages; over as many
+    examples as it has before ``splits.labels`` takes labels away."""
     init_epochs: int = Field(default=1, ge=0)
     """Epochs of the budget spent on labels alone before the first stage."""
     finetune_epochs: int = Field(default=0, ge=0)
@@ -549,10 +645,17 @@ class ResourcesConfig(Frozen):
 
     cpus: float = Field(default=1, gt=0)
     """CPUs per worker; whole numbers give as many threads."""
+    teacher_cpus: int | None = Field(default=None, ge=1)
+    """Threads with which the experiment trains its teacher, where it does so on a CPU; None is as
+    many as a trial has. Part of the teacher's key: other numbers of threads round otherwise, and
+    training makes another teacher of that."""
     gpus: float = Field(default=0, ge=0)
     """GPUs per worker; below 1 several trials share one."""
     workers: int = Field(default=1, ge=1)
     """Processes per trial that train together (DDP)."""
+    sync_batch_norm: bool = False
+    """Whether several workers on GPUs take batch norm's statistics over the whole batch (torch's
+    SyncBatchNorm); else each takes them over its share, as if the batch were that small."""
     backend: Literal["auto", "inprocess", "train"] = "auto"
     """In the trial's own warm process, or by Ray Train; auto takes Ray Train for workers > 1."""
     max_concurrent: int | Literal["auto"] = "auto"
@@ -563,8 +666,20 @@ class ResourcesConfig(Frozen):
         """Whether a trial runs its workers by Ray Train."""
         return self.backend == "train" or self.workers > 1
 
+    @property
+    def threads(self) -> int:
+        """Threads of a worker."""
+        return max(1, int(self.cpus))
+
+    @property
+    def teacher_threads(self) -> int:
+        """Threads with which the teacher is trained."""
+        return self.teacher_cpus or self.threads
+
     @model_validator(mode="after")
     def _consistent(self) -> ResourcesConfig:
+        if self.sync_batch_norm and not (self.workers > 1 and self.gpus):
+            raise ValueError("sync_batch_norm is for several workers on GPUs: torch has it there")
         if self.backend == "inprocess" and self.workers > 1:
             raise ValueError("backend inprocess has one worker; leave backend out for more")
         if isinstance(self.max_concurrent, int) and self.max_concurrent < 1:
@@ -573,7 +688,7 @@ class ResourcesConfig(Frozen):
 
 
 class ExecutionConfig(Frozen):
-    """How a student's updates are computed. What a trial may use is in ``resources``."""
+    """How updates are computed. What a trial may use is in ``resources``."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Forward passes of training in this precision, by autocast; weights, losses and evaluation
@@ -583,6 +698,9 @@ class ExecutionConfig(Frozen):
     """Train through torch.compile: on a GPU with CUDA graphs. Pays where a trial lasts long and its
     kernels are many and small; compiling takes 20 to 40 s per trial, and on CPUs the compiled step
     was a tenth slower than the plain one."""
+    deterministic: bool = True
+    """On a GPU: only algorithms of cuDNN that repeat to the bit. False lets it try which ones are
+    fastest, and take those."""
 
 
 class OutputConfig(Frozen):
@@ -653,7 +771,7 @@ class Experiment(Frozen):
     resources: ResourcesConfig = ResourcesConfig()
     """What a trial gets."""
     execution: ExecutionConfig = ExecutionConfig()
-    """How a student's updates are computed."""
+    """How updates are computed."""
     output: OutputConfig = OutputConfig()
     """Where results go."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pdo_search.config.schema import CompositeConfig, TrialConfig
 from pdo_search.distill.composite import (
@@ -24,8 +24,8 @@ from pdo_search.distill.composite import (
 from pdo_search.distill.cost import Cost
 from pdo_search.distill.evaluate import outputs_of
 from pdo_search.distill.feed import Feed
+from pdo_search.distill.fit import fit
 from pdo_search.distill.losses import hard_label_loss
-from pdo_search.distill.optim import lr_factor, make_optimizer, set_hyperparameters
 from pdo_search.distill.seeds import seed_for
 from pdo_search.distill.teaching import Teaching
 from pdo_search.tasks.base import Split, Task
@@ -162,33 +162,24 @@ def _finetuned(parts: Parts, student: nn.Module, rows: list[Row]) -> tuple[nn.Mo
 
 def _finetune(parts: Parts, student: nn.Module, row: Row) -> None:
     """Train the student inside a composite on the plain train split, at a low learning rate."""
-    task, config = parts.task, parts.config
-    head = task.heads[0].name
-    feed = Feed(task.examples(Split.TRAIN), parts.device)
+    config = parts.config
+    feed = Feed(parts.task.examples(Split.TRAIN), parts.device)
     taught = parts.teaching.split_logits(parts.light, Split.TRAIN).to(parts.device)
     settings = config.recipe.optimizer
-    optimizer = make_optimizer(student, settings)
-    batch = min(settings.batch_size, len(feed))
-    steps = len(feed) // batch
-    total = steps * parts.composite.finetune_epochs
-    generator = torch.Generator().manual_seed(seed_for(config.seed, "composite"))
-    torch.manual_seed(seed_for(config.seed, "composite", "dropout"))
-    student.train()
-    for update in range(total):
-        if update % steps == 0:
-            order = torch.randperm(len(feed), generator=generator).to(parts.device)
-            batches = torch.split(order[: steps * batch], batch)
-            loaded = feed.batches(batches)
-        picked = batches[update % steps]
-        logits = task.forward(student, task.prepare(next(loaded)))[head]
-        log_probs = composite_log_probs(_fit_of(row), logits, taught[picked])
-        loss = hard_label_loss(log_probs, feed.examples.targets[picked]).mean()
-        set_hyperparameters(
-            optimizer,
-            lr=settings.lr * FINETUNE_LR_SHARE * lr_factor(settings, update / total),
-            weight_decay=settings.weight_decay,
-        )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    student.eval()
+
+    def loss_of(logits: Tensor, inputs: Tensor, rows: Tensor) -> Tensor:
+        log_probs = composite_log_probs(_fit_of(row), logits, taught[rows])
+        targets = feed.examples.targets[rows]
+        return hard_label_loss(log_probs, targets, settings.label_smoothing).mean()
+
+    fit(
+        parts.task,
+        student,
+        feed,
+        loss_of,
+        settings.model_copy(update={"lr": settings.lr * FINETUNE_LR_SHARE}),
+        epochs=parts.composite.finetune_epochs,
+        seed=seed_for(config.seed, "composite"),
+        execution=config.execution,
+        augments=False,
+    )

@@ -25,7 +25,13 @@ from pdo_search.errors import InputError, StoreError
 from pdo_search.safefile import odd_entry, read_regular
 from pdo_search.tasks.base import Split
 from pdo_search.tasks.metrics import classification_metrics
-from pdo_search.tasks.modelfile import InferenceModel, ModelSpec, load_inference, save_model
+from pdo_search.tasks.modelfile import (
+    InferenceModel,
+    ModelSpec,
+    load_inference,
+    load_model_file,
+    save_model,
+)
 
 __all__ = [
     "CompositeModel",
@@ -177,7 +183,7 @@ def fit_modes(
     Returns:
         Rows of the ``composites`` table but for ``finetuned``, ``chosen`` and ``within_budget``.
     """
-    on_s, on_t = student[Split.TRANSFER].float(), teacher[Split.TRANSFER].float()
+    on_s, on_t = student[Split.TRANSFER], teacher[Split.TRANSFER]
     labels = targets[Split.TRANSFER]
     labels = torch.where(labels < 0, on_t.argmax(dim=1), labels)
     rows = []
@@ -195,7 +201,7 @@ def fit_modes(
             fit = Fit(mode, threshold=threshold, calibration=calibration)
         own, other = student[Split.VALIDATION], teacher[Split.VALIDATION]
         metrics = classification_metrics(
-            composite_log_probs(fit, own.float(), other.float()), targets[Split.VALIDATION]
+            composite_log_probs(fit, own, other), targets[Split.VALIDATION]
         )
         share = deferred(fit, own).float().mean().item()
         runs_student = 0 if mode == "teacher" else 1
@@ -292,8 +298,16 @@ def save_composite(
     (directory / FILE).write_text(json.dumps(asdict(fit), indent=1), encoding="utf-8")
 
 
-def load_composite(directory: Path, base_dir: Path | None = None) -> CompositeModel:
+def load_composite(
+    directory: Path, base_dir: Path | None = None, *, trusted: bool = False
+) -> CompositeModel:
     """A stored composite in evaluation mode; no code in the files is run.
+
+    Args:
+        directory: of the composite.
+        base_dir: folder whose code may be run, where a function made a model; None for none.
+        trusted: this process stored it, so that its models' functions may be any that can be
+            imported: the experiment named them.
 
     Raises:
         InputError: the directory holds no composite, or a damaged one.
@@ -304,6 +318,12 @@ def load_composite(directory: Path, base_dir: Path | None = None) -> CompositeMo
             raise ValueError(f"{fit} is no mode with its numbers")
     except (OSError, ValueError) as error:
         raise InputError(f"holds no composite that can be read: {error}", file=directory) from None
-    student = load_inference(directory / "student", base_dir) if fit.mode != "teacher" else None
-    teacher = load_inference(directory / "teacher", base_dir) if fit.mode != "student" else None
-    return CompositeModel(fit, student, teacher).eval()
+
+    def part(name: str, without: str) -> InferenceModel | None:
+        if fit.mode == without:
+            return None
+        if trusted:
+            return InferenceModel(*load_model_file(directory / name, base_dir))
+        return load_inference(directory / name, base_dir)
+
+    return CompositeModel(fit, part("student", "teacher"), part("teacher", "student")).eval()

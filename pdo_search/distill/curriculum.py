@@ -30,14 +30,14 @@ def difficulty(
         targets_N: labels (N,); where -1, the teacher's top class stands in.
 
     Returns:
-        (N,) float32.
+        (N,) floating.
     """
     if kind == "teacher_confidence":
-        return 1 - F.softmax(teacher_NC.float(), dim=1).amax(dim=1)
+        return 1 - F.softmax(teacher_NC, dim=1).amax(dim=1)
     labels = torch.where(targets_N < 0, teacher_NC.argmax(dim=1), targets_N)
     logits = teacher_NC if kind == "teacher_loss" else student_NC
     assert logits is not None, "student_loss needs the student's logits"
-    return F.cross_entropy(logits.float(), labels, reduction="none")
+    return F.cross_entropy(logits, labels, reduction="none")
 
 
 def progress_at(stage_epoch: int, total: int) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pdo_search.tasks.base import Examples, Outputs, Task
 from pdo_search.tasks.metrics import classification_metrics
 
-__all__ = ["evaluate", "evaluate_test", "evaluation_batch", "outputs_of"]
+__all__ = ["evaluate", "evaluation_batch", "outputs_of"]
 
 CPU_BATCH = 128
 """Of 512 examples activations leave the caches and are memory mapped anew each time: the small
@@ -31,7 +31,7 @@ def outputs_of(task: Task, model: nn.Module, examples: Examples, device: torch.d
         device: where the model is.
 
     Returns:
-        Per head, (N, size) float32 on ``device``.
+        Per head, (N, size) in torch's default type, on ``device``.
     """
     was_training = model.training
     model.eval()
@@ -41,7 +41,8 @@ def outputs_of(task: Task, model: nn.Module, examples: Examples, device: torch.d
         for first in range(0, len(examples), size):
             rows = torch.arange(first, min(first + size, len(examples)))
             inputs = task.prepare(examples.inputs(rows).to(device))
-            batches.append({k: v.float() for k, v in task.forward(model, inputs).items()})
+            found = task.forward(model, inputs)
+            batches.append({k: v.to(torch.get_default_dtype()) for k, v in found.items()})
     model.train(was_training)
     return {head: torch.cat([b[head] for b in batches]) for head in batches[0]}
 
@@ -67,16 +68,3 @@ def evaluate(
         logits, examples.targets.to(device), teacher_logits=teacher_NC.to(device)
     )
     return {f"val_{name}": value for name, value in metrics.items()}
-
-
-def evaluate_test(task: Task, model: nn.Module, device: torch.device) -> dict[str, float]:
-    """The ``test_*`` metrics of a confirmed student, and the number of test examples.
-
-    The only reading of the test split in the product, once per run of a confirmation, at its end.
-    """
-    examples = task.test_examples()
-    logits = outputs_of(task, model, examples, device)[task.heads[0].name]
-    metrics = classification_metrics(logits, examples.targets.to(device))
-    return {f"test_{name}": value for name, value in metrics.items()} | {
-        "test_examples": len(examples)
-    }

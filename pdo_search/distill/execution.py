@@ -1,16 +1,20 @@
-"""How a student's updates are computed: in which precision, and compiled or not."""
+"""How updates are computed: precision, compilation, threads, determinism."""
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from pdo_search.config.schema import ExecutionConfig
 
-__all__ = ["autocast", "compiled"]
+__all__ = ["USUAL", "autocast", "compiled", "computed_by", "make_deterministic", "threads"]
 
+USUAL = ExecutionConfig()
+"""What holds where nothing else is asked for."""
 BF16_CAPABILITY = (8, 0)
 """CUDA compute capability from which on tensor cores take bfloat16 (Ampere)."""
 
@@ -20,10 +24,45 @@ def autocast(config: ExecutionConfig, device: torch.device) -> torch.autocast:
 
     bfloat16 has float32's range: gradients need no scaling.
     """
-    enabled = config.precision == "bf16"
-    if config.precision == "auto" and device.type == "cuda":
-        enabled = torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+    return torch.autocast(device.type, torch.bfloat16, enabled=_precision(config, device) == "bf16")
+
+
+def _precision(config: ExecutionConfig, device: torch.device) -> str:
+    """``fp32`` or ``bf16``: what ``auto`` means on a device."""
+    if config.precision != "auto":
+        return config.precision
+    capable = device.type == "cuda" and torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
+    return "bf16" if capable else "fp32"
+
+
+def computed_by(config: ExecutionConfig, device: torch.device) -> dict[str, Any]:
+    """What the bits of a trained artifact depend on beside its content: a part of its key.
+
+    On a CPU the number of threads is: sums over several are rounded otherwise, and training makes
+    other weights of that.
+    """
+    found: dict[str, Any] = {"device": device.type, "precision": _precision(config, device)}
+    return found | ({"threads": torch.get_num_threads()} if device.type == "cpu" else {})
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with so many threads on the CPU meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def make_deterministic(config: ExecutionConfig) -> None:
+    """Let cuDNN choose only algorithms that repeat to the bit, or the fastest ones.
+
+    Which it is holds for the whole process.
+    """
+    torch.backends.cudnn.deterministic = config.deterministic
+    torch.backends.cudnn.benchmark = not config.deterministic
 
 
 def compiled(model: nn.Module, config: ExecutionConfig, device: torch.device) -> nn.Module:

@@ -16,27 +16,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pdo_search.config.schema import OptimizerConfig, Recipe, SimplifyConfig
+from pdo_search.config.schema import ExecutionConfig, OptimizerConfig, Recipe, SimplifyConfig
 from pdo_search.distill.cost import Cost, measure_cost
 from pdo_search.distill.evaluate import outputs_of
+from pdo_search.distill.execution import USUAL, computed_by
 from pdo_search.distill.feed import Feed
-from pdo_search.distill.fit import fit, refresh_batch_norm
+from pdo_search.distill.fit import fit
 from pdo_search.distill.losses import categorical_kl, hard_label_loss
+from pdo_search.distill.norms import Calibration, refresh_statistics
 from pdo_search.distill.prune import drop_blocks, prune_channels
 from pdo_search.distill.seeds import seed_for
 from pdo_search.store import Store
 from pdo_search.tasks.base import Split, Task
 from pdo_search.tasks.metrics import classification_metrics
-from pdo_search.tasks.modelfile import load_model_file, save_model
+from pdo_search.tasks.modelfile import load_for, save_model
 from pdo_search.tasks.models import placed
 
 __all__ = ["Attempt", "Ladder", "Rung", "RungStatus", "next_ratio"]
 
-VERSION = 1
+VERSION = 2
 RUNG_FILE = "rung.json"
 RECOVERY_TEMPERATURE = 2.0
-CALIBRATION_EXAMPLES = 2048
-DROPPING_EXAMPLES = 256
 RATIO_DECIMALS = 3
 
 
@@ -152,6 +152,7 @@ class Ladder:
         store: where rungs lie.
         seed: of recovery.
         device: where to recover and to run.
+        execution: how recovery is computed.
         base_dir: folder that factories refer to.
     """
 
@@ -164,6 +165,7 @@ class Ladder:
         *,
         seed: int,
         device: torch.device,
+        execution: ExecutionConfig = USUAL,
         base_dir: Path | None = None,
     ) -> None:
         self.task = task
@@ -172,6 +174,7 @@ class Ladder:
         self.store = store
         self.seed = seed
         self.device = device
+        self.execution = execution
         self.base_dir = base_dir
         self._rungs = [full]
         self._models: dict[str, nn.Module] = {}
@@ -198,7 +201,7 @@ class Ladder:
         return self._models[rung.key]
 
     def _loaded(self, rung: Rung) -> nn.Module:
-        model, _ = load_model_file(rung.path, self.base_dir)
+        model, _ = load_for(self.task, rung.path, self.base_dir)
         return placed(model, self.device).eval()
 
     def _next(self, parent: Rung) -> Rung:
@@ -211,7 +214,7 @@ class Ladder:
             "ratio": self.ratio,
             "simplify": self.simplify.model_dump(exclude={"timeout"}),
             "seed": self.seed,
-            "device": self.device.type,
+            **computed_by(self.execution, self.device),
         }
         found = self.store.get_or_build("rung", key, lambda folder: self._build(folder, parent))
         record = json.loads((found.path / RUNG_FILE).read_text(encoding="utf-8"))
@@ -242,22 +245,21 @@ class Ladder:
         attempts: list[Attempt] = []
         dropped: tuple[str, ...] = ()
         while (ratio := next_ratio(attempts, self.ratio, self.simplify.backoffs)) is not None:
-            model, spec = load_model_file(parent.path, self.base_dir)
+            model, spec = load_for(self.task, parent.path, self.base_dir)
             example = torch.zeros(1, *self.task.input_shape)
             prune_channels(
                 model, example, ratio, self.simplify.round_to, timeout_s=self.simplify.timeout
             )
-            calibration = self.calibration()
-            dropped = drop_blocks(model, calibration[:DROPPING_EXAMPLES], self.simplify.drop_blocks)
+            if self.simplify.drop_blocks:
+                batch = next(Calibration(self.task, torch.device("cpu")).batches())
+                dropped = drop_blocks(model, batch, self.simplify.drop_blocks)
             if sum(p.numel() for p in model.parameters()) == parent.cost.params:
                 # No layer is wide enough to lose channels at this ratio, nor at a smaller one.
                 break
             model = placed(model, self.device)
-            calibration = calibration.to(self.device)
-            refresh_batch_norm(model, calibration)
+            refresh_statistics(model, Calibration(self.task, self.device))
             before = accuracy_of(self.task, model, self.device)
             self._recover(model, parent)
-            refresh_batch_norm(model, calibration)
             after = accuracy_of(self.task, model, self.device)
             accepted = parent.val_accuracy - after <= self.simplify.max_drop
             attempts.append(Attempt(ratio, before, after, accepted))
@@ -275,32 +277,36 @@ class Ladder:
             record["status"] = RungStatus.KEPT_PARENT.value
         (folder / RUNG_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
-    def calibration(self) -> Tensor:
-        """Prepared train pictures on the CPU, in random order: enough to measure batch norms by."""
-        train = self.task.examples(Split.TRAIN)
-        generator = torch.Generator().manual_seed(seed_for(self.seed, "calibration"))
-        picked = torch.randperm(len(train), generator=generator)[:CALIBRATION_EXAMPLES]
-        return self.task.prepare(train.inputs(picked))
-
     def _recover(self, model: nn.Module, parent: Rung) -> None:
-        """Short self-distillation from the parent on the train split."""
+        """Short self-distillation from the parent on the train split.
+
+        Where few examples have labels, on those of the transfer split as well, as many in all as
+        the train split would have had.
+        """
         teacher = self._loaded(parent)
+        examples = self.task.examples(Split.TRAIN)
+        epochs = self.simplify.recovery_epochs
+        if len(examples) < self.task.epoch_examples:
+            examples = examples.followed_by(self.task.examples(Split.TRANSFER))
+            epochs *= self.task.epoch_examples / len(examples)
+        feed = Feed(examples, self.device)
         head = self.task.heads[0].name
 
-        def loss_of(logits: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        def loss_of(logits: Tensor, inputs: Tensor, rows: Tensor) -> Tensor:
             with torch.no_grad():
                 taught = self.task.forward(teacher, inputs)[head]
             kl = categorical_kl(logits, taught, RECOVERY_TEMPERATURE)
-            return (kl + hard_label_loss(logits, targets)).mean()
+            return (kl + hard_label_loss(logits, feed.examples.targets[rows])).mean()
 
         fit(
             self.task,
             model,
-            Feed(self.task.examples(Split.TRAIN), self.device),
+            feed,
             loss_of,
             OptimizerConfig(lr=self.simplify.recovery_lr),
-            epochs=self.simplify.recovery_epochs,
+            epochs=epochs,
             seed=seed_for(self.seed, "recovery", parent.index),
+            execution=self.execution,
         )
 
 

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,20 +22,20 @@ from pdo_search.distill.adapt import Tuning, adapt
 from pdo_search.distill.cost import Cost
 from pdo_search.distill.curriculum import admit, difficulty, progress_at
 from pdo_search.distill.evaluate import evaluate, outputs_of
-from pdo_search.distill.execution import autocast, compiled
 from pdo_search.distill.feed import resident
 from pdo_search.distill.losses import (
     DIVERGENCES,
     Mixed,
-    masked_mean,
+    batch_mean,
     mixed_label_loss,
     standardized,
 )
-from pdo_search.distill.optim import clip_gradients, lr_factor, make_optimizer, set_hyperparameters
+from pdo_search.distill.norms import Calibration, refresh_statistics
 from pdo_search.distill.protocol import Report, Worker
 from pdo_search.distill.seeds import seed_for
 from pdo_search.distill.stage import Phase, Stage, StageEnd, plan_stages, reassign, stage_end
 from pdo_search.distill.state import TrialState
+from pdo_search.distill.step import Updates
 from pdo_search.distill.teaching import Teaching
 from pdo_search.distill.timing import PhaseClock
 from pdo_search.errors import PdoError
@@ -128,17 +129,19 @@ class Distillation:
         self.facts = facts
         self.clock = PhaseClock()
         self.student = student
-        self.optimizer = make_optimizer(student, self.recipe.optimizer)
         if state.epoch:
             student.load_state_dict(state.model)
-            self.optimizer.load_state_dict(state.optimizer)
-        self.model = compiled(worker.wrap_model(student), config.execution, self.device)
-        self._autocast = autocast(config.execution, self.device)
+        self.updates = Updates(
+            task, student, self.recipe.optimizer, config.execution, worker.wrap_model
+        )
+        if state.epoch:
+            self.updates.optimizer.load_state_dict(state.optimizer)
+        self.calibration = Calibration(task, self.device)
         self.validation = resident(task.examples(Split.VALIDATION), self.device)
         self.teacher_validation = teaching.split_logits(0, Split.VALIDATION)
-        batch = min(self.recipe.optimizer.batch_size, teaching.pool.num_train)
+        batch = min(self.recipe.optimizer.batch_size, task.epoch_examples)
         self.batch_size = batch - batch % worker.world_size or worker.world_size
-        self.steps = max(1, teaching.pool.num_train // self.batch_size)
+        self.steps = max(1, task.epoch_examples // self.batch_size)
         self._saved_at = time.monotonic()
         self._first_step_at: float | None = None
         self._known_rungs: set[int] = {
@@ -187,43 +190,35 @@ class Distillation:
         return self.state.epoch % self.teaching.num_views
 
     def _train_epoch(self, stage: Stage, bank: Bank | None) -> dict[str, float]:
-        """Train on as many examples as the train split has; losses and accuracy of the epoch."""
+        """Train on an epoch's number of examples; losses and accuracy of the epoch."""
         state, recipe, epoch = self.state, self.recipe, self.state.epoch
         # Dropout draws from the global generator; per epoch, so that a resumed trial draws alike.
         torch.manual_seed(seed_for(self.config.seed, "dropout", epoch, self.worker.rank))
-        set_dropout(self.student, state.tuning.dropout)
+        set_dropout(self.updates.through, state.tuning.dropout)
         admitted = self._admitted(stage)
         batches = self._batches(stage, bank, self._order(admitted, epoch))
-        peak = recipe.optimizer.lr * state.tuning.lr_scale
         totals = torch.zeros(6, device=self.device)
-        lr = peak
-        parameters = list(self.student.parameters())
-        self.model.train()
+        self.updates.through.train()
         for step in range(self.steps):
             with self.clock.phase("data"):
                 batch = next(batches)
             with self.clock.phase("student"):
                 if self._first_step_at is None:
                     self._first_step_at = time.time()
-                progress = (epoch * self.steps + step) / (recipe.epochs * self.steps)
-                lr = peak * lr_factor(recipe.optimizer, progress)
-                set_hyperparameters(self.optimizer, lr=lr, weight_decay=state.tuning.weight_decay)
-                with self._autocast:
-                    logits = self.task.forward(self.model, batch.inputs)[self.head].float()
-                parts = self._loss(stage, logits, batch)
-                self.optimizer.zero_grad(set_to_none=True)
-                parts[0].backward()  # type: ignore[no-untyped-call]
-                if recipe.optimizer.clip_norm is not None:
-                    clip_gradients(parameters, recipe.optimizer.clip_norm)
-                self.optimizer.step()
-                with torch.no_grad():
-                    hits = ((logits.argmax(dim=1) == batch.targets) & batch.in_train).sum()
-                    totals += torch.stack(
-                        [*(p.detach() for p in parts), hits, batch.in_train.sum()]
-                    )
-        sums = self.worker.mean(totals).tolist()
+                made = self.updates(
+                    batch.inputs,
+                    partial(self._loss, stage, batch),
+                    progress=(epoch * self.steps + step) / (recipe.epochs * self.steps),
+                    lr_scale=state.tuning.lr_scale,
+                    weight_decay=state.tuning.weight_decay,
+                )
+                hits = ((made.logits.argmax(dim=1) == batch.targets) & batch.in_train).sum()
+                totals += torch.stack([*made.losses, hits, batch.in_train.sum()])
+        with self.clock.phase("student"):
+            # Here a GPU has done what was launched above: the epoch's only wait for it.
+            sums = self.worker.mean(totals).tolist()
         if not math.isfinite(sums[0]):
-            raise Diverged(f"the loss became {sums[0]} in epoch {epoch + 1} (lr {lr:.3g})")
+            raise Diverged(f"the loss became {sums[0]} in epoch {epoch + 1} (lr {made.lr:.3g})")
         losses = {
             name: total / self.steps
             for name, total in zip(
@@ -233,7 +228,7 @@ class Distillation:
         return {
             **losses,
             "train_accuracy": sums[4] / max(sums[5], 1),
-            "lr": lr,
+            "lr": made.lr,
             "admitted": len(admitted) / len(self.teaching.pool) if bank else 1.0,
         }
 
@@ -258,20 +253,23 @@ class Distillation:
         return bank.rows(self.head, rows, stage.temperature).to(self.device)
 
     def _loss(
-        self, stage: Stage, logits: Tensor, batch: Batch
+        self, stage: Stage, batch: Batch, logits: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The batch's loss and its three unweighted terms: KL, avg (transfer), init (train)."""
+        """The batch's loss and its three unweighted terms: KL, avg (transfer), init (train).
+
+        All are means over the batch, in which an example without the label in question counts 0.
+        """
         weights = self.recipe.loss
         smoothing = self.state.tuning.label_smoothing
         hard, labelled = mixed_label_loss(logits, batch.targets, batch.mixed, smoothing)
-        init = masked_mean(hard, batch.in_train)
+        init = batch_mean(hard, labelled & batch.in_train)
         nothing = torch.zeros_like(init)
         if stage.phase in (Phase.INIT, Phase.FINETUNE):
             return init, nothing, nothing, init
-        avg = masked_mean(hard, ~batch.in_train & labelled)
+        avg = batch_mean(hard, labelled & ~batch.in_train)
         if batch.taught is None:
             # Every label counts alike: weights beside a searched learning rate would only mistune.
-            return masked_mean(hard, labelled), nothing, avg, init
+            return init + avg, nothing, avg, init
         student, teacher = logits, batch.taught
         if weights.standardize:
             student, teacher = standardized(student), standardized(teacher)
@@ -300,6 +298,7 @@ class Distillation:
             teacher = teaching.difficulty_logits()
         student = None
         if kind == "student_loss":
+            refresh_statistics(self.student, self.calibration)
             student = outputs_of(self.task, self.student, teaching.pool.examples, self.device)[
                 self.head
             ]
@@ -327,6 +326,7 @@ class Distillation:
             return {}
         metrics: dict[str, float] = {}
         if self.worker.rank == 0:
+            refresh_statistics(self.student, self.calibration)
             metrics = evaluate(
                 self.task, self.student, self.validation, self.teacher_validation, self.device
             )
@@ -488,6 +488,6 @@ class Distillation:
         if self.worker.rank or not (force or now - self._saved_at >= CHECKPOINT_EVERY_S):
             return
         self.state.model = self.student.state_dict()
-        self.state.optimizer = self.optimizer.state_dict()
+        self.state.optimizer = self.updates.optimizer.state_dict()
         self.save(self.state)
         self._saved_at = now

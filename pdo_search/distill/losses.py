@@ -16,10 +16,10 @@ from torch.nn import functional as F
 __all__ = [
     "DIVERGENCES",
     "Mixed",
+    "batch_mean",
     "bernoulli_kl",
     "categorical_kl",
     "hard_label_loss",
-    "masked_mean",
     "mixed_label_loss",
 ]
 
@@ -125,7 +125,10 @@ def mixed_label_loss(
     return loss, (targets_N >= 0) & (mixed.targets >= 0)
 
 
-def masked_mean(values_N: Tensor, mask_N: Tensor) -> Tensor:
-    """Mean of the values under a boolean mask; 0 where the mask admits none."""
-    mask = mask_N.to(values_N.dtype)
-    return (values_N * mask).sum() / mask.sum().clamp(min=1)
+def batch_mean(values_N: Tensor, mask_N: Tensor) -> Tensor:
+    """Sum of the values under a boolean mask, divided by the size of the batch.
+
+    So every example weighs alike, whoever else is in its batch, and the mean over the equal shares
+    of several workers is that of the whole batch.
+    """
+    return (values_N * mask_N).sum() / len(values_N)

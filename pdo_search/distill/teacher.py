@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pdo_search.config.schema import TeacherConfig
+from pdo_search.config.schema import ExecutionConfig, TeacherConfig
 from pdo_search.distill.cost import Cost, measure_cost
+from pdo_search.distill.execution import USUAL, computed_by, threads
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
 from pdo_search.distill.ladder import RUNG_FILE, VERSION, Rung, RungStatus, accuracy_of
@@ -27,7 +28,7 @@ from pdo_search.store import Store
 from pdo_search.tasks.base import Split, Task
 from pdo_search.tasks.factory import is_factory, load_factory, source_digest
 from pdo_search.tasks.modelfile import ModelSpec, save_model
-from pdo_search.tasks.models import build_model, placed, weights_file
+from pdo_search.tasks.models import build_for, placed, weights_file
 
 __all__ = ["trained_teacher"]
 
@@ -39,6 +40,8 @@ def trained_teacher(
     store: Store,
     seed: int,
     device: torch.device,
+    execution: ExecutionConfig = USUAL,
+    num_threads: int | None = None,
     base_dir: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Rung:
@@ -50,6 +53,9 @@ def trained_teacher(
         store: where it lies.
         seed: of initial weights and order.
         device: where to train.
+        execution: how it is trained.
+        num_threads: of the CPU, where it is trained there; a part of its key, since others round
+            otherwise. None is as many as torch has.
         base_dir: folder that relative paths and factories refer to.
         on_epoch: called after each epoch, when it is trained now.
 
@@ -58,39 +64,38 @@ def trained_teacher(
     """
 
     def build(folder: Path) -> None:
-        built = build_model(
-            config,
-            task.input_shape,
-            task.heads[0].size,
-            seed=seed_for(seed, "teacher"),
-            base_dir=base_dir,
-            path="teacher",
+        built = build_for(
+            task, config, seed=seed_for(seed, "teacher"), base_dir=base_dir, path="teacher"
         )
         model = placed(built, device)
         if config.train is not None:
             smoothing = config.train.label_smoothing
+            feed = Feed(task.examples(Split.TRAIN), device)
 
-            def loss_of(logits: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-                return hard_label_loss(logits, targets, smoothing).mean()
+            def loss_of(logits: Tensor, inputs: Tensor, rows: Tensor) -> Tensor:
+                return hard_label_loss(logits, feed.examples.targets[rows], smoothing).mean()
 
             fit(
                 task,
                 model,
-                Feed(task.examples(Split.TRAIN), device),
+                feed,
                 loss_of,
                 config.train,
                 epochs=config.train.epochs,
                 seed=seed_for(seed, "teacher"),
+                execution=execution,
                 on_epoch=on_epoch,
             )
-        save_model(folder, model, ModelSpec.of(task, config))
+        save_model(folder, model, ModelSpec.of(task, config, model))
         record = {
             "val_accuracy": accuracy_of(task, model, device),
             "cost": asdict(measure_cost(model, task.input_shape, device)),
         }
         (folder / RUNG_FILE).write_text(json.dumps(record), encoding="utf-8")
 
-    found = store.get_or_build("teacher", _key(task, config, seed, device, base_dir), build)
+    with threads(num_threads or torch.get_num_threads()):
+        key = _key(task, config, seed, computed_by(execution, device), base_dir)
+        found = store.get_or_build("teacher", key, build)
     record = json.loads((found.path / RUNG_FILE).read_text(encoding="utf-8"))
     build_s = json.loads((found.path / "manifest.json").read_text(encoding="utf-8"))["build_s"]
     return Rung(
@@ -112,15 +117,15 @@ def trained_teacher(
 
 
 def _key(
-    task: Task, config: TeacherConfig, seed: int, device: torch.device, base_dir: Path | None
+    task: Task, config: TeacherConfig, seed: int, computed: dict[str, Any], base_dir: Path | None
 ) -> dict[str, Any]:
     """All that determines a teacher."""
     key: dict[str, Any] = {
         "version": VERSION,
         "task": task.fingerprint,
-        "config": config.model_dump(),
+        "config": config.model_dump(exclude={"force"}),
         "seed": seed,
-        "device": device.type,
+        **computed,
     }
     if config.weights is not None:
         file = weights_file(config, base_dir)

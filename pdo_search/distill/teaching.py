@@ -161,18 +161,28 @@ def views_of_full_teacher(recipe: Recipe, num_views: int) -> list[int]:
 class Teaching:
     """Pool and teacher outputs of one trial.
 
+    Args:
+        threads: of the CPU that compute outputs: a part of their key; 0 for a GPU.
+
     Attributes:
         pool: of the task, on the device.
         num_views: recorded views per example.
     """
 
     def __init__(
-        self, task: Task, ladder: Ladder, store: Store, recipe: Recipe, device: torch.device
+        self,
+        task: Task,
+        ladder: Ladder,
+        store: Store,
+        recipe: Recipe,
+        device: torch.device,
+        threads: int = 0,
     ) -> None:
         self.task = task
         self.ladder = ladder
         self.store = store
         self.device = device
+        self.threads = threads
         self.pool = pool_of(task, device)
         self.num_views = recipe.num_views if task.config.augment.varies else 1
         self._banks: dict[tuple[str, int], Bank] = {}
@@ -253,6 +263,7 @@ class Teaching:
             self.store,
             teacher_key=self.ladder.rung(rung).key,
             task_fingerprint=self.task.fingerprint,
+            threads=self.threads,
             split_name=split,
             view=view,
             num_examples=count,

@@ -106,17 +106,17 @@ class Sweep:
         return self
 
     def best(self, method: str | None = None) -> pd.Series[Any]:
-        """The finished trial with the best objective, named by its trial_id.
+        """The finished trial with the best objective of all methods, named by its trial_id.
 
-        Its value is biased upwards, as the best of many measured on the same examples.
+        Its ``method`` says how it was trained. Its value is biased upwards, as the best of many
+        measured on the same examples.
 
         Args:
-            method: among the trials of a baseline, such as ``one_shot``; by default among those of
-                the method that the search is about.
+            method: among the trials of one method alone, such as ``progressive`` or ``one_shot``.
 
         Raises:
             InputError: the sweep has no such method.
-            PdoError: no trial of it has finished.
+            PdoError: no trial has finished, or none of that method.
         """
         trials = self._trials_of(method)
         candidates = finished(trials, self.info.mode)
@@ -198,8 +198,9 @@ class Sweep:
         return f"{self.path}/{saved}"
 
     def _trials_of(self, method: str | None) -> pd.DataFrame:
-        """The trials of a method, by default of the one that the search is about."""
-        method = method or self.info.method
+        """The trials of a method, by default of all of them."""
+        if method is None:
+            return self.trials
         if method not in self.info.trials_by_method:
             raise InputError(
                 "the sweep has no trials of this method",

@@ -51,7 +51,7 @@ __all__ = [
     "trial_id",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 VERSION_METADATA = "pdo_search.schema_version"
 
 
@@ -119,11 +119,33 @@ TEST = (
     Column(Col.TEST_ECE, "float64", "share", "expected calibration error on test", better="min"),
     Column(Col.TEST_EXAMPLES, "int64", "examples", "size of the test split"),
 )
+TEACHER_TEST = (
+    Column(Col.TEACHER_TEST_ACCURACY, "float64", "share", "of the full teacher on test"),
+    Column(Col.TEACHER_TEST_PRECISION, "float64", "share", "macro precision of the same"),
+    Column(Col.TEACHER_TEST_RECALL, "float64", "share", "macro recall of the same"),
+    Column(Col.TEACHER_TEST_F1, "float64", "share", "macro F1 of the same"),
+    Column(Col.TEACHER_TEST_LOSS, "float64", "nats", "cross-entropy of the same"),
+    Column(Col.TEACHER_TEST_ECE, "float64", "share", "expected calibration error of the same"),
+)
+COMPOSITE_TEST = (
+    Column(Col.COMPOSITE_TEST_ACCURACY, "float64", "share", "of its composite on test"),
+    Column(Col.COMPOSITE_TEST_PRECISION, "float64", "share", "macro precision of the same"),
+    Column(Col.COMPOSITE_TEST_RECALL, "float64", "share", "macro recall of the same"),
+    Column(Col.COMPOSITE_TEST_F1, "float64", "share", "macro F1 of the same"),
+    Column(Col.COMPOSITE_TEST_LOSS, "float64", "nats", "cross-entropy of the same"),
+    Column(Col.COMPOSITE_TEST_ECE, "float64", "share", "expected calibration error of the same"),
+)
 
 COST = (
     Column(Col.PARAMS, "int64", "parameters", "size of the model", better="min"),
     Column(Col.FLOPS, "float64", "FLOPs", "per example, two per multiply-add", better="min"),
     Column(Col.LATENCY_MS, "float64", "ms", "median time of one example", better="min"),
+)
+FULL_TEACHER = (
+    Column(Col.TEACHER_PARAMS, "int64", "parameters", "size of the full teacher"),
+    Column(Col.TEACHER_FLOPS, "float64", "FLOPs", "of the full teacher, per example"),
+    Column(Col.TEACHER_LATENCY_MS, "float64", "ms", "of the full teacher, one example"),
+    Column(Col.TEACHER_ACCURACY, "float64", "share", "of the full teacher on validation"),
 )
 SECONDS = (
     Column(Col.TEACHER_S, "float64", "s", "building teachers and their outputs", better="min"),
@@ -159,10 +181,7 @@ TRIALS = Table(
         Column(Col.OBJECTIVE, "float64", "", "what the search optimises, at the trial's end"),
         *VALIDATION,
         *COST,
-        Column(Col.TEACHER_PARAMS, "int64", "parameters", "size of the full teacher"),
-        Column(Col.TEACHER_FLOPS, "float64", "FLOPs", "of the full teacher, per example"),
-        Column(Col.TEACHER_LATENCY_MS, "float64", "ms", "of the full teacher, one example"),
-        Column(Col.TEACHER_ACCURACY, "float64", "share", "of the full teacher on validation"),
+        *FULL_TEACHER,
         Column(Col.COMPOSITE_MODE, "string", "", "mode of the composite that was chosen"),
         Column(
             Col.COMPOSITE_ACCURACY, "float64", "share", "of the composite, validation", better="max"
@@ -199,9 +218,18 @@ EPOCHS = Table(
         *REGULARISATION,
         Column(Col.ADMITTED, "float64", "share", "examples that the curriculum admitted"),
         Column(Col.TRAIN_LOSS, "float64", "nats", "mean training loss, weighted", better="min"),
-        Column(Col.LOSS_KL, "float64", "nats", "its divergence from the teacher, unweighted"),
-        Column(Col.LOSS_AVG, "float64", "nats", "its loss on transfer labels, unweighted"),
-        Column(Col.LOSS_INIT, "float64", "nats", "its loss on train labels, unweighted"),
+        Column(
+            Col.LOSS_KL,
+            "float64",
+            "nats",
+            "its divergence from the teacher, unweighted, mean over the batch",
+        ),
+        Column(
+            Col.LOSS_AVG, "float64", "nats", "of transfer labels, unweighted, over the whole batch"
+        ),
+        Column(
+            Col.LOSS_INIT, "float64", "nats", "of train labels, unweighted, over the whole batch"
+        ),
         Column(Col.TRAIN_ACCURACY, "float64", "share", "on the batches trained on", better="max"),
         *VALIDATION,
         SPEED,
@@ -290,6 +318,15 @@ CONFIRMATIONS = Table(
         *VALIDATION,
         *TEST,
         *COST,
+        *FULL_TEACHER,
+        *TEACHER_TEST,
+        Column(Col.COMPOSITE_MODE, "string", "", "mode of its composite; null where it has none"),
+        Column(Col.COMPOSITE_ACCURACY, "float64", "share", "of its composite on validation"),
+        *COMPOSITE_TEST,
+        Column(Col.COMPOSITE_FLOPS, "float64", "FLOPs", "of its composite, mean per test example"),
+        Column(
+            Col.COMPOSITE_DEFERRED, "float64", "share", "test examples its light teacher answers"
+        ),
         Column(Col.STARTED_AT, "timestamp", "UTC", "start of its last attempt"),
         Column(Col.ENDED_AT, "timestamp", "UTC", "end"),
         WALL,
@@ -297,6 +334,7 @@ CONFIRMATIONS = Table(
         Column(Col.HOST, "string", "", "machine it ran on"),
         Column(Col.PID, "int64", "", "process it ran in"),
         Column(Col.MODEL, "string", "", "saved student, relative to the sweep"),
+        Column(Col.COMPOSITE, "string", "", "saved composite, relative to the sweep"),
     ),
 )
 

@@ -69,6 +69,7 @@ class SweepInfo:
         store: root of the artifact store.
         method: what the search is about.
         baselines: trials by baseline, on top of ``num_trials``.
+        fingerprint: of the task, where the driver has built it; None where it has not.
         versions: of Python and packages, when the sweep was made.
         revision: git revision of this package, ``-dirty`` where files differ from it; None where it
             is not run from a checkout.
@@ -89,6 +90,7 @@ class SweepInfo:
     store: str
     method: str = PROGRESSIVE
     baselines: dict[str, int] = field(default_factory=dict)
+    fingerprint: str | None = None
     versions: dict[str, str] = field(default_factory=_versions)
     revision: str | None = None
     base_revision: str | None = None
@@ -207,7 +209,7 @@ _KINDS: Mapping[str, type] = {
     "num_trials": int,
     "schema_version": int,
 }
-_OPTIONAL = ("revision", "base_revision")
+_OPTIONAL = ("revision", "base_revision", "fingerprint")
 
 
 def _typed(name: str, value: Any) -> Any:

@@ -16,16 +16,17 @@ from rich.console import Console
 from pdo_search.config.load import Loaded
 from pdo_search.config.methods import searched
 from pdo_search.distill.seeds import seed_for
+from pdo_search.results.interval import USUAL_SEEDS, precision
 from pdo_search.results.ranking import finished
 from pdo_search.results.reader import open_sweep
 from pdo_search.results.schema import Col, TrialStatus, param_types, point_of
 from pdo_search.results.sweepfile import SweepInfo, read_sweep_file
 from pdo_search.results.writer import TableWriter
 from pdo_search.search.progress import Progress
-from pdo_search.search.sweep import loaded_of
 from pdo_search.search.tuning import (
     Outcome,
     absolute,
+    loaded_of,
     on_cluster,
     run_trials,
     session,
@@ -110,7 +111,7 @@ def open_runs(runs: Iterable[Run], rows: Iterable[Mapping[str, Any]]) -> list[Ru
 
 
 def run_confirmation(
-    sweep: str, *, top: int, seeds: int, address: str, console: Console
+    sweep: str, *, top: int = 1, seeds: int = USUAL_SEEDS, address: str, console: Console
 ) -> Outcome:
     """Run what is left of a confirmation.
 
@@ -129,7 +130,7 @@ def run_confirmation(
     info = read_sweep_file(sweep)
     loaded = loaded_of(info)
     opened = open_sweep(sweep)
-    opened.best()
+    opened.best()  # Some trial has to be there.
     numbers = candidates(opened.trials, list(info.trials_by_method), top, info.mode)
     with session(sweep, address) as scratch:
         writer = TableWriter(sweep, param_types(loaded.space))
@@ -137,8 +138,10 @@ def run_confirmation(
         left = open_runs(runs, writer.rows(TABLE))
         _announce(info, writer, numbers, runs, left, console)
 
-        def run(at_once: int) -> bool:
-            return _tune(info, loaded, sweep, writer, runs, left, at_once, scratch, console)
+        def run(at_once: int, fingerprint: str | None) -> bool:
+            return _tune(
+                info, loaded, sweep, writer, runs, left, at_once, scratch, console, fingerprint
+            )
 
         interrupted = bool(left) and on_cluster(
             loaded,
@@ -147,6 +150,7 @@ def run_confirmation(
             console=console,
             store=info.store,
             base_dir=info.base_dir,
+            fingerprint=info.fingerprint,
         )
         own = {run.key for run in runs}
         rows = [r for r in writer.rows(TABLE) if (r[Col.NUMBER], r[Col.SEED]) in own]
@@ -188,9 +192,13 @@ def _announce(
     for method in info.trials_by_method:
         if method not in present:
             console.print(f"No trial of {method} has finished: it is left out", soft_wrap=True)
-    if len(runs) // len(rows) < 3:
+    seeds = len(runs) // len(rows)
+    others = len(present - {info.method}) if info.method in present else 0
+    console.print(precision(seeds, others), soft_wrap=True)
+    if seeds < 3:
         console.print(
-            "Warning: an interval from fewer than 3 seeds says next to nothing; --seeds 5 is usual",
+            "Warning: an interval from fewer than 3 seeds says next to nothing;"
+            f" --seeds {USUAL_SEEDS} is usual",
             soft_wrap=True,
         )
 
@@ -205,6 +213,7 @@ def _tune(
     at_once: int,
     scratch: str,
     console: Console,
+    fingerprint: str | None,
 ) -> bool:
     """Run what is left; whether the user cut it off."""
     from pdo_search.search.confirm_tune import ConfirmationRecorder, RunSearcher
@@ -216,11 +225,12 @@ def _tune(
         num_trials=len(runs),
         metric=info.metric,
         mode=info.mode,
-        method=info.method,
         counts={TrialStatus.FINISHED.value: len(runs) - len(left)},
     )
     recorder = ConfirmationRecorder(writer, progress, left)
-    assignment = Assignment(experiment.model_dump_json(), sweep, info.store, info.base_dir)
+    assignment = Assignment(
+        experiment.model_dump_json(), sweep, info.store, info.base_dir, fingerprint
+    )
     resources = experiment.resources
     return run_trials(
         trainable_of(resources, assignment, scratch),

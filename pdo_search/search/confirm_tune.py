@@ -112,8 +112,9 @@ class ConfirmationRecorder(Callback):
             payload = json.loads(result["payload"])
             for row in payload["rows"].get("trials", []):
                 kept = {c: value for c, value in row.items() if c in CONFIRMATIONS.by_name}
-                if Col.MODEL in kept:
-                    kept[Col.MODEL] = f"models/{name}/{kept[Col.MODEL]}"
+                for model in (Col.MODEL, Col.COMPOSITE):
+                    if model in kept:
+                        kept[model] = f"models/{name}/{kept[model]}"
                 self._upsert(name, **kept)
             self._progress.reported(self._places[name], payload["metrics"])
         if result.get("status") == TrialStatus.INTERRUPTED:

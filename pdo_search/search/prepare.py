@@ -12,12 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from pdo_search.config.schema import TrialConfig
 from pdo_search.errors import PdoError
+
+if TYPE_CHECKING:
+    from pdo_search.distill.chance import Standing
 
 __all__ = ["prepare_sweep"]
 
@@ -38,7 +41,7 @@ class _Job:
         config: a trial, as JSON.
         store: root of the store.
         base_dir: folder that relative paths refer to.
-        cpus: threads to use.
+        fingerprint: that the task should have; None for any.
         note: file for lines of progress, where driver and task see the same disk.
         note_every_s: least seconds between two lines about teacher outputs.
     """
@@ -46,7 +49,7 @@ class _Job:
     config: str
     store: str
     base_dir: str
-    cpus: float
+    fingerprint: str | None
     note: str | None
     note_every_s: float = NOTE_EVERY_S
 
@@ -57,9 +60,10 @@ def prepare_sweep(
     store: str,
     base_dir: str,
     console: Console,
-    local_slots: int,
+    local: bool,
     at_once: int,
-) -> None:
+    fingerprint: str | None = None,
+) -> str:
     """Build what all trials share, on one trial's resources.
 
     Args:
@@ -67,35 +71,46 @@ def prepare_sweep(
         store: root of the store.
         base_dir: folder that relative paths refer to.
         console: where to print.
-        local_slots: trials that this machine has room for, whose CPUs are taken together; 0 where
-            the cluster is elsewhere.
+        local: whether the cluster is this machine.
         at_once: trials at once; the outputs on a large pool are computed on the resources of all.
+        fingerprint: of the task, as the sweep began with it; None where nobody has looked.
+
+    Returns:
+        The fingerprint of the task, as workers have it.
 
     Raises:
-        InputError: data or weights cannot be used.
+        InputError: data or weights cannot be used, the data are others than those of
+            ``fingerprint``, or the teacher was given and knows nothing.
         PdoError: the teacher cannot be built.
     """
+    from pdo_search.distill.chance import refuse_guessing
+
     resources = config.resources
-    cpus = resources.cpus * max(1, local_slots) * resources.workers
     name = f"Teacher {config.teacher.arch}"
     with tempfile.TemporaryDirectory(prefix="pdo-teacher-") as folder:
-        note = f"{folder}/progress" if local_slots else None
-        job = _Job(config.model_dump_json(), store, base_dir, cpus, note, NOTE_EVERY_S)
+        note = f"{folder}/progress" if local else None
+        job = _Job(config.model_dump_json(), store, base_dir, fingerprint, note, NOTE_EVERY_S)
         run = partial(_run, console=console, name=name, note=note)
         console.print(f"{name}: looking for it in {store}", soft_wrap=True)
-        row, pool_size = run(partial(_teacher, job), cpus, resources.gpus)
+        row, known, pool_size, found = run(partial(_teacher, job), resources.cpus, resources.gpus)
         how = "found" if row["cached"] else f"built in {row['build_s']:.0f} s"
         console.print(
             f"Teacher {how}: val_accuracy {row['val_accuracy']:.4f}, {row['params']:,} params,"
             f" {row['flops'] / 1e6:.2f} MFLOPs",
             highlight=False,
         )
+        console.print(f"Teacher on validation: {known}", highlight=False)
+        warning = refuse_guessing(config.teacher, known)
+        if warning is not None:
+            console.print(warning)
+            log.warning("%s", warning)
         num_actors = at_once * resources.workers
         if pool_size > LARGE_POOL and num_actors > 1:
             # The actors hold the resources; the task writes what they compute.
             run(partial(_banks, job, num_actors), 0, 0)
         else:
-            run(partial(_banks, job, 0), cpus, resources.gpus)
+            run(partial(_banks, job, 0), resources.cpus, resources.gpus)
+    return str(found)
 
 
 def _run(
@@ -160,7 +175,7 @@ def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
     from pdo_search.trial.worker import prepare
 
     config = TrialConfig.model_validate_json(job.config)
-    set_threads(job.cpus)
+    set_threads(config.resources.cpus)
 
     def on_epoch(seen: dict[str, float]) -> None:
         _noted(
@@ -170,21 +185,31 @@ def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
         )
 
     device = torch.device("cuda" if config.resources.gpus else "cpu")
-    full = prepare(config, store=job.store, base_dir=job.base_dir, device=device, on_epoch=on_epoch)
+    full = prepare(
+        config,
+        store=job.store,
+        base_dir=job.base_dir,
+        device=device,
+        fingerprint=job.fingerprint,
+        on_epoch=on_epoch,
+    )
     return config, device, full
 
 
-def _teacher(job: _Job) -> tuple[dict[str, Any], int]:
-    """In a task: the teacher's row, and the number of examples that trials will ask it about.
+def _teacher(job: _Job) -> tuple[dict[str, Any], Standing, int, str]:
+    """In a task: the teacher's row and standing, how many examples trials will ask it about, and
+    the task's fingerprint.
 
     What it says on validation, which every trial needs at once, is built as well.
     """
+    from pdo_search.distill.chance import standing
     from pdo_search.trial.worker import teaching_of
 
     config, device, full = _full(job)
     teaching = teaching_of(config, full, store=job.store, base_dir=job.base_dir, device=device)
     teaching.validation_logits(on_progress=_progress(job, "validation"))
-    return full.row(), len(teaching.pool)
+    known = standing(teaching.task, full.val_accuracy)
+    return full.row(), known, len(teaching.pool), teaching.task.fingerprint
 
 
 def _banks(job: _Job, num_actors: int) -> None:

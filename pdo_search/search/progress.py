@@ -18,6 +18,9 @@ from pdo_search.screen import plain_text
 
 __all__ = ["Progress"]
 
+ENOUGH_ALIKE = 4
+"""So many trials of one value, and none of another, are no chance."""
+
 
 class Progress:
     """Follows trials.
@@ -27,7 +30,6 @@ class Progress:
         num_trials: trials in all, baselines included.
         metric: of the search.
         mode: ``max`` or ``min``.
-        method: what the search is about: the best that is shown is one of its trials.
         counts: trials of an earlier run, by status.
         paused: those of them that wait.
     """
@@ -39,7 +41,6 @@ class Progress:
         num_trials: int,
         metric: str,
         mode: str,
-        method: str,
         counts: Mapping[str, int] | None = None,
         paused: Iterable[int] = (),
     ) -> None:
@@ -47,13 +48,13 @@ class Progress:
         self._num_trials = num_trials
         self._metric = metric
         self._sign = 1 if mode == "max" else -1
-        self._method = method
         self._counts: Counter[str] = Counter(counts or {})
         self._paused = set(paused)
         self._running: dict[int, dict[str, Any]] = {}
         self._best: tuple[float, str] | None = None
         self._began = time.monotonic()
         self._live: Live | None = None
+        self._ends: dict[tuple[str, int], list[float]] = {}
 
     def show(self) -> AbstractContextManager[Any]:
         """Draw while the context is open; nothing to draw where there is no terminal."""
@@ -84,12 +85,26 @@ class Progress:
             self._paused.add(number)
         metrics, row = entry["metrics"], entry["row"]
         value = metrics.get(self._metric)
-        ours = row["method"] == self._method
-        if ours and status is TrialStatus.FINISHED and value is not None:
+        if status is TrialStatus.FINISHED and value is not None:
             best = self._best[0] if self._best else float("-inf")
             if value * self._sign > best:
-                self._best = (value * self._sign, row["trial_id"])
+                self._best = (value * self._sign, f"{row['trial_id']}, {row['method']}")
         self._console.print(self._line(entry, status, cause), highlight=False, soft_wrap=True)
+        if value is not None:
+            self._watch(row["method"], metrics["epoch"], value)
+
+    def _watch(self, method: str, epoch: int, value: float) -> None:
+        """Warn, once a rung, where all trials that came to it have the same value."""
+        values = self._ends.setdefault((method, epoch), [])
+        values.append(value)
+        if len(values) == ENOUGH_ALIKE and len(set(values)) == 1:
+            self._console.print(
+                f"Warning: all {len(values)} trials of {method} have {self._metric} {value:.4f} at"
+                f" epoch {epoch}: it tells them apart no better than chance does. Is the student"
+                " able to learn this, and is it long enough trained there (scheduler.grace)?",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def _line(self, entry: Mapping[str, Any], status: TrialStatus, cause: str | None) -> Text:
         row, metrics = entry["row"], entry["metrics"]

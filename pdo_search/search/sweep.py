@@ -12,7 +12,6 @@ import math
 import time
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -31,6 +30,7 @@ from pdo_search.search.resume import Plan, plan_resume
 from pdo_search.search.tuning import (
     Outcome,
     absolute,
+    loaded_of,
     on_cluster,
     run_trials,
     session,
@@ -108,11 +108,6 @@ def reopened_sweep(sweep: str, *, trials: str | None = None) -> SweepInfo:
     return replace(info, num_trials=info.num_trials + count if trials[0] == "+" else count)
 
 
-def loaded_of(info: SweepInfo) -> Loaded:
-    """The experiment that a sweep was given."""
-    return parse_experiment(info.given, file=Path(info.file), base_dir=Path(info.base_dir))
-
-
 def run_sweep(
     info: SweepInfo, sweep: str, *, address: str, console: Console, trainable: Any = None
 ) -> Outcome:
@@ -146,9 +141,10 @@ def run_sweep(
             said = f"A damaged part of the tables was set aside: {sweep}/{aside}"
             console.print(said, soft_wrap=True)
 
-        def run(at_once: int) -> bool:
+        def run(at_once: int, fingerprint: str | None) -> bool:
             return _tune(
                 info, loaded, sweep, writer, at_once, scratch, console,
+                fingerprint=fingerprint,
                 nodes_may_join=address != "local" and resources.max_concurrent == "auto",
                 trainable=trainable, priors=priors,
             )  # fmt: skip
@@ -160,6 +156,7 @@ def run_sweep(
             console=console,
             store=info.store,
             base_dir=info.base_dir,
+            fingerprint=info.fingerprint,
             with_teacher=trainable is None,
         )
         counts = Counter(row["status"] for row in writer.rows("trials"))
@@ -175,6 +172,7 @@ def _tune(
     scratch: str,
     console: Console,
     *,
+    fingerprint: str | None = None,
     nodes_may_join: bool = False,
     trainable: Any = None,
     priors: tuple[Prior, ...] = (),
@@ -189,6 +187,7 @@ def _tune(
         at_once: how many trials run at once.
         scratch: a local directory for Tune.
         console: where to print.
+        fingerprint: of the task.
         nodes_may_join: whether ``at_once`` only holds until other nodes come, or some go.
         trainable: what Tune runs as a trial; by default the worker function.
         priors: what earlier sweeps tell the sampler.
@@ -218,7 +217,6 @@ def _tune(
         num_trials=sum(info.trials_by_method.values()),
         metric=settings.metric,
         mode=settings.mode,
-        method=info.method,
         counts=Counter(trial.status.value for plan in plans.values() for trial in plan.past),
         paused=[number for plan in plans.values() for number in plan.paused],
     )
@@ -241,7 +239,9 @@ def _tune(
     search_alg: Searcher = searcher
     if nodes_may_join:
         search_alg = SlotLimiter(searcher, lambda: fitting(resources, alive_nodes()))
-    assignment = Assignment(experiment.model_dump_json(), sweep, info.store, info.base_dir)
+    assignment = Assignment(
+        experiment.model_dump_json(), sweep, info.store, info.base_dir, fingerprint
+    )
     interrupted = run_trials(
         trainable or trainable_of(resources, assignment, scratch),
         search_alg,

@@ -19,11 +19,13 @@ from typing import Any
 
 from rich.console import Console
 
-from pdo_search.config.load import Loaded
+from pdo_search.config.load import Loaded, parse_experiment
 from pdo_search.config.resolve import resolve
 from pdo_search.config.schema import ResourcesConfig, TrialConfig, is_uri
+from pdo_search.errors import InputError
 from pdo_search.log import log_to_file
-from pdo_search.search.cluster import concurrency, connect, disconnect, import_ray, slots
+from pdo_search.results.sweepfile import SweepInfo
+from pdo_search.search.cluster import concurrency, connect, disconnect, import_ray
 from pdo_search.search.lock import only_driver
 from pdo_search.search.prepare import prepare_sweep
 from pdo_search.search.progress import Progress
@@ -33,6 +35,7 @@ __all__ = [
     "Outcome",
     "absolute",
     "first_trial",
+    "loaded_of",
     "named",
     "on_cluster",
     "run_trials",
@@ -53,6 +56,10 @@ TUNE_SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
 }
+
+
+LOSS_PER_BATCH = 3
+"""Version of the tables from which on each term of the loss is a mean over the whole batch."""
 
 
 @dataclass(frozen=True)
@@ -83,25 +90,45 @@ def session(sweep: str, address: str) -> Iterator[str]:
         yield scratch
 
 
+def loaded_of(info: SweepInfo) -> Loaded:
+    """The experiment that a sweep was given, to go on with it.
+
+    Raises:
+        InputError: its loss weights mean something else by now.
+    """
+    if info.schema_version < LOSS_PER_BATCH:
+        raise InputError(
+            "was begun by an older version, whose loss weights were of means over each split",
+            path="schema_version",
+            value=info.schema_version,
+            remedy="its tables and models can be read as before; to go on, run the experiment anew:"
+            " with the default splits `init` times 1.3 and `avg` times 4.3 mean what they did",
+        )
+    return parse_experiment(info.given, file=Path(info.file), base_dir=Path(info.base_dir))
+
+
 def on_cluster(
     loaded: Loaded,
-    run: Callable[[int], bool],
+    run: Callable[[int, str | None], bool],
     *,
     address: str,
     console: Console,
     store: str,
     base_dir: str,
+    fingerprint: str | None,
     with_teacher: bool = True,
 ) -> bool:
     """Start or join Ray, build what all trials share, run them, leave Ray.
 
     Args:
         loaded: the experiment.
-        run: runs the trials, so many at once; returns whether the user cut it off.
+        run: runs the trials, so many at once, on a task of a fingerprint; returns whether the user
+            cut it off.
         address: ``local`` or ``auto``.
         console: where to print.
         store: root of the store.
         base_dir: folder that relative paths refer to.
+        fingerprint: of the task, as the sweep began with it; None where nobody has looked.
         with_teacher: whether trials need the teacher.
 
     Returns:
@@ -118,15 +145,16 @@ def on_cluster(
         with terminable():
             at_once = concurrency(resources, nodes, may_grow=not local)
             if with_teacher:
-                prepare_sweep(
+                fingerprint = prepare_sweep(
                     first_trial(loaded),
                     store=store,
                     base_dir=base_dir,
                     console=console,
-                    local_slots=slots(resources, nodes) if local else 0,
+                    local=local,
                     at_once=at_once,
+                    fingerprint=fingerprint,
                 )
-            return run(at_once)
+            return run(at_once, fingerprint)
     except KeyboardInterrupt:
         return True
     finally:

@@ -14,12 +14,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pdo_search.config.load import Loaded, parse_experiment
+from pdo_search.config.load import Loaded
 from pdo_search.config.resolve import resolve
 from pdo_search.config.schema import STUDENT_COSTS, LimitsConfig, is_uri
 from pdo_search.config.space import Dimension, Space
@@ -29,6 +28,7 @@ from pdo_search.results.reader import open_sweep
 from pdo_search.results.schema import Col, TrialStatus, point_of
 from pdo_search.search.dominance import costs_of
 from pdo_search.search.searcher import PastTrial
+from pdo_search.search.tuning import loaded_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -250,7 +250,7 @@ def _read(loaded: Loaded, number: int, name: str) -> Prior:
     try:
         sweep = open_sweep(directory)
         info = sweep.info
-        earlier = parse_experiment(info.given, file=Path(info.file), base_dir=Path(info.base_dir))
+        earlier = loaded_of(info)
         curves: dict[int, dict[int, float]] = {}
         metric = loaded.experiment.search.metric
         for row in _rows(sweep.epochs[[Col.NUMBER, Col.EPOCH, metric]]):

@@ -109,19 +109,23 @@ class Bank:
                 large head does not store, and nothing else.
 
         Returns:
-            (B, size) float32 where the files are: on the CPU, unless ``to`` moved them.
+            (B, size), in torch's default type, where the files are: on the CPU, unless ``to``
+            moved them.
         """
         rows = rows.to(self._device)
         if self._heads[head] <= DENSE_SIZE:
-            return self._files[head].index_select(0, rows).float()
-        top = self._files[f"{head}.top"].index_select(0, rows).float()
+            return self._read(head, rows)
+        top = self._read(f"{head}.top", rows)
         index = self._files[f"{head}.index"].index_select(0, rows).long()
         if self._heads[head] <= _UINT16:
             index &= _UINT16 - 1
-        levels = self._files[f"{head}.rest"].index_select(0, rows).float()
+        levels = self._read(f"{head}.rest", rows)
         level = torch.minimum(_interpolated(levels, 1 / temperature), top[:, -1])
         logits = level[:, None].repeat(1, self._heads[head])
         return logits.scatter_(1, index, top)
+
+    def _read(self, name: str, rows: Tensor) -> Tensor:
+        return self._files[name].index_select(0, rows).to(torch.get_default_dtype())
 
 
 def bank(
@@ -134,6 +138,7 @@ def bank(
     num_examples: int,
     heads: Mapping[str, int],
     compute: Compute,
+    threads: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Bank:
     """Open a teacher's bank, building it if nobody has, going on where a builder died.
@@ -147,6 +152,7 @@ def bank(
         num_examples: N.
         heads: number of outputs by name of the head.
         compute: computes chunks.
+        threads: of the CPU that compute them: others round otherwise; 0 for a GPU.
         on_progress: called with examples done and N, at the beginning and after each chunk, if it
             is built now.
 
@@ -180,6 +186,7 @@ def bank(
         "view": view,
         "examples": num_examples,
         "heads": dict(heads),
+        "threads": threads,
     }
     return Bank(store.get_or_build("bank", key, build, resumable=True).path, heads)
 

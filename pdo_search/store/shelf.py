@@ -405,6 +405,8 @@ def what_it_is(kind: str, manifest: Manifest | None) -> str:
     if kind == "bank":
         what = f"{key.get('split')}, views {key.get('views')}, examples {key.get('examples')}"
         return f"{what}, of {str(key.get('teacher'))[:8]}"
+    if kind == "tested":
+        return f"test metrics of {str(key.get('teacher'))[:8]}"
     return " ".join(_words(key, *key))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pdo_search.config.schema import TaskConfig
 
-__all__ = ["Examples", "Head", "HeadKind", "Outputs", "Split", "Task"]
+__all__ = ["Dropped", "Examples", "Head", "HeadKind", "Outputs", "Split", "Task"]
 
 _EVERYTHING = slice(None)
 
@@ -46,12 +46,13 @@ class Head:
 
 
 class Split(StrEnum):
-    """The four disjoint parts of the data."""
+    """The four parts of the data, disjoint by ids and by contents."""
 
     TRAIN = "train"
     """Trains teacher and student, with labels."""
     TRANSFER = "transfer"
-    """Teacher outputs supervise the student beyond train; may be unlabelled."""
+    """Teacher outputs supervise the student beyond train; may be unlabelled, and is where
+    ``splits.labels`` is given."""
     VALIDATION = "validation"
     """Selects and stops; never trains."""
     TEST = "test"
@@ -114,14 +115,42 @@ class Examples:
         return Examples(inputs, None, self.targets.to(device), self.ids.to(device))
 
 
+@dataclass(frozen=True)
+class Dropped:
+    """Examples that a split lost, because another one has the same contents.
+
+    Attributes:
+        split: what they were left out of.
+        held_by: the split that keeps these contents.
+        count: how many they are.
+    """
+
+    split: Split
+    held_by: Split
+    count: int
+
+
 class Task(Protocol):
-    """Data, heads, and how examples become a model's inputs."""
+    """Data, heads, and how examples become a model's inputs.
+
+    Attributes:
+        config: what was asked for.
+        heads: of every model of the task.
+        input_shape: (C, H, W).
+        class_names: by label.
+        fingerprint: digest of all that a model's training sees of the task.
+        epoch_examples: how many examples an epoch of distillation has: as many as the train split
+            has before ``splits.labels`` takes labels away.
+        dropped: what was left out, so that no two splits share a content.
+    """
 
     config: TaskConfig
     heads: tuple[Head, ...]
     input_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     fingerprint: str
+    epoch_examples: int
+    dropped: tuple[Dropped, ...]
 
     def examples(self, split: Split) -> Examples:
         """Examples of train, transfer or validation.

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pdo_search.config.schema import DataConfig
 from pdo_search.errors import InputError
 from pdo_search.store import Store
+from pdo_search.tasks.contents import HASH, Hashes, hasher
 from pdo_search.tasks.factory import is_factory, load_factory
 from pdo_search.tasks.splits import stratified_subset
 
@@ -60,6 +61,8 @@ class Pictures:
         test_inputs: the source's own test split, or None.
         test_labels: its labels.
         digest: of the inputs, where it is known without reading them all.
+        hashes: of the contents of ``inputs``, where they are known without reading them all.
+        test_hashes: those of ``test_inputs``.
     """
 
     inputs: NDArray[Any]
@@ -68,6 +71,8 @@ class Pictures:
     test_inputs: NDArray[Any] | None = None
     test_labels: NDArray[np.int64] | None = None
     digest: str | None = None
+    hashes: Hashes | None = None
+    test_hashes: Hashes | None = None
 
 
 def load_pictures(
@@ -110,7 +115,8 @@ def load_pictures(
     if config.limit is not None and config.limit < len(pictures.labels):
         kept = stratified_subset(pictures.labels, config.limit, seed)
         inputs, labels = pictures.inputs[kept], pictures.labels[kept]
-        pictures = replace(pictures, inputs=inputs, labels=labels, digest=None)
+        hashes = None if pictures.hashes is None else pictures.hashes[kept]
+        pictures = replace(pictures, inputs=inputs, labels=labels, digest=None, hashes=hashes)
     if not config.labelled:
         pictures = replace(pictures, labels=np.full(len(pictures.labels), -1))
     return pictures
@@ -331,13 +337,14 @@ def _image_folder(
     test = folder / "test"
     if train != folder and test.is_dir():
         parts["test"] = _picture_files(test, names)
-    arrays, digest = _decoded(parts, size, store)
+    arrays, hashes, digest = _decoded(parts, size, store)
     labels = {
         part: np.asarray([label for _, label in files], np.int64) for part, files in parts.items()
     }
     return Pictures(
-        arrays["train"], labels["train"], names, arrays.get("test"), labels.get("test"), digest
-    )
+        arrays["train"], labels["train"], names, arrays.get("test"), labels.get("test"), digest,
+        hashes["train"], hashes.get("test"),
+    )  # fmt: skip
 
 
 PictureFiles = list[tuple[Path, int]]
@@ -358,17 +365,16 @@ def _picture_files(folder: Path, names: tuple[str, ...]) -> PictureFiles:
 
 def _decoded(
     parts: Mapping[str, PictureFiles], size: int, store: Store | None
-) -> tuple[dict[str, NDArray[np.uint8]], str | None]:
-    """Pictures (N, 3, size, size) by part; and the checksums of the files that hold them.
+) -> tuple[dict[str, NDArray[np.uint8]], dict[str, Hashes], str | None]:
+    """Pictures (N, 3, size, size) by part, their hashes, the checksums of the files that hold them.
 
-    With a store, more than a few are decoded once and mapped into memory: they may be larger.
+    With a store, more than a few are decoded once and mapped into memory: they may be larger. So
+    their hashes are kept with them, and no process reads them all to find copies.
     """
     shapes = {part: (len(files), 3, size, size) for part, files in parts.items()}
     if store is None or sum(map(math.prod, shapes.values())) < MAPPED_BYTES:
         arrays = {part: np.empty(shape, np.uint8) for part, shape in shapes.items()}
-        for part, files in parts.items():
-            _decode(files, arrays[part])
-        return arrays, None
+        return arrays, {part: _decode(files, arrays[part]) for part, files in parts.items()}, None
 
     def build(directory: Path) -> None:
         for part, files in parts.items():
@@ -377,8 +383,9 @@ def _decoded(
             with file.open("r+b") as stream:
                 # A full disk is an error here, and the death of the process in a mapping.
                 os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
-            _decode(files, array)
+            hashes = _decode(files, array)
             array.flush()
+            np.save(directory / f"{part}.hashes.npy", hashes, allow_pickle=False)
 
     listing = hashlib.sha256()
     for part, files in parts.items():
@@ -387,16 +394,21 @@ def _decoded(
             listing.update(
                 f"{part}\0{file}\0{label}\0{seen.st_size}\0{seen.st_mtime_ns}\n".encode()
             )
-    key = {"files": listing.hexdigest(), "size": size}
+    key = {"files": listing.hexdigest(), "size": size, "hashes": 1}
     found = store.get_or_build("pictures", key, build)
     arrays = {part: np.load(found.path / f"{part}.npy", mmap_mode="c") for part in parts}
+    hashes = {part: np.load(found.path / f"{part}.hashes.npy") for part in parts}
     manifest = json.loads((found.path / "manifest.json").read_text(encoding="utf-8"))
     # By content: the same pictures elsewhere are the same task, with the same teachers.
-    return arrays, json.dumps(manifest["files"], sort_keys=True)
+    checksums = {name: manifest["files"][name] for name in (f"{part}.npy" for part in parts)}
+    return arrays, hashes, json.dumps(checksums, sort_keys=True)
 
 
-def _decode(files: PictureFiles, into: NDArray[np.uint8]) -> None:
-    """Decode and scale pictures, on all cores: Pillow lets go of the interpreter meanwhile.
+def _decode(files: PictureFiles, into: NDArray[np.uint8]) -> Hashes:
+    """Decode, scale and hash pictures, on all cores: Pillow lets go of the interpreter meanwhile.
+
+    Returns:
+        The hashes (N,) of what is decoded.
 
     Raises:
         InputError: names the first file that is no picture.
@@ -404,6 +416,7 @@ def _decode(files: PictureFiles, into: NDArray[np.uint8]) -> None:
     from PIL import Image
 
     size = into.shape[-1]
+    hash_of, hashes = hasher(into.shape[1:], into.dtype), np.empty(len(files), HASH)
 
     def decode(row: int) -> None:
         file = files[row][0]
@@ -417,7 +430,8 @@ def _decode(files: PictureFiles, into: NDArray[np.uint8]) -> None:
                 file=file,
                 remedy="repair or remove it",
             ) from None
-        into[row] = np.asarray(small, np.uint8).transpose(2, 0, 1)
+        picture = np.ascontiguousarray(np.asarray(small, np.uint8).transpose(2, 0, 1))
+        into[row], hashes[row] = picture, hash_of(picture)
 
     # Warnings are the process's, not a thread's.
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -428,6 +442,7 @@ def _decode(files: PictureFiles, into: NDArray[np.uint8]) -> None:
         except InputError:
             pool.shutdown(cancel_futures=True)
             raise
+    return hashes
 
 
 def _read_picture(file: Path) -> Image.Image:
@@ -512,6 +527,8 @@ def _resized(pictures: Pictures, size: int) -> Pictures:
         pictures,
         inputs=scale(pictures.inputs),
         test_inputs=None if test is None else scale(test),
+        hashes=None,
+        test_hashes=None,
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,15 @@ from pdo_search.config.schema import TaskConfig
 from pdo_search.errors import InputError, PdoError
 from pdo_search.store import Store
 from pdo_search.tasks.augment import augmented
-from pdo_search.tasks.base import Examples, Head, HeadKind, Outputs, Split
+from pdo_search.tasks.base import Dropped, Examples, Head, HeadKind, Outputs, Split
+from pdo_search.tasks.contents import Hashes, content_hashes
 from pdo_search.tasks.data import Pictures, load_pictures
-from pdo_search.tasks.splits import four_way_split
+from pdo_search.tasks.splits import (
+    four_way_split,
+    labelled_count,
+    labelled_subset,
+    without_copies,
+)
 
 __all__ = ["ImageClassification", "build_image_classification"]
 
@@ -32,9 +40,17 @@ class ImageClassification:
     """The task over loaded pictures. Build it with ``build_image_classification``."""
 
     def __init__(
-        self, config: TaskConfig, splits: dict[Split, Examples], class_names: tuple[str, ...]
+        self,
+        config: TaskConfig,
+        splits: dict[Split, Examples],
+        class_names: tuple[str, ...],
+        *,
+        epoch_examples: int,
+        dropped: tuple[Dropped, ...],
     ) -> None:
         self.config = config
+        self.epoch_examples = epoch_examples
+        self.dropped = dropped
         self._splits = splits
         train = splits[Split.TRAIN]
         channels, height, width = train.source.shape[1:]
@@ -85,6 +101,8 @@ class ImageClassification:
         digest = hashlib.blake2b(digest_size=16)
         settings = self.config.model_dump_json(include={"kind", "augment", "seed"})
         digest.update(f"{settings}{self.class_names}".encode())
+        if self.config.splits.labels is not None:
+            digest.update(f"{self.epoch_examples}".encode())
         for split in Split:
             examples = self._splits[split]
             known = examples.digest.encode() if examples.digest else _bytes(examples.inputs())
@@ -117,47 +135,191 @@ def build_image_classification(
             path="task.data",
             remedy="unlabelled pictures belong into task.transfer_data",
         )
-    own_test = pictures.test_inputs is not None
-    indices = four_way_split(
-        pictures.labels,
-        config.splits,
-        config.seed,
-        class_names=pictures.class_names,
-        own_test=own_test,
-        other_transfer=config.transfer_data is not None,
-    )
-    inputs, labels = (
-        _tensor(pictures.inputs),
-        torch.from_numpy(pictures.labels),
-    )
-    everything = Examples(inputs, None, labels, torch.arange(len(labels)), pictures.digest)
-    splits = {split: everything.select(torch.from_numpy(i)) for split, i in indices.items()}
-    if pictures.test_inputs is not None and pictures.test_labels is not None:
-        test_labels = torch.from_numpy(pictures.test_labels)
-        test_inputs = _tensor(pictures.test_inputs)
-        ids = torch.arange(len(test_labels)) + TEST_IDS
-        splits[Split.TEST] = Examples(test_inputs, None, test_labels, ids, pictures.digest)
+    parts = _labelled_parts(pictures, config)
     if config.transfer_data is not None:
+        like = parts[Split.TRAIN].examples
+        edge = config.transfer_data.size or like.source.shape[-1]
         other = load_pictures(
-            config.transfer_data.model_copy(
-                update={"size": config.transfer_data.size or inputs.shape[-1]}
-            ),
+            config.transfer_data.model_copy(update={"size": edge}),
             path="task.transfer_data",
             base_dir=base_dir,
             seed=config.seed,
             store=store,
         )
-        splits[Split.TRANSFER] = _as_transfer(other, everything, pictures.class_names)
-    return ImageClassification(config, splits, pictures.class_names)
+        parts[Split.TRANSFER] = _as_transfer(other, like, pictures.class_names)
+    parts, dropped = _disjoint(parts, config, pictures.class_names)
+    if config.splits.labels is None or config.transfer_data is not None:
+        _check_transfer(parts, dropped, config)
+    epoch_examples = len(parts[Split.TRAIN].examples)
+    if config.splits.labels is not None:
+        parts = _few_labels(parts, config, len(pictures.class_names))
+        # A picture that is in train twice may have kept its label once.
+        parts, more = _disjoint(parts, config, pictures.class_names)
+        dropped += more
+        _check_transfer(parts, dropped, config)
+    return ImageClassification(
+        config,
+        {split: part.examples for split, part in parts.items()},
+        pictures.class_names,
+        epoch_examples=epoch_examples,
+        dropped=dropped,
+    )
 
 
-def _as_transfer(other: Pictures, like: Examples, class_names: tuple[str, ...]) -> Examples:
+@dataclass(frozen=True)
+class _Part:
+    """Examples of a split, and the hashes of their contents."""
+
+    examples: Examples
+    hashes: Hashes
+
+    def select(self, index: NDArray[np.int64]) -> _Part:
+        return _Part(self.examples.select(torch.from_numpy(index)), self.hashes[index])
+
+
+def _labelled_parts(pictures: Pictures, config: TaskConfig) -> dict[Split, _Part]:
+    """The labelled source's splits; contents that lie in two of them are still in both."""
+    indices = four_way_split(
+        pictures.labels,
+        config.splits,
+        config.seed,
+        class_names=pictures.class_names,
+        own_test=pictures.test_inputs is not None,
+        other_transfer=config.transfer_data is not None,
+    )
+    # None where another source, or `splits.labels` alone, gives the split its examples.
+    indices.setdefault(Split.TRANSFER, np.empty(0, np.int64))
+    everything = _part(
+        _tensor(pictures.inputs),
+        pictures.labels,
+        0,
+        digest=pictures.digest,
+        hashes=pictures.hashes,
+    )
+    parts = {split: everything.select(index) for split, index in indices.items()}
+    if pictures.test_inputs is not None and pictures.test_labels is not None:
+        parts[Split.TEST] = _part(
+            _tensor(pictures.test_inputs),
+            pictures.test_labels,
+            TEST_IDS,
+            digest=pictures.digest,
+            hashes=pictures.test_hashes,
+        )
+    return parts
+
+
+def _part(
+    inputs: Tensor,
+    labels: NDArray[np.int64],
+    first_id: int,
+    *,
+    digest: str | None,
+    hashes: Hashes | None,
+) -> _Part:
+    """Examples of a source, and their hashes: given ones, or those of the inputs."""
+    ids = torch.arange(len(labels)) + first_id
+    examples = Examples(inputs, None, torch.from_numpy(labels), ids, digest)
+    return _Part(examples, content_hashes(inputs.numpy()) if hashes is None else hashes)
+
+
+def _disjoint(
+    parts: Mapping[Split, _Part], config: TaskConfig, class_names: tuple[str, ...]
+) -> tuple[dict[Split, _Part], tuple[Dropped, ...]]:
+    """The splits without what another one holds, and what they lost.
+
+    Raises:
+        InputError: nothing is left of a class in train or validation.
+    """
+    kept, dropped = without_copies({split: part.hashes for split, part in parts.items()})
+    left = {
+        split: part if len(kept[split]) == len(part.hashes) else part.select(kept[split])
+        for split, part in parts.items()
+    }
+    for split in (Split.TRAIN, Split.VALIDATION):
+        before, after = (
+            torch.bincount(p[split].examples.targets, minlength=len(class_names))
+            for p in (parts, left)
+        )
+        label = int(after.argmin())
+        if after[label] == 0:
+            raise InputError(
+                f"class {class_names[label]!r} has no example left in the {split.value} split: all"
+                f" {int(before[label]):,} are copies of examples in other splits",
+                path="task.data",
+                value=config.data.source,
+                remedy="remove the copies from the source, or change the shares in task.splits",
+            )
+    return left, dropped
+
+
+def _check_transfer(
+    parts: Mapping[Split, _Part], dropped: tuple[Dropped, ...], config: TaskConfig
+) -> None:
+    """Refuse an empty transfer split, and say why it is empty.
+
+    Raises:
+        InputError: it is.
+    """
+    if len(parts[Split.TRANSFER].hashes):
+        return
+    lost = sum(d.count for d in dropped if d.split is Split.TRANSFER)
+    if config.transfer_data is not None:
+        raise InputError(
+            f"holds nothing new: all of its {lost:,} pictures are in the labelled source, too",
+            path="task.transfer_data",
+            value=config.transfer_data.source,
+            remedy="name a source of other pictures, or leave it out: splits.transfer then takes a"
+            " share of the labelled source",
+        )
+    if lost:
+        raise InputError(
+            f"no example is left in the transfer split: all {lost:,} are copies of examples in"
+            " other splits",
+            path="task.data",
+            value=config.data.source,
+            remedy="remove the copies from the source, or give splits.transfer a larger share",
+        )
+    raise InputError(
+        "every example of train keeps its label, and none is left for the transfer split",
+        path="task.splits.labels",
+        value=config.splits.labels,
+        remedy="ask for fewer labels, or give splits.transfer a share",
+    )
+
+
+def _few_labels(
+    parts: Mapping[Split, _Part], config: TaskConfig, num_classes: int
+) -> dict[Split, _Part]:
+    """The splits where ``splits.labels`` of train are left in it, and transfer has the others.
+
+    Raises:
+        InputError: they are fewer than the classes, or more than there are.
+    """
+    assert config.splits.labels is not None
+    train, transfer = parts[Split.TRAIN], parts[Split.TRANSFER]
+    targets = train.examples.targets.numpy()
+    count = labelled_count(config.splits.labels, len(targets), num_classes)
+    chosen = labelled_subset(targets, count, config.seed)
+    rest = train.select(np.setdiff1d(np.arange(len(targets)), chosen))
+    joined = transfer.examples
+    if len(rest.hashes):
+        joined = rest.examples if not len(joined) else joined.followed_by(rest.examples)
+    unlabelled = replace(joined, targets=torch.full_like(joined.targets, -1))
+    hashes = np.concatenate([transfer.hashes, rest.hashes])
+    return {
+        **parts,
+        Split.TRAIN: train.select(chosen),
+        Split.TRANSFER: _Part(unlabelled, hashes),
+    }
+
+
+def _as_transfer(other: Pictures, like: Examples, class_names: tuple[str, ...]) -> _Part:
     """Another source's pictures in the shape of ours; labels only where the classes are ours."""
-    inputs, digest = _tensor(other.inputs), other.digest
+    inputs, digest, hashes = _tensor(other.inputs), other.digest, other.hashes
     channels = like.source.shape[1]
     if inputs.shape[1] != channels:
         grey = inputs.float().mean(dim=1, keepdim=True).to(inputs.dtype)
-        inputs, digest = grey.expand(-1, channels, -1, -1).contiguous(), None
+        inputs, digest, hashes = grey.expand(-1, channels, -1, -1).contiguous(), None, None
     if inputs.shape[1:] != like.source.shape[1:] or inputs.dtype != like.source.dtype:
         raise InputError(
             "the transfer source's pictures do not fit the task's",
@@ -165,10 +327,9 @@ def _as_transfer(other: Pictures, like: Examples, class_names: tuple[str, ...]) 
             value=(tuple(inputs.shape[1:]), str(inputs.dtype)),
             remedy=f"they must be {tuple(like.source.shape[1:])}, {like.source.dtype}",
         )
-    labels = torch.from_numpy(other.labels)
-    if other.class_names != class_names:
-        labels = torch.full_like(labels, -1)
-    return Examples(inputs, None, labels, torch.arange(len(labels)) + TRANSFER_IDS, digest)
+    same = other.class_names == class_names
+    labels = other.labels if same else np.full_like(other.labels, -1)
+    return _part(inputs, labels, TRANSFER_IDS, digest=digest, hashes=hashes)
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

@@ -28,7 +28,7 @@ def classification_metrics(
         confidence (Guo et al. 2017, equation 3).
     """
     known = targets >= 0
-    log_probs = F.log_softmax(logits.float(), dim=1)
+    log_probs = F.log_softmax(logits, dim=1)
     kept, labels = log_probs[known], targets[known]
     predicted = kept.argmax(dim=1)
     metrics = {
@@ -38,7 +38,7 @@ def classification_metrics(
         "ece": _calibration_error(kept, predicted == labels),
     }
     if teacher_logits is not None:
-        log_teacher = F.log_softmax(teacher_logits.float(), dim=1)
+        log_teacher = F.log_softmax(teacher_logits, dim=1)
         same = log_probs.argmax(dim=1) == log_teacher.argmax(dim=1)
         gap = (log_teacher.exp() * (log_teacher - log_probs)).sum(dim=1)
         metrics |= {"agreement": same.float().mean().item(), "kl": gap.mean().item()}

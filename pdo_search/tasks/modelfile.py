@@ -22,11 +22,13 @@ from pdo_search.safefile import read_regular
 from pdo_search.tasks.base import Task
 from pdo_search.tasks.factory import is_factory, load_local_factory
 from pdo_search.tasks.models import build_model
+from pdo_search.tasks.normalization import in_units, normalization_of, normalized_as, unit_of
 
 __all__ = [
     "InferenceModel",
     "ModelSpec",
     "fit_shapes",
+    "load_for",
     "load_inference",
     "load_model_file",
     "save_model",
@@ -54,9 +56,10 @@ class ModelSpec:
         input_shape: (C, H, W).
         num_outputs: size of the head.
         class_names: names by output.
-        mean: per channel, of raw inputs.
-        std: per channel, of raw inputs.
+        mean: per channel, of raw inputs: the model's own.
+        std: per channel, of raw inputs, above 0: the model's own.
         dropped_blocks: names of blocks that are replaced by the identity.
+        unit: raw value that a configured normalization calls 1: 255 for bytes. Above 0.
     """
 
     arch: ModelConfig
@@ -66,6 +69,7 @@ class ModelSpec:
     mean: tuple[FiniteFloat, ...]
     std: tuple[FiniteFloat, ...]
     dropped_blocks: tuple[str, ...] = ()
+    unit: FiniteFloat = 1.0
 
     def __post_init__(self) -> None:
         if min(self.input_shape) < 1 or math.prod(self.input_shape) > MAX_INPUT:
@@ -74,20 +78,26 @@ class ModelSpec:
             raise ValueError(f"num_outputs is {self.num_outputs}")
         if not len(self.mean) == len(self.std) == self.input_shape[0]:
             raise ValueError("mean and std have not one number per channel")
+        if min(*self.std, self.unit) <= 0:
+            raise ValueError(f"std is {self.std}, unit {self.unit}: inputs are divided by them")
 
     @classmethod
-    def of(cls, task: Task, arch: ModelConfig, dropped_blocks: tuple[str, ...] = ()) -> ModelSpec:
-        """The spec of a model of a task."""
+    def of(
+        cls, task: Task, arch: ModelConfig, model: nn.Module, dropped_blocks: tuple[str, ...] = ()
+    ) -> ModelSpec:
+        """The spec of a model of a task, normalised as this one is."""
         fields = {name: getattr(arch, name) for name in ModelConfig.model_fields}
-        mean, std = task.normalization
+        mean, std = normalization_of(model, task)
         return cls(
-            arch=ModelConfig(**{**fields, "weights": None}),
+            # Where its numbers came from: they are in the spec themselves.
+            arch=ModelConfig(**{**fields, "weights": None, "normalization": None}),
             input_shape=task.input_shape,
             num_outputs=task.heads[0].size,
             class_names=task.class_names,
             mean=mean,
             std=std,
             dropped_blocks=dropped_blocks,
+            unit=unit_of(task),
         )
 
 
@@ -131,11 +141,25 @@ def save_model(directory: Path, model: nn.Module, spec: ModelSpec) -> None:
 def load_model_file(directory: Path, base_dir: Path | None = None) -> tuple[nn.Module, ModelSpec]:
     """A stored model on the CPU, in training mode, and its spec.
 
+    It takes inputs that are normalised as the spec says; ``load_for`` one that takes a task's.
+
     Raises:
         InputError: the directory holds no model, or a damaged one.
     """
     spec, state = _read(directory)
     return _rebuilt(directory, spec, state, base_dir), spec
+
+
+def load_for(
+    task: Task, directory: Path, base_dir: Path | None = None
+) -> tuple[nn.Module, ModelSpec]:
+    """A stored model that takes a task's prepared inputs, on the CPU, in training mode; its spec.
+
+    Raises:
+        InputError: the directory holds no model, or a damaged one.
+    """
+    model, spec = load_model_file(directory, base_dir)
+    return normalized_as(model, task, (spec.mean, spec.std)), spec
 
 
 def load_inference(directory: Path, base_dir: Path | None = None) -> InferenceModel:
@@ -208,7 +232,13 @@ def _rebuilt(
     """
     try:
         model = build_model(
-            spec.arch, spec.input_shape, spec.num_outputs, seed=0, base_dir=base_dir, path="arch"
+            spec.arch,
+            spec.input_shape,
+            spec.num_outputs,
+            seed=0,
+            base_dir=base_dir,
+            path="arch",
+            normalization=in_units((spec.mean, spec.std), 1 / spec.unit),
         )
         for name in spec.dropped_blocks:
             if not name or name not in dict(model.named_modules()):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.schema import ModelConfig, StudentConfig, TeacherConfig
 from pdo_search.errors import InputError
+from pdo_search.tasks.base import Task
 from pdo_search.tasks.factory import is_factory, load_factory
+from pdo_search.tasks.normalization import (
+    Statistics,
+    configured,
+    in_units,
+    normalized_as,
+    of_timm,
+    of_weights,
+    unit_of,
+)
 from pdo_search.tasks.small_models import SmallConvNet, SmallResNet
 
-__all__ = ["build_model", "load_weights", "placed", "set_dropout", "weights_file"]
+__all__ = ["build_for", "build_model", "load_weights", "placed", "set_dropout", "weights_file"]
+
+log = logging.getLogger(__name__)
 
 SMALL = ("small_resnet", "small_convnet")
 SMALL_PICTURE = 64
@@ -38,8 +51,10 @@ def build_model(
     base_dir: Path | None = None,
     path: str = "student",
     with_weights: bool = True,
+    normalization: Statistics | None = None,
+    say: Callable[[str], None] = log.info,
 ) -> nn.Module:
-    """Build a model on the CPU, in training mode.
+    """Build a model on the CPU, in training mode, for inputs that are normalised its own way.
 
     Args:
         config: which model.
@@ -49,22 +64,90 @@ def build_model(
         base_dir: folder that relative paths and factories refer to.
         path: where the model stands in the experiment, for messages.
         with_weights: whether to load ``config.weights``.
+        normalization: mean and standard deviation that its inputs come with, of pictures whose
+            bytes are divided by 255; a factory that asks for it is told.
+        say: called with a line when layers are new although weights are given.
 
     Raises:
-        InputError: the name, its arguments or its weights cannot be used.
+        InputError: the name, its arguments or its weights cannot be used, or a part of it is new
+            and nothing trains it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if is_factory(config.arch):
-            model = _from_factory(config, input_shape, num_outputs, base_dir, path)
+            model = _from_factory(
+                config, input_shape, num_outputs, base_dir, path, normalization, say
+            )
         elif config.arch in SMALL:
             model = _small(config, input_shape, num_outputs, path)
         else:
-            model = _torchvision(config, input_shape, num_outputs, path, with_weights)
+            model = _torchvision(config, input_shape, num_outputs, path, with_weights, say)
     if with_weights and config.weights is not None and _named_weights(config) is None:
-        load_weights(model, weights_file(config, base_dir), path=f"{path}.weights")
+        file = weights_file(config, base_dir)
+        new = load_weights(model, file, path=f"{path}.weights", trained=_is_trained(config))
+        if new:
+            say(f"{path}: new head for {num_outputs} classes ({new}) on the weights of {file.name}")
     set_dropout(model, config.dropout)
     return model
+
+
+def build_for(
+    task: Task,
+    config: ModelConfig,
+    *,
+    seed: int,
+    base_dir: Path | None = None,
+    path: str = "student",
+    say: Callable[[str], None] = log.info,
+) -> nn.Module:
+    """Build a model that takes a task's prepared inputs, normalised as its weights were trained.
+
+    Args:
+        task: shape, classes and normalization of its inputs.
+        config: which model.
+        seed: of the initial weights.
+        base_dir: folder that relative paths and factories refer to.
+        path: where the model stands in the experiment, for messages.
+        say: called with a line when layers are new although weights are given.
+
+    Raises:
+        InputError: see ``build_model``; or its normalization does not fit the pictures.
+    """
+    unit, channels = unit_of(task), task.input_shape[0]
+    own = configured(config, channels, path)
+    model = build_model(
+        config,
+        task.input_shape,
+        task.heads[0].size,
+        seed=seed,
+        base_dir=base_dir,
+        path=path,
+        normalization=own or in_units(task.normalization, 1 / unit),
+        say=say,
+    )
+    if config.normalization is None:
+        own = _known_normalization(config, model, channels, base_dir, path)
+    return model if own is None else normalized_as(model, task, in_units(own, unit))
+
+
+def _known_normalization(
+    config: ModelConfig, model: nn.Module, channels: int, base_dir: Path | None, path: str
+) -> Statistics | None:
+    """What a model's weights were trained with, where they say so; in units."""
+    named = _named_weights(config)
+    if named is not None:
+        return of_weights(config.arch, named, channels)
+    # A checkpoint file of another architecture does not say; and a factory that asks for the
+    # normalization has been told one.
+    if not is_factory(config.arch):
+        return None
+    told = "normalization" in _parameters(load_factory(config.arch, f"{path}.arch", base_dir))
+    return None if told else of_timm(model, channels)
+
+
+def _is_trained(config: ModelConfig) -> bool:
+    """Whether a model is trained after it is built: all students are, and some teachers."""
+    return not (isinstance(config, TeacherConfig) and config.is_given)
 
 
 def placed(model: nn.Module, device: torch.device) -> nn.Module:
@@ -94,8 +177,18 @@ def _small(config: ModelConfig, shape: Shape, num_outputs: int, path: str) -> nn
     return SmallConvNet(channels, num_outputs, dropout=config.dropout, edge=edge, **sizes)
 
 
+def _parameters(function: Callable[..., Any]) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
 def _from_factory(
-    config: ModelConfig, shape: Shape, num_outputs: int, base_dir: Path | None, path: str
+    config: ModelConfig,
+    shape: Shape,
+    num_outputs: int,
+    base_dir: Path | None,
+    path: str,
+    normalization: Statistics | None,
+    say: Callable[[str], None],
 ) -> nn.Module:
     where = f"{path}.arch"
     function = load_factory(config.arch, where, base_dir)
@@ -104,14 +197,20 @@ def _from_factory(
         "input_shape": shape,
         "width": config.width,
         "depth": config.depth,
+        "normalization": normalization,
     }
-    taken = set(inspect.signature(function).parameters)
+    taken = _parameters(function)
     arguments = {k: v for k, v in offered.items() if k in taken and v is not None} | config.args
     try:
         model = function(**arguments)
         if not isinstance(model, nn.Module):
             raise TypeError(f"returned {type(model).__name__}, not an nn.Module")
         outputs = _trial_forward(model, shape)
+        # A pre-trained teacher's: a student is made for its task.
+        fixed = "num_outputs" not in taken and not isinstance(config, StudentConfig)
+        if fixed and _is_trained(config) and _takes_new_head(model, outputs.shape, num_outputs):
+            say(f"{path}: new head for {num_outputs} classes on {config.arch}")
+            outputs = _trial_forward(model, shape)
     except Exception as error:
         raise InputError(
             f"the factory cannot be used: {type(error).__name__}: {error}",
@@ -130,6 +229,18 @@ def _from_factory(
     return model
 
 
+def _takes_new_head(model: nn.Module, outputs: torch.Size, num_outputs: int) -> bool:
+    """Put a new head on a model made for another number of classes; whether it took one."""
+    found = _head(model)
+    if found is None or not found[0] or outputs == (2, num_outputs):
+        return False
+    name, head = found
+    if outputs != (2, head.out_features):
+        return False
+    _replace(model, name, nn.Linear(head.in_features, num_outputs, bias=head.bias is not None))
+    return True
+
+
 def _trial_forward(model: nn.Module, shape: Shape) -> Tensor:
     model.eval()
     with torch.inference_mode():
@@ -139,7 +250,12 @@ def _trial_forward(model: nn.Module, shape: Shape) -> Tensor:
 
 
 def _torchvision(
-    config: ModelConfig, shape: Shape, num_outputs: int, path: str, with_weights: bool
+    config: ModelConfig,
+    shape: Shape,
+    num_outputs: int,
+    path: str,
+    with_weights: bool,
+    say: Callable[[str], None],
 ) -> nn.Module:
     from torchvision import models
 
@@ -161,7 +277,7 @@ def _torchvision(
     named = _named_weights(config) if with_weights else None
     try:
         if named is not None:
-            model = models.get_model(config.arch, weights=config.weights, **config.args)
+            model: nn.Module = models.get_model(config.arch, weights=named, **config.args)
         else:
             model = models.get_model(config.arch, weights=None, **config.args)
     except (TypeError, ValueError) as error:
@@ -173,7 +289,17 @@ def _torchvision(
             value=config.weights,
             remedy="give a local checkpoint instead",
         ) from None
-    model = adapt_to_pictures(model, shape, num_outputs)
+    new = ", ".join(adapt_to_pictures(model, shape, num_outputs))
+    if named is not None and new:
+        if not _is_trained(config):
+            raise InputError(
+                f"the weights have nothing for {new}, made for pictures of {shape} and"
+                f" {num_outputs} classes, and nothing trains it",
+                path=f"{path}.weights",
+                value=named,
+                remedy=f"add `{path}.train`, or give a checkpoint that was trained on such data",
+            )
+        say(f"{path}: new layers for {num_outputs} classes of {shape} ({new}) on {named}")
     try:
         _trial_forward(model, shape)
     except Exception as error:
@@ -208,30 +334,41 @@ def _named_weights(config: ModelConfig) -> str | None:
     )
 
 
-def adapt_to_pictures(model: nn.Module, shape: Shape, num_outputs: int) -> nn.Module:
+def adapt_to_pictures(model: nn.Module, shape: Shape, num_outputs: int) -> tuple[str, ...]:
     """Fit a torchvision classifier to the pictures' channels and size and to the class count.
 
     Pictures below 64 pixels lose too much in a stem made for 224: its strides become 1 (as usual
     for CIFAR, He et al. 2016, section 4.2), and VGG's classifier reads one position instead of 49.
+
+    Returns:
+        Names of the layers whose weights are random now. Those of a stem for other channels are
+        derived from the old ones.
     """
     channels, edge = shape[0], min(shape[1:])
-    if edge < SMALL_PICTURE:
-        _shrink_stem(model, edge)
+    new = _shrink_stem(model, edge) if edge < SMALL_PICTURE else []
     first = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     if first[1].in_channels != channels:
         _replace(model, first[0], _with_channels(first[1], channels))
-    heads = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
-    if heads:
-        name, head = heads[-1]
+    found = _head(model)
+    if found is not None:
+        name, head = found
         if head.out_features != num_outputs:
             _replace(
                 model, name, nn.Linear(head.in_features, num_outputs, bias=head.bias is not None)
             )
-    return model
+            new.append(name)
+    return tuple(new)
 
 
-def _shrink_stem(model: nn.Module, edge: int) -> None:
-    """Undo the strides of a stem made for large pictures."""
+def _head(model: nn.Module) -> tuple[str, nn.Linear] | None:
+    """The last linear layer: what gives the classes."""
+    linear = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    return linear[-1] if linear else None
+
+
+def _shrink_stem(model: nn.Module, edge: int) -> list[str]:
+    """Undo the strides of a stem made for large pictures; names of the layers that are new."""
+    new = []
     if isinstance(getattr(model, "maxpool", None), nn.MaxPool2d):
         model.maxpool = nn.Identity()
     convs = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
@@ -242,6 +379,7 @@ def _shrink_stem(model: nn.Module, edge: int) -> None:
                 stem.in_channels, stem.out_channels, 3, 1, 1, bias=stem.bias is not None
             )
             _replace(model, name, small)
+            new.append(name)
         else:
             stem.stride = (1, 1)
     if isinstance(getattr(model, "avgpool", None), nn.AdaptiveAvgPool2d) and hasattr(
@@ -254,6 +392,8 @@ def _shrink_stem(model: nn.Module, edge: int) -> None:
             name = next(n for n, m in model.named_modules() if m is linear)
             _replace(model, name, nn.Linear(last, linear.out_features))
             _drop_pools(model, edge)
+            new.append(name)
+    return new
 
 
 def _drop_pools(model: nn.Module, edge: int) -> None:
@@ -290,8 +430,18 @@ def weights_file(config: ModelConfig, base_dir: Path | None) -> Path:
     return (base_dir or Path.cwd()) / config.weights
 
 
-def load_weights(model: nn.Module, file: Path, *, path: str) -> None:
+def load_weights(model: nn.Module, file: Path, *, path: str, trained: bool = False) -> str | None:
     """Load a checkpoint into a model; no code in the file is run.
+
+    Args:
+        model: changed in place.
+        file: the checkpoint.
+        path: where it stands in the experiment, for messages.
+        trained: whether the model is trained afterwards: then its head may be for other classes
+            than the checkpoint's, and is left as it is.
+
+    Returns:
+        The name of the head that was left, None where all was loaded.
 
     Raises:
         InputError: the file is missing or damaged, or its keys or shapes differ; names them.
@@ -305,7 +455,10 @@ def load_weights(model: nn.Module, file: Path, *, path: str) -> None:
         for k in own
         if k in state and state[k].shape != own[k].shape
     ]
-    if missing or unexpected or wrong:
+    head = None if missing or unexpected else _other_head(model, state)
+    if head is not None:
+        state = {k: v for k, v in state.items() if not k.startswith(f"{head}.")}
+    elif missing or unexpected or wrong:
         named = (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
         parts = [f"{what}: {_listed(keys)}" for what, keys in named if keys]
         raise InputError(
@@ -314,7 +467,27 @@ def load_weights(model: nn.Module, file: Path, *, path: str) -> None:
             path=path,
             remedy="check arch, width, depth and the number of classes",
         )
+    if head is not None and not trained:
+        raise InputError(
+            f"the checkpoint is for other classes ({', '.join(wrong)}), and nothing trains a new"
+            " head",
+            file=file,
+            path=path,
+            remedy=f"add `{path.partition('.')[0]}.train`, or give a checkpoint of these classes",
+        )
     model.load_state_dict(state, strict=False)
+    return head
+
+
+def _other_head(model: nn.Module, state: Mapping[str, Tensor]) -> str | None:
+    """The name of the head, where its number of classes is all that keeps a checkpoint out."""
+    own, found = model.state_dict(), _head(model)
+    wrong = {k for k in own if k in state and state[k].shape != own[k].shape}
+    if found is None or not wrong:
+        return None
+    name = found[0]
+    same_inside = all(state[k].shape[1:] == own[k].shape[1:] for k in wrong)
+    return name if wrong <= {f"{name}.weight", f"{name}.bias"} and same_inside else None
 
 
 def _listed(keys: list[str]) -> str:

@@ -28,12 +28,14 @@ class Assignment:
         sweep: the sweep's directory, path or URI.
         store: root of the store.
         base_dir: folder that relative paths refer to.
+        fingerprint: of the task; None where nobody has looked.
     """
 
     experiment: str
     sweep: str
     store: str
     base_dir: str
+    fingerprint: str | None = None
 
     def config(self, suggestion: dict[str, Any]) -> TrialConfig:
         """The trial at the suggested point, or a run of its confirmation.
@@ -55,9 +57,10 @@ class Assignment:
             base_dir=self.base_dir,
             trial_id=name,
             number=suggestion["number"],
+            fingerprint=self.fingerprint,
         )
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, str | None]:
         """As plain values, for another process."""
         return asdict(self)
 

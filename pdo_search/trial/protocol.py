@@ -20,6 +20,7 @@ class Places:
         base_dir: folder that relative paths and ``module:function`` in the experiment refer to.
         trial_id: the trial's name, such as ``t0007``.
         number: the trial's number in its sweep, from 0.
+        fingerprint: that the task must have; None for any.
     """
 
     store: str
@@ -28,3 +29,4 @@ class Places:
     base_dir: str | None
     trial_id: str
     number: int
+    fingerprint: str | None = None

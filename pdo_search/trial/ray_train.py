@@ -6,6 +6,7 @@ import torch again; so one-worker trials run in process, and this adapter is for
 
 from __future__ import annotations
 
+import copy
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -24,9 +25,13 @@ T = TypeVar("T")
 
 
 class TrainWorker:
-    """One of several workers of a trial, in a torch.distributed group."""
+    """One of several workers of a trial, in a torch.distributed group.
 
-    def __init__(self) -> None:
+    Args:
+        sync_batch_norm: whether batch norms see the whole batch, not the worker's share of it.
+    """
+
+    def __init__(self, *, sync_batch_norm: bool) -> None:
         from ray import train
         from ray.train import torch as ray_torch
 
@@ -34,6 +39,7 @@ class TrainWorker:
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device = ray_torch.get_device()
+        self.sync_batch_norm = sync_batch_norm
 
     def report(self, report: Report) -> None:
         """Pass the results on; every rank calls, rank 0's count."""
@@ -42,12 +48,21 @@ class TrainWorker:
         train.report(report_message(report))
 
     def wrap_model(self, model: nn.Module) -> nn.Module:
-        """The model with gradients averaged over ranks, where there are several."""
+        """The model with gradients averaged over ranks, where there are several.
+
+        Buffers stay each rank's own: they are statistics of norms, of which rank 0's are measured
+        anew before an evaluation, and none has an effect on training.
+        """
         if self.world_size == 1:
             return model
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(model)
+        if self.sync_batch_norm:
+            # Of a twin that shares all tensors: the model itself can then be run by one rank alone.
+            shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+            twin = copy.deepcopy(model, shared)
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(twin)  # type: ignore[no-untyped-call]
+        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def should_stop(self) -> bool:
         """Never: Tune ends the processes."""
@@ -123,6 +138,7 @@ def _train_loop(message: dict[str, Any]) -> None:
     try:
         config = assignment.config(suggestion)
         set_threads(config.resources.cpus)
-        run_trial(config, TrainWorker(), places=assignment.places(suggestion))
+        worker = TrainWorker(sync_batch_norm=config.resources.sync_batch_norm)
+        run_trial(config, worker, places=assignment.places(suggestion))
     except Exception as error:
         train.report(failure_message(error))

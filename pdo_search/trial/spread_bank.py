@@ -23,7 +23,7 @@ from pdo_search.errors import PdoError
 from pdo_search.store.bank import Arrays, Compute, encoded
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Task
-from pdo_search.tasks.modelfile import load_model_file
+from pdo_search.tasks.modelfile import load_for
 from pdo_search.tasks.models import placed
 from pdo_search.trial.messages import set_threads
 
@@ -104,7 +104,7 @@ class _Encoder:
         with tempfile.TemporaryDirectory(prefix="pdo-teacher-") as teacher:
             for name, content in ray.get(files).items():
                 (Path(teacher) / name).write_bytes(content)
-            model, _ = load_model_file(Path(teacher), folder)
+            model, _ = load_for(task, Path(teacher), folder)
         model = placed(model, device).eval()
         self._outputs = pool_outputs(task, pool_of(task, device), model, view)
 

@@ -21,24 +21,25 @@ from torch import nn
 
 from pdo_search.config.schema import LimitsConfig, ModelConfig, Recipe, TrialConfig
 from pdo_search.distill.combine import combine
-from pdo_search.distill.cost import Cost, measure_cost
-from pdo_search.distill.evaluate import evaluate_test
-from pdo_search.distill.fit import refresh_batch_norm
+from pdo_search.distill.cost import Cost, cost_of
+from pdo_search.distill.execution import make_deterministic
 from pdo_search.distill.ladder import Ladder, Rung
 from pdo_search.distill.loop import Distillation, initial_state
+from pdo_search.distill.norms import Calibration, refresh_statistics
 from pdo_search.distill.protocol import Report, Worker
 from pdo_search.distill.prune import prune_channels
 from pdo_search.distill.seeds import seed_for
 from pdo_search.distill.state import TrialState, pack, unpack
 from pdo_search.distill.teacher import trained_teacher
 from pdo_search.distill.teaching import Teaching
-from pdo_search.errors import Infeasible, StoreError
+from pdo_search.distill.tested import tested_composite, tested_student, tested_teacher
+from pdo_search.errors import Infeasible, InputError, StoreError
 from pdo_search.store import Store
 from pdo_search.store.bank import DENSE_SIZE
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Task
-from pdo_search.tasks.modelfile import ModelSpec, load_model_file
-from pdo_search.tasks.models import build_model, placed
+from pdo_search.tasks.modelfile import ModelSpec, load_for
+from pdo_search.tasks.models import build_for, placed
 from pdo_search.trial.checkpoints import CheckpointFile, publish
 from pdo_search.trial.protocol import Places
 
@@ -51,6 +52,7 @@ def prepare(
     store: str,
     base_dir: str | None,
     device: torch.device,
+    fingerprint: str | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Rung:
     """Build what all trials share: the task's data and the full teacher, in the store.
@@ -60,19 +62,24 @@ def prepare(
         store: root of the store.
         base_dir: folder that relative paths refer to.
         device: where to train the teacher.
+        fingerprint: that the task must have; None for any.
         on_epoch: called after each epoch of the teacher's training.
 
     Raises:
-        InputError: data or weights cannot be used.
+        InputError: data or weights cannot be used, or the data are others than they were.
     """
     folder = Path(base_dir) if base_dir else None
+    make_deterministic(config.execution)
     task = cached_task(config.task, folder, store)
+    _check_fingerprint(task, fingerprint)
     return trained_teacher(
         task,
         config.teacher,
         store=Store(store),
         seed=config.teacher_seed,
         device=device,
+        execution=config.execution,
+        num_threads=config.resources.teacher_threads,
         base_dir=folder,
         on_epoch=on_epoch,
     )
@@ -93,7 +100,7 @@ def teaching_of(
     folder = Path(base_dir) if base_dir else None
     task = cached_task(config.task, folder, store)
     ladder = _ladder(config, task, full, Store(store), device, folder)
-    return Teaching(task, ladder, ladder.store, config.recipe, device)
+    return _teaching(config, task, ladder, device)
 
 
 def _ladder(
@@ -106,7 +113,22 @@ def _ladder(
 ) -> Ladder:
     """A trial's ladder, under the seed that all trials of its sweep share."""
     seed = config.teacher_seed
-    return Ladder(task, full, config.recipe, store, seed=seed, device=device, base_dir=base_dir)
+    return Ladder(
+        task,
+        full,
+        config.recipe,
+        store,
+        seed=seed,
+        device=device,
+        execution=config.execution,
+        base_dir=base_dir,
+    )
+
+
+def _teaching(config: TrialConfig, task: Task, ladder: Ladder, device: torch.device) -> Teaching:
+    # Of the trial, not of the device: a large pool's outputs come from actors on other devices.
+    threads = 0 if config.resources.gpus else config.resources.threads
+    return Teaching(task, ladder, ladder.store, config.recipe, device, threads)
 
 
 def run_trial(config: TrialConfig, worker: Worker, *, places: Places) -> None:
@@ -133,11 +155,17 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
     base_dir = Path(places.base_dir) if places.base_dir else None
     store = Store(places.store)
     task = cached_task(config.task, base_dir, places.store)
-    rung = prepare(config, store=places.store, base_dir=places.base_dir, device=worker.device)
+    rung = prepare(
+        config,
+        store=places.store,
+        base_dir=places.base_dir,
+        device=worker.device,
+        fingerprint=places.fingerprint,
+    )
     ladder = _ladder(config, task, rung, store, worker.device, base_dir)
     student, spec = build_student(config, task, ladder, base_dir)
     student = placed(student, worker.device)
-    cost = worker.broadcast(measure_cost(student, task.input_shape, worker.device))
+    cost = worker.broadcast(cost_of(student, spec.arch, task.input_shape, worker.device))
     check_limits(cost, config.limits)
     check_standardize(config.recipe, task)
 
@@ -155,7 +183,22 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
     if state.done:
         return
 
-    teaching = Teaching(task, ladder, store, config.recipe, worker.device)
+    teaching = _teaching(config, task, ladder, worker.device)
+
+    def tested(models: Path) -> dict[str, Any]:
+        examples, device = task.test_examples(), worker.device
+        found: dict[str, Any] = tested_student(task, student, examples, device)
+        found |= tested_teacher(task, rung, examples, store=store, device=device, base_dir=base_dir)
+        if config.recipe.composite is not None:
+            found |= tested_composite(
+                models / "composite",
+                examples,
+                student_cost=cost,
+                teacher_cost=ladder.rung(config.recipe.num_stages).cost,
+                device=device,
+                base_dir=base_dir,
+            )
+        return found
 
     def finish(_: TrialState) -> dict[str, list[dict[str, Any]]]:
         scratch = Path(tempfile.mkdtemp(prefix="pdo-model-"))
@@ -163,7 +206,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
             rows = combine(config, task, teaching, student, spec, cost, scratch / "out")
             publish(scratch / "out", places.artifact)
             if config.confirms:
-                rows["trials"][0].update(evaluate_test(task, student, worker.device))
+                rows["trials"][0].update(tested(scratch / "out"))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return rows
@@ -194,23 +237,20 @@ def build_student(
         Infeasible: the teacher cannot be shrunk.
         InputError: weights do not fit.
     """
-    num_outputs = task.heads[0].size
     if config.student.shrink is not None:
-        model, _ = load_model_file(ladder.rung(0).path, base_dir)
+        model, _ = load_for(task, ladder.rung(0).path, base_dir)
         example = torch.zeros(1, *task.input_shape)
         simplify = config.recipe.simplify
         prune_channels(
             model, example, config.student.shrink, simplify.round_to, timeout_s=simplify.timeout
         )
-        refresh_batch_norm(model, ladder.calibration())
+        refresh_statistics(model, Calibration(task, torch.device("cpu")))
         arch: ModelConfig = config.teacher
     else:
         seed = seed_for(config.seed, "student")
-        model = build_model(
-            config.student, task.input_shape, num_outputs, seed=seed, base_dir=base_dir
-        )
+        model = build_for(task, config.student, seed=seed, base_dir=base_dir)
         arch = config.student
-    return model, ModelSpec.of(task, arch)
+    return model, ModelSpec.of(task, arch, model)
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -224,6 +264,22 @@ def is_out_of_memory(error: Exception) -> bool:
         return error.errno == errno.ENOMEM
     refused = ("can't allocate memory", "not enough memory", "std::bad_alloc")
     return isinstance(error, RuntimeError) and any(text in str(error) for text in refused)
+
+
+def _check_fingerprint(task: Task, expected: str | None) -> None:
+    """Refuse data that are others than those the sweep began with.
+
+    Raises:
+        InputError: they are; a sweep on several data compares nothing.
+    """
+    if expected not in (None, task.fingerprint):
+        raise InputError(
+            f"the data on {socket.gethostname()} are not those that the sweep began with",
+            path="task.data",
+            value=task.config.data.source,
+            remedy="a source must give the same examples in the same order at every call: let a"
+            " factory draw with a fixed seed, and leave files as they are while a sweep runs",
+        )
 
 
 def check_limits(cost: Cost, limits: LimitsConfig) -> None:

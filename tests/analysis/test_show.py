@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from pdo_search.analysis.answer import percent
 from pdo_search.analysis.show import (
     _count,
     _duration,
-    _percent,
     _short_names,
     print_sweep,
     sweep_summary,
@@ -34,7 +35,10 @@ PARAMS: dict[str, Type] = {
 }
 
 
-def write_sweep(directory: Path, *trials: dict[str, Any], **info: Any) -> Path:
+def write_sweep(
+    directory: Path, *trials: dict[str, Any], composite: Sequence[str] | None = None, **info: Any
+) -> Path:
+    """A sweep with the given trials; ``composite`` names those that have one, by default all."""
     values: dict[str, Any] = {
         "name": "digits",
         "given": {},
@@ -78,11 +82,10 @@ def write_sweep(directory: Path, *trials: dict[str, Any], **info: Any) -> Path:
         }
         writer.upsert("trials", {**row, **columns})
         for mode, chosen in (("student", False), ("cascade", True)):
-            if {**row, **columns}["status"] == "finished":
-                composite = {"val_accuracy": 0.95, "flops": 5e6, "deferred": 0.037}
-                writer.upsert(
-                    "composites", {**identity, "mode": mode, "chosen": chosen, **composite}
-                )
+            combined = composite is None or identity["trial_id"] in composite
+            if combined and {**row, **columns}["status"] == "finished":
+                values = {"val_accuracy": 0.95, "flops": 5e6 + number, "deferred": 0.037}
+                writer.upsert("composites", {**identity, "mode": mode, "chosen": chosen, **values})
     writer.flush()
     return directory
 
@@ -119,7 +122,8 @@ def test_a_sweep_at_a_glance(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert text.index("t0000  finished") < text.index("t0001  finished")
     assert "composite cascade" in text
-    assert "Best: t0000 with temperature=1.5, num_stages=2" in text
+    assert "Best: t0000 (progressive) with temperature=1.5, num_stages=2" in text
+    assert found["Best student"][-2:] == ["t0000", "progressive"]
     assert text.rstrip().endswith("confirmed on fresh seeds.")
     table = text[text.index("Leaderboard") : text.index("Best:")]
     assert "num_stages" not in table, "what does not differ tells nothing"
@@ -175,14 +179,22 @@ def test_json_has_the_same_numbers(tmp_path: Path) -> None:
     assert "biased upwards" in payload["note"]
 
 
-def with_baselines(directory: Path, confirmed: bool) -> Path:
+def with_baselines(directory: Path, confirmed: bool, scratch: float = 0.7) -> Path:
     """Trials t0000 and t0001 of the search, t0002 of scratch; with three fresh seeds each."""
     sweep = write_sweep(
         directory,
         {},
         {},
-        {"method": "scratch", "student_s": 30.0, "objective": 0.7, "param.temperature": None},
+        {
+            "method": "scratch",
+            "student_s": 30.0,
+            "objective": scratch,
+            "val_accuracy": scratch,
+            "flops": 4.1e6,
+            "param.temperature": None,
+        },
         baselines={"scratch": 4},
+        composite=("t0000", "t0001"),
     )
     writer = TableWriter(sweep)
     identity = {"number": 0, "trial_id": "t0000"}
@@ -218,8 +230,8 @@ def test_methods_stand_beside_each_other_with_what_they_cost(tmp_path: Path) -> 
     assert found["progressive"][1:] == [
         "t0000", "0.9000", "12.3k", "4.10M", "12", "-", "1m05s", "2", "trials,", "24", "epochs",
     ]  # fmt: skip
-    assert found["scratch"][1:8] == ["t0002", "0.7000", "37.0k", "12.3M", "12", "30s", "0.0s"]
-    leaders = text[text.index("Leaderboard") : text.index("Best: t0000")]
+    assert found["scratch"][1:8] == ["t0002", "0.7000", "37.0k", "4.10M", "12", "30s", "0.0s"]
+    leaders = text[text.index("Leaderboard of progressive") : text.index("Pareto front")]
     assert "t0002" not in leaders
     assert "winner's curse" in text
 
@@ -229,7 +241,9 @@ def test_what_is_confirmed_has_verdicts_and_no_winners_curse(tmp_path: Path) -> 
     text = shown(sweep)
     confirmed = text[text.index("Confirmed on fresh seeds") :]
     line = next(line for line in confirmed.splitlines() if line.startswith("progressive"))
-    assert line.split()[:4] == ["progressive", "t0000", "3", "0.9050"]
+    assert line.split()[:3] == ["progressive", "t0000", "0.9050"]
+    assert "Confirmed on fresh seeds (3 each)" in confirmed
+    assert "Answer" not in confirmed, "older versions did not measure the teacher"
     assert "one test split (360 examples)" in confirmed
     assert "Verdict: progressive beats scratch by 9.93 ± 0.29 points (3 seeds), p 4.5e-05" in text
     assert "winner's curse" not in text
@@ -237,6 +251,107 @@ def test_what_is_confirmed_has_verdicts_and_no_winners_curse(tmp_path: Path) -> 
     assert payload["note"] is None
     assert payload["confirmation"]["differences"][0]["second"] == "scratch"
     assert payload["confirmation"]["configurations"][0]["by_seed"]["12"] == pytest.approx(0.89)
+
+
+def test_the_best_student_is_the_best_of_all_methods(tmp_path: Path) -> None:
+    sweep = with_baselines(tmp_path, confirmed=False, scratch=0.93)
+    text = shown(sweep)
+    lines = {line[:14].strip(): line for line in text.splitlines()}
+    assert lines["Best student"].split()[2] == "0.9300"
+    assert lines["Best student"].rstrip().endswith("t0002 scratch")
+    # Plain training has no composite: the best of the others is named with its trial.
+    assert "t0000 cascade," in lines["Best composite"]
+    assert "Its composite" not in text
+    assert "Best: t0002 (scratch) with optimizer.lr=0.03" in text
+    front = text[text.index("Pareto front") : text.index("Best: ")].splitlines()
+    assert front[2].split()[:3] == ["student", "scratch", "t0002"]
+    payload = json.loads(json.dumps(sweep_summary(open_sweep(sweep)), allow_nan=False))
+    assert (payload["best"]["trial_id"], payload["best"]["method"]) == ("t0002", "scratch")
+    assert payload["composite"]["trial_id"] == "t0000"
+    assert {entry["method"] for entry in payload["leaderboard"]} == {"progressive"}
+
+
+def with_teacher(sweep: Path) -> Path:
+    """The same confirmation as this version has it: with the teacher's and composites' values."""
+    writer = TableWriter(sweep)
+    for row in list(writer.rows("confirmations")):
+        teacher = {
+            "teacher_accuracy": 0.98,
+            "teacher_test_accuracy": 0.97,
+            "teacher_params": 696_042,
+            "teacher_flops": 13_146_624.0,
+            "flops": 39e3,
+        }
+        composite = {
+            "composite_mode": "cascade",
+            "composite_accuracy": 0.95,
+            "composite_test_accuracy": 0.94 + row["test_accuracy"] / 100,
+            "composite_flops": 470e3,
+            "composite_deferred": 0.04,
+        }
+        own = composite if row["method"] == "progressive" else {}
+        writer.upsert("confirmations", {**row, **teacher, **own})
+    writer.flush()
+    return sweep
+
+
+def test_what_is_confirmed_stands_beside_the_teacher(tmp_path: Path) -> None:
+    sweep = with_teacher(with_baselines(tmp_path, confirmed=True))
+    text = shown(sweep, 80)
+    table = text[text.index("Confirmed on") : text.index("intervals are")].splitlines()
+    assert max(map(len, table)) <= 80
+    assert "…" not in "".join(table)
+    found = {line[:11].strip(): line.split() for line in table}
+    assert found["teacher"] == ["teacher", "0.9800", "0.9700", "13.1M"]
+    assert found["progressive"][2:] == [
+        "0.9050", "±", "0.0124", "0.8850", "±", "0.0124", "(91.2%)", "39.0k", "(0.3%)",
+    ]  # fmt: skip
+    assert found["+ cascade"][2:] == [
+        "0.9500", "0.9488", "±", "0.0001", "(97.8%)", "470k", "(3.6%)",
+    ]  # fmt: skip
+    assert table.index(next(line for line in table if line.startswith("scratch"))) == 5
+    assert (
+        "Answer: the best student, progressive t0000, keeps 91.2 ± 1.3% of the teacher's test"
+        " accuracy (0.8850 of 0.9700, 3 seeds) at 0.3% of the FLOPs; its composite 97.8 ± 0.0% at"
+        " 3.6% of the FLOPs"
+    ) in text
+    payload = json.loads(json.dumps(sweep_summary(open_sweep(sweep)), allow_nan=False))
+    confirmation = payload["confirmation"]
+    assert confirmation["teacher"]["test"] == 0.97
+    ours, scratch = confirmation["configurations"]
+    assert ours["of_teacher"]["test"]["mean"] == pytest.approx(0.885 / 0.97)
+    assert ours["composite"]["modes"] == {"cascade": 3}
+    assert ours["composite"]["of_teacher"]["flops"] == pytest.approx(470e3 / 13_146_624)
+    assert scratch["composite"] is None
+    assert len(confirmation["answers"]) == 1
+
+
+def test_an_answer_tells_of_the_best_and_of_the_searchs_own(tmp_path: Path) -> None:
+    sweep = with_teacher(with_baselines(tmp_path, confirmed=True))
+    writer = TableWriter(sweep)
+    for row in list(writer.rows("confirmations")):
+        if row["method"] == "scratch":
+            writer.upsert("confirmations", {**row, "val_accuracy": 0.99})
+    writer.flush()
+    lines = [line for line in shown(sweep).splitlines() if line.startswith("Answer: ")]
+    assert lines[0].startswith("Answer: the best student, scratch t0002, keeps 81.0 ± 1.3%")
+    assert lines[1].startswith("Answer: the student of progressive t0000 keeps 91.2")
+
+
+def test_of_a_loss_no_share_is_told(tmp_path: Path) -> None:
+    sweep = with_teacher(with_baselines(tmp_path, confirmed=True))
+    writer = TableWriter(sweep)
+    for row in list(writer.rows("confirmations")):
+        losses = {"val_loss": 0.3, "test_loss": 0.4, "teacher_test_loss": 0.1}
+        writer.upsert("confirmations", {**row, **losses})
+    writer.flush()
+    content = json.loads((sweep / "sweep.json").read_text())
+    (sweep / "sweep.json").write_text(json.dumps({**content, "metric": "val_loss", "mode": "min"}))
+    text = shown(sweep)
+    table = text[text.index("Confirmed on") :]
+    line = next(line for line in table.splitlines() if line.startswith("scratch"))
+    assert line.split()[2:5] == ["0.3000", "0.4000", "39.0k"]
+    assert "of the teacher's test accuracy" in text
 
 
 def test_what_a_sweep_holds_is_shown_and_not_obeyed(tmp_path: Path) -> None:
@@ -276,7 +391,7 @@ def test_durations(seconds: float | None, text: str) -> None:
      (1.0123, "101.2%"), (2.5, "250%")],
 )  # fmt: skip
 def test_percentages(share: float, text: str) -> None:
-    assert _percent(share) == text
+    assert percent(share) == text
 
 
 def test_names_are_shortened_only_where_they_stay_apart() -> None:

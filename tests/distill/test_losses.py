@@ -7,10 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from pdo_search.distill.losses import (
+    batch_mean,
     bernoulli_kl,
     categorical_kl,
     hard_label_loss,
-    masked_mean,
     standardized,
 )
 
@@ -61,10 +61,13 @@ def test_unlabelled_examples_cost_nothing() -> None:
     assert loss[0] > 0
 
 
-def test_masked_mean_of_nothing_is_zero() -> None:
-    values = torch.tensor([1.0, 3.0, 5.0])
-    assert masked_mean(values, torch.tensor([True, False, True])) == 3
-    assert masked_mean(values, torch.zeros(3, dtype=torch.bool)) == 0
+def test_a_mean_is_over_the_batch_whoever_is_masked() -> None:
+    values = torch.tensor([1.0, 3.0, 5.0, 7.0])
+    mask = torch.tensor([True, False, True, False])
+    assert batch_mean(values, mask) == 1.5
+    assert batch_mean(values, torch.zeros(4, dtype=torch.bool)) == 0
+    halves = [batch_mean(values[k::2], mask[k::2]) for k in range(2)]
+    assert sum(halves) / 2 == batch_mean(values, mask)
 
 
 def test_standardised_logits_forget_scale_and_shift() -> None:

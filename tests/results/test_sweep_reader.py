@@ -88,15 +88,16 @@ def test_best_and_leaderboard_go_by_the_sweeps_mode(make_sweep: MakeSweep) -> No
     assert lowest.best().name == "t0000"
 
 
-def test_a_baseline_leads_only_where_it_is_asked_for(make_sweep: MakeSweep) -> None:
+def test_the_best_is_of_all_methods_or_of_the_one_that_is_asked_for(make_sweep: MakeSweep) -> None:
     rows = trial_row(0), trial_row(7, method="one_shot"), trial_row(5)
     sweep = open_sweep(make_sweep(*rows, baselines={"one_shot": 2, "scratch": 2}))
-    assert sweep.best().name == "t0005"
+    assert (sweep.best().name, sweep.best()["method"]) == ("t0007", "one_shot")
     assert sweep.best(method="one_shot").name == "t0007"
-    assert sweep.leaderboard()["trial_id"].tolist() == ["t0005", "t0000"]
+    assert sweep.best(method="progressive").name == "t0005"
+    assert sweep.leaderboard()["trial_id"].tolist() == ["t0007", "t0005", "t0000"]
     assert sweep.leaderboard(method="one_shot")["method"].tolist() == ["one_shot"]
-    assert sweep.pareto()["trial_id"].tolist() == ["t0000", "t0005"]
-    assert sweep.pareto(method="one_shot")["trial_id"].tolist() == ["t0007"]
+    assert sweep.pareto()["trial_id"].tolist() == ["t0000", "t0005", "t0007"]
+    assert sweep.pareto(method="progressive")["trial_id"].tolist() == ["t0000", "t0005"]
     assert repr(sweep).endswith("3 of 12 trials)")
     with pytest.raises(PdoError, match=r"no trial of scratch has finished yet"):
         sweep.best(method="scratch")
@@ -126,6 +127,31 @@ def test_a_sweep_of_the_first_version_reads_as_progressive(make_sweep: MakeSweep
     parquet.write_table(parquet.read_table(part).drop_columns(["method"]), part)
     with pytest.raises(InputError, match="the column method is missing"):
         _ = open_sweep(path).trials
+
+
+def test_a_confirmation_of_an_older_version_lacks_the_teacher_and_the_composite(
+    make_sweep: MakeSweep,
+) -> None:
+    path = make_sweep(trial_row(0))
+    writer = TableWriter(path, PARAMS)
+    row = {"number": 0, "trial_id": "t0000", "method": "progressive", "status": "finished"}
+    writer.upsert("confirmations", {**row, "seed": 5, "test_accuracy": 0.5, "student_s": 1.0})
+    writer.flush()
+    part = path / "confirmations" / "part-00000.parquet"
+    new = parquet.read_table(part)
+    lacking = [n for n in new.column_names if n.startswith(("teacher_", "composite"))]
+    old = new.drop_columns([n for n in lacking if n != "teacher_s"])
+    stamp = {**old.schema.metadata, b"pdo_search.schema_version": b"2"}
+    parquet.write_table(old.replace_schema_metadata(stamp), part)
+    found = open_sweep(path).confirmations
+    assert found["test_accuracy"].tolist() == [0.5]
+    assert found["teacher_test_accuracy"].isna().all()
+    # More seeds are added to it by this version.
+    writer = TableWriter(path, PARAMS)
+    more = {"seed": 6, "test_accuracy": 0.6, "teacher_test_accuracy": 0.9, "student_s": 1.0}
+    writer.upsert("confirmations", {**row, **more})
+    writer.flush()
+    assert open_sweep(path).confirmations["teacher_test_accuracy"].notna().tolist() == [False, True]
 
 
 def test_pareto_by_any_two_columns(make_sweep: MakeSweep) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 import time
@@ -12,8 +13,10 @@ import pandas as pd
 import pytest
 
 import pdo_search
+from pdo_search import cli
+from pdo_search.results.interval import USUAL_SEEDS
 from pdo_search.results.schema import TRIALS
-from pdo_search.search.confirm import Run, candidates, fresh_seeds, open_runs
+from pdo_search.search.confirm import Run, candidates, fresh_seeds, open_runs, run_confirmation
 
 from ..conftest import Pdo
 from ..sweeps import OF_THE_RUN, TIMINGS, assert_whole, wait_for
@@ -28,7 +31,7 @@ EXPERIMENT: dict[str, Any] = {
         "temperature": {"float": [1.0, 8.0]},
         "optimizer": {"lr": {"float": [0.02, 0.2], "log": True}, "batch_size": 16},
         "simplify": {"recovery_epochs": 0.2, "max_drop": 1.0},
-        "composite": None,
+        "composite": {"finetune_epochs": 0},
     },
 }
 
@@ -40,6 +43,11 @@ def test_fresh_seeds_are_not_the_searchs_and_more_begin_with_fewer() -> None:
         assert search_seed not in seeds
         assert fresh_seeds(search_seed, 5) == seeds[:5]
     assert fresh_seeds(0, 5) != fresh_seeds(1, 5)
+
+
+def test_ten_seeds_are_usual() -> None:
+    for function in (cli.confirm, run_confirmation):
+        assert inspect.signature(function).parameters["seeds"].default == USUAL_SEEDS == 10
 
 
 def test_the_best_of_the_search_and_the_best_of_each_baseline_are_confirmed() -> None:
@@ -95,8 +103,10 @@ def test_a_sweep_with_baselines_is_confirmed_killed_and_gone_on_with(pdo: Pdo) -
     scratch = opened.trials[opened.trials["method"] == "scratch"]
     assert scratch["param.temperature"].isna().all()
     assert scratch["param.optimizer.lr"].notna().all()
-    assert opened.best().method == "progressive"
+    assert opened.best().objective == opened.trials["objective"].max()
+    assert f"Best: {opened.best().name} ({opened.best().method}) with" in output
     assert opened.best(method="one_shot").method == "one_shot"
+    composites = opened.composites
 
     confirm = ("confirm", str(sweep), "--top", "1", "--seeds", "2", "--address", "auto")
     process = pdo.start(*confirm)
@@ -109,6 +119,8 @@ def test_a_sweep_with_baselines_is_confirmed_killed_and_gone_on_with(pdo: Pdo) -
     assert 2 <= len(ended) < 6
 
     shown = pdo.run(*confirm)
+    assert "With 2 seeds a difference between two methods will be known to ± 18.0 times" in shown
+    assert "corrected for 2 comparisons); where that is too wide, --seeds 10 makes it ±" in shown
     assert "says next to nothing" in shown
     after = opened.refresh().confirmations
     assert len(after) == 6
@@ -122,9 +134,21 @@ def test_a_sweep_with_baselines_is_confirmed_killed_and_gone_on_with(pdo: Pdo) -
     keys = ["number", "seed"]
     kept = after.merge(ended[keys], on=keys)
     assert kept["ended_at"].tolist() == ended.sort_values(keys)["ended_at"].tolist()
-    for model in after["model"]:
+    for model in (*after["model"], *after["composite"].dropna()):
         assert pdo_search.load_model(sweep / model) is not None
     assert shown.count("Verdict: ") == 2
+
+    # The full teacher is measured once, the composite with each run that has one.
+    assert after["teacher_test_accuracy"].nunique() == 1
+    assert after["teacher_test_accuracy"].notna().all()
+    assert len(list((pdo.folder / "results" / ".store" / "tested").glob("*/*/tested.json"))) == 1
+    own = after["method"] == "progressive"
+    assert after["composite_test_accuracy"].notna().tolist() == own.tolist()
+    assert (after["composite_flops"] > 0).tolist() == own.tolist()
+    pd.testing.assert_frame_equal(opened.composites, composites)
+    assert "Answer: the best student, " in shown
+    assert "of the teacher's test accuracy" in shown
+    assert next(line for line in shown.splitlines() if line.startswith("teacher ")).split()[1:]
 
     # The same runs, undisturbed, in a copy of the sweep's tables: the same numbers.
     other = pdo.folder / "results" / "copy"

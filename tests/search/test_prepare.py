@@ -32,7 +32,7 @@ import_ray("auto")
 connect("auto", dashboard=False)
 console = Console(width=200)
 prepare.prepare_sweep(config, store=sys.argv[2], base_dir=str(Path.cwd()), console=console,
-                      local_slots=2, at_once=2)
+                      local=True, at_once=2)
 disconnect()
 """
 
@@ -53,7 +53,7 @@ def bank_files(store: Path) -> dict[str, bytes]:
 
 
 def job(store: Path) -> prepare._Job:
-    return prepare._Job(tiny().model_dump_json(), str(store), str(Path.cwd()), 1, None)
+    return prepare._Job(tiny().model_dump_json(), str(store), str(Path.cwd()), None, None)
 
 
 def prepared(pdo: Pdo, store: Path, large: int) -> str:
@@ -79,7 +79,7 @@ def test_a_large_pool_is_computed_on_all_slots_to_the_same_bits(pdo: Pdo, tmp_pa
     # The same teacher, its outputs computed in this process.
     alone = tmp_path / "alone"
     shutil.copytree(spread / "teacher", alone / "teacher")
-    row, _ = prepare._teacher(job(alone))
+    row, *_ = prepare._teacher(job(alone))
     assert row["cached"]
     prepare._banks(job(alone), num_actors=0)
     assert len(bank_files(alone)) == 4

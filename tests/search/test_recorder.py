@@ -35,9 +35,7 @@ class Trial:
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Recorder:
-    progress = Progress(
-        Console(quiet=True), num_trials=1, metric="val_accuracy", mode="max", method="progressive"
-    )
+    progress = Progress(Console(quiet=True), num_trials=1, metric="val_accuracy", mode="max")
     scheduler = SchedulerByMethod({})
     return Recorder(
         TableWriter(tmp_path), progress, scheduler, metric="val_accuracy", seed=0, end_index=0,

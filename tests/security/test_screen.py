@@ -63,7 +63,7 @@ def test_the_progress_of_a_sweep_is_shown_as_it_is(terminal: bool) -> None:
         file=shown, width=400, highlight=False, markup=False, emoji=False,
         force_terminal=terminal, color_system=None,
     )  # fmt: skip
-    progress = Progress(screen, num_trials=2, metric=HARMFUL, mode="max", method=HARMFUL)
+    progress = Progress(screen, num_trials=2, metric=HARMFUL, mode="max")
     progress.started({"number": 0, "trial_id": HARMFUL, "method": HARMFUL, "param.x": HARMFUL})
     progress.reported(0, {"epoch": 1, "stage": 1, "phase": HARMFUL})
     screen.print(progress._table())

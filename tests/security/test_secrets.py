@@ -134,9 +134,7 @@ def test_what_the_driver_writes_holds_no_secret(
     from pdo_search.screen import screen
 
     writer = TableWriter(tmp_path)
-    progress = Progress(
-        screen(), num_trials=1, metric="val_accuracy", mode="max", method="progressive"
-    )
+    progress = Progress(screen(), num_trials=1, metric="val_accuracy", mode="max")
     recorder = Recorder(
         writer, progress, Scheduler(), metric="val_accuracy", seed=0, end_index=0,  # type: ignore[arg-type]
         retries=Retries(1), clock=SteadyClock(),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.schema import ModelConfig, TeacherConfig, TrainConfig
 from pdo_search.errors import InputError
 from pdo_search.tasks.models import build_model, load_weights, set_dropout
 
@@ -91,6 +91,78 @@ def test_a_checkpoint_that_does_not_fit_names_the_keys(tmp_path: Path) -> None:
         assert part in message
 
 
+def given_or_trained(trained: bool, **config: Any) -> TeacherConfig:
+    return TeacherConfig(**config, train=TrainConfig() if trained else None)
+
+
+def test_a_checkpoint_of_other_classes_gets_a_new_head_where_one_is_trained(tmp_path: Path) -> None:
+    source = build("small_resnet", classes=3, seed=3)
+    torch.save(source.state_dict(), tmp_path / "w.pt")
+    said: list[str] = []
+    for config in (
+        given_or_trained(True, arch="small_resnet", weights="w.pt"),
+        ModelConfig(arch="small_resnet", weights="w.pt"),  # As a student's.
+    ):
+        model = build_model(config, SHAPE, 7, seed=0, base_dir=tmp_path, say=said.append)
+        state = model.state_dict()
+        assert state["head.weight"].shape[0] == 7
+        kept = [k for k in state if not k.startswith("head.")]
+        assert all(torch.equal(state[k], source.state_dict()[k]) for k in kept)
+    assert len(said) == 2
+    assert "new head for 7 classes (head) on the weights of w.pt" in said[0]
+    given = given_or_trained(False, arch="small_resnet", weights="w.pt")
+    with pytest.raises(InputError, match="nothing trains a new head") as caught:
+        build_model(given, SHAPE, 7, seed=0, base_dir=tmp_path, path="teacher")
+    for part in ("w.pt", "teacher.weights", "head.bias (3,) for (7,)", "`teacher.train`"):
+        assert part in str(caught.value)
+
+
+def test_a_body_of_another_shape_gets_no_new_head(tmp_path: Path) -> None:
+    torch.save(build("small_resnet", classes=3, width=8).state_dict(), tmp_path / "w.pt")
+    config = given_or_trained(True, arch="small_resnet", width=12, weights="w.pt")
+    with pytest.raises(InputError, match="does not fit the model; of another shape: stem"):
+        build_model(config, SHAPE, 7, seed=0, base_dir=tmp_path)
+
+
+@pytest.fixture
+def downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Tensor]:
+    """Named weights of ResNet-18, as if they had been fetched before."""
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    state: dict[str, Tensor] = resnet18().state_dict()
+    torch.save(state, tmp_path / "hub/checkpoints" / file)
+    return state
+
+
+def test_named_weights_leave_nothing_at_random_that_nobody_trains(
+    downloaded: dict[str, Tensor],
+) -> None:
+    named = {"arch": "resnet18", "weights": "IMAGENET1K_V1"}
+
+    def built(trained: bool, shape: tuple[int, int, int], classes: int) -> tuple[Any, list[str]]:
+        said: list[str] = []
+        config = given_or_trained(trained, **named)
+        model = build_model(config, shape, classes, seed=0, path="teacher", say=said.append)
+        return model, said
+
+    for shape, classes, new in (((3, 64, 64), 7, "fc"), ((3, 32, 32), 1000, "conv1"),
+                                ((1, 32, 32), 7, "conv1, fc")):  # fmt: skip
+        with pytest.raises(InputError, match=rf"have nothing for {new}, ") as caught:
+            built(False, shape, classes)
+        for part in ("teacher.weights", "IMAGENET1K_V1", "`teacher.train`"):
+            assert part in str(caught.value)
+        _, said = built(True, shape, classes)
+        assert [f"({new})" in line for line in said] == [True]
+    # A grey stem is the sum of the colours' filters: made of the weights, not of noise.
+    grey, said = built(False, (1, 64, 64), 1000)
+    assert said == []
+    expected = downloaded["conv1.weight"].sum(dim=1, keepdim=True)
+    torch.testing.assert_close(grey.conv1.weight, expected)
+
+
 class Hostile:
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -121,6 +193,9 @@ def linear(num_outputs, input_shape, bias=True):
 def wrong(num_outputs):
     return nn.Sequential(nn.Flatten(), nn.Linear(784, num_outputs + 1))
 
+def fixed():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.Linear(32, 1000))
+
 def nothing():
     return None
 """
@@ -138,6 +213,18 @@ def test_a_factory_beside_the_experiment(tmp_path: Path) -> None:
         build("my_models_for_test:nothing", base_dir=tmp_path)
     with pytest.raises(InputError, match="no function 'absent'"):
         build("my_models_for_test:absent", base_dir=tmp_path)
+
+
+def test_a_factory_of_fixed_classes_gets_a_new_head_where_one_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "fixed_models_for_test.py").write_text(FACTORY)
+    said: list[str] = []
+    trained = given_or_trained(True, arch="fixed_models_for_test:fixed")
+    model: Any = build_model(trained, SHAPE, 7, seed=0, base_dir=tmp_path, say=said.append)
+    assert model(torch.zeros(4, *SHAPE)).shape == (4, 7)
+    assert "new head for 7 classes" in said[0]
+    given = given_or_trained(False, arch="fixed_models_for_test:fixed")
+    with pytest.raises(InputError, match=r"to \(2, 1000\), not to \(2, 7\)"):
+        build_model(given, SHAPE, 7, seed=0, base_dir=tmp_path)
 
 
 def test_an_unknown_name_suggests_near_ones() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pdo_search
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.resolve import confirming
 from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.composite import deferred, load_composite
 from pdo_search.distill.protocol import LocalWorker
 from pdo_search.distill.teaching import Teaching
 from pdo_search.errors import Infeasible
@@ -324,7 +326,7 @@ def test_scratch_leaves_out_examples_without_a_label(store: Path, tmp_path: Path
     task = {
         "data": {"source": "digits", "limit": 1200},
         "splits": {"transfer": 0},
-        "transfer_data": {"source": "digits", "limit": 300, "labelled": False},
+        "transfer_data": {"source": "digits", "labelled": False},
     }
     worker = LocalWorker()
     config = config_with(task=task, trial={"method": "scratch"})
@@ -361,12 +363,77 @@ def test_a_confirmation_reads_the_test_split_once_at_its_end_and_no_search_does(
     student = pdo_search.load_model(tmp_path / "confirm" / "model" / "student")
     hits = (student(test.inputs()).argmax(dim=1) == test.targets).float().mean()
     assert row["test_accuracy"] == pytest.approx(hits.item())
+    composite = pdo_search.load_model(tmp_path / "confirm" / "model" / "composite")
+    hits = (composite(test.inputs()).argmax(dim=1) == test.targets).float().mean()
+    assert row["composite_test_accuracy"] == pytest.approx(hits.item())
 
     # Gone on with after its end it repeats what it reported, and reads nothing again.
     again = LocalWorker()
     run_trial(confirming(config, 5), again, places=places(store, tmp_path / "confirm"))
     assert numbers(again.reports) == numbers(worker.reports)
     assert len(reads) == 1
+
+
+@pytest.mark.parametrize("mode", ["student", "teacher", "ensemble", "cascade"])
+def test_a_composite_is_measured_on_test_at_what_it_costs_there(
+    store: Path, tmp_path: Path, mode: str
+) -> None:
+    config = config_with(trial={"composite": {"modes": [mode]}})
+    worker = LocalWorker()
+    run_trial(confirming(config, 5), worker, places=places(store, tmp_path))
+    (row,) = worker.reports[-1].rows["trials"]
+    rungs = {r["rung"]: r for report in worker.reports for r in report.rows["teachers"]}
+    cost = next(r for report in worker.reports for r in report.rows["trials"] if "flops" in r)
+    share, own = row["composite_deferred"], 0 if mode == "teacher" else cost["flops"]
+    assert row["composite_mode"] == mode
+    assert row["composite_flops"] == pytest.approx(own + share * rungs[2]["flops"])
+    if mode == "cascade":
+        test = cached_task(config.task, None, str(store)).test_examples()
+        model = load_composite(tmp_path / "model" / "composite")
+        assert model.student is not None
+        asked = deferred(model.fit, model.student(test.inputs()))
+        assert 0 < share < 1
+        assert share == pytest.approx(asked.float().mean().item())
+    else:
+        assert share == (0 if mode == "student" else 1)
+
+
+def test_a_composite_does_not_change_the_student_that_is_measured(
+    store: Path, tmp_path: Path
+) -> None:
+    rows, weights = [], []
+    for name, composite in (("with", {"finetune_epochs": 2}), ("without", None)):
+        worker = LocalWorker()
+        config = confirming(config_with(trial={"composite": composite}), 5)
+        run_trial(config, worker, places=places(store, tmp_path / name))
+        rows.append(worker.reports[-1].rows["trials"][0])
+        file = tmp_path / name / "model" / "student" / "weights.safetensors"
+        weights.append(file.read_bytes())
+    measured = [name for name in rows[1] if name.startswith("test_")]
+    assert len(measured) == 7
+    assert [rows[0][name] for name in measured] == [rows[1][name] for name in measured]
+    assert weights[0] == weights[1]
+    assert "composite_mode" in rows[0]
+    assert not [name for name in rows[1] if name.startswith("composite")]
+
+
+def test_the_full_teacher_is_measured_on_test_once_for_all_runs(tmp_path: Path) -> None:
+    store, rows = tmp_path / "store", []
+    for seed in (5, 6):
+        worker = LocalWorker()
+        config = confirming(config_with(trial={"composite": None}), seed)
+        run_trial(config, worker, places=places(store, tmp_path / str(seed)))
+        rows.append(worker.reports[-1].rows["trials"][0])
+    measured = [name for name in rows[0] if name.startswith("teacher_test_")]
+    assert len(measured) == 6
+    assert [rows[0][name] for name in measured] == [rows[1][name] for name in measured]
+    (artifact,) = (store / "tested").glob("*/*/tested.json")
+    (teacher,) = (store / "teacher").glob("*/*/model.json")
+    test = cached_task(config.task, None, str(store)).test_examples()
+    model = pdo_search.load_model(teacher.parent)
+    hits = (model(test.inputs()).argmax(dim=1) == test.targets).float().mean()
+    assert rows[0]["teacher_test_accuracy"] == pytest.approx(hits.item())
+    assert json.loads(artifact.read_text())["accuracy"] == rows[0]["teacher_test_accuracy"]
 
 
 def test_fresh_seeds_find_the_searchs_teachers(store: Path, tmp_path: Path) -> None:
@@ -385,7 +452,7 @@ def test_an_unlabelled_transfer_source_teaches(store: Path, tmp_path: Path) -> N
     task = {
         "data": {"source": "digits", "limit": 1200},
         "splits": {"transfer": 0},
-        "transfer_data": {"source": "digits", "limit": 300, "labelled": False},
+        "transfer_data": {"source": "digits", "labelled": False},
     }
     worker = LocalWorker()
     loss = {"kl": 1.0, "avg": 0.5, "init": 0.0}

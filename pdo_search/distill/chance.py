@@ -1,0 +1,103 @@
+"""Whether a teacher knows anything: its accuracy beside what guessing reaches.
+
+A checkpoint with another order of classes, or run on pictures that are normalised otherwise, loads
+without a word and teaches noise. Knows no files and no search.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pdo_search.config.schema import TeacherConfig
+from pdo_search.distill.evaluate import outputs_of
+from pdo_search.errors import InputError
+from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.metrics import classification_metrics
+
+__all__ = ["Standing", "measured_standing", "refuse_guessing", "standing"]
+
+EXAMPLES = 512
+"""Validation examples that a quick look takes: two standard errors are 4% at most."""
+SEED = 0
+ERRORS = 2
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A teacher's accuracy on validation, and what needs no teacher.
+
+    Attributes:
+        accuracy: share of right answers.
+        examples: on how many examples.
+        chance: share of right answers of a guess among the classes.
+        majority: share of the most frequent class in the whole validation split.
+    """
+
+    accuracy: float
+    examples: int
+    chance: float
+    majority: float
+
+    @property
+    def knows(self) -> bool:
+        """Whether it is better than guessing, by two standard errors of its accuracy."""
+        error = math.sqrt(self.accuracy * (1 - self.accuracy) / self.examples)
+        return self.accuracy >= max(self.chance, self.majority) + ERRORS * error
+
+    def __str__(self) -> str:
+        return (
+            f"val_accuracy {self.accuracy:.4f} on {self.examples:,} pictures;"
+            f" chance {self.chance:.4f}, the most frequent class alone {self.majority:.4f}"
+        )
+
+
+def standing(task: Task, accuracy: float, examples: int | None = None) -> Standing:
+    """An accuracy on so many validation examples, or on all, beside what needs no teacher."""
+    targets = task.examples(Split.VALIDATION).targets
+    majority = int(targets.bincount().max()) / len(targets)
+    return Standing(accuracy, examples or len(targets), 1 / task.heads[0].size, majority)
+
+
+def measured_standing(task: Task, model: nn.Module, device: torch.device) -> Standing:
+    """A quick look at a model: on some validation examples, the same ones each time.
+
+    Args:
+        task: the task.
+        model: on ``device``; left as it is.
+        device: where to run.
+    """
+    examples = task.examples(Split.VALIDATION)
+    generator = torch.Generator().manual_seed(SEED)
+    picked = torch.randperm(len(examples), generator=generator)[:EXAMPLES].sort().values
+    examples = examples.select(picked)
+    logits = outputs_of(task, model, examples, device)[task.heads[0].name]
+    found = classification_metrics(logits, examples.targets.to(device))["accuracy"]
+    return standing(task, found, len(examples))
+
+
+def refuse_guessing(config: TeacherConfig, found: Standing) -> str | None:
+    """Refuse a given teacher that is no better than guessing.
+
+    Returns:
+        A warning where it is used none the less: because the experiment trains it or forces it.
+
+    Raises:
+        InputError: it is given, and not forced.
+    """
+    if found.knows:
+        return None
+    problem = "the teacher is no better than guessing"
+    if config.is_given and not config.force:
+        raise InputError(
+            f"{problem}: {found}",
+            path="teacher.weights" if config.weights is not None else "teacher.arch",
+            value=config.weights if config.weights is not None else config.arch,
+            remedy="give `teacher.normalization` as it was trained, the order of classes as here"
+            " (they are sorted by name), and the right checkpoint; or `teacher.force: true`",
+        )
+    why = "teacher.force is set" if config.is_given else "its training has taught it nothing"
+    return f"Warning: {problem}; {why}. Students will learn from labels at best."

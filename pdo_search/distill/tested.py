@@ -1,0 +1,145 @@
+"""The test split, read by a confirmation alone: its student, its composite and the full teacher.
+
+A run reads the split once, at its end, when there is nothing left to choose. The full teacher is
+the same for all runs of a sweep: what it reaches is measured once and kept in the store.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pdo_search.distill.composite import CompositeModel, load_composite
+from pdo_search.distill.cost import Cost
+from pdo_search.distill.evaluate import evaluation_batch, outputs_of
+from pdo_search.distill.ladder import Rung
+from pdo_search.store import Store
+from pdo_search.tasks.base import Examples, Task
+from pdo_search.tasks.metrics import classification_metrics
+from pdo_search.tasks.modelfile import load_for
+from pdo_search.tasks.models import placed
+
+__all__ = ["tested_composite", "tested_student", "tested_teacher"]
+
+KIND = "tested"
+VERSION = 1
+FILE = "tested.json"
+
+
+def tested_student(
+    task: Task, student: nn.Module, examples: Examples, device: torch.device
+) -> dict[str, float]:
+    """The ``test_*`` metrics of a student, and the number of test examples.
+
+    Args:
+        task: the task; its first head is evaluated.
+        student: on ``device``; left as it is.
+        examples: the test split.
+        device: where to run.
+    """
+    metrics = _metrics(task, student, examples, device)
+    return {f"test_{name}": value for name, value in metrics.items()} | {
+        "test_examples": len(examples)
+    }
+
+
+def tested_teacher(
+    task: Task,
+    full: Rung,
+    examples: Examples,
+    *,
+    store: Store,
+    device: torch.device,
+    base_dir: Path | None,
+) -> dict[str, float]:
+    """The ``teacher_test_*`` metrics of the full teacher, measured by whoever comes first.
+
+    Args:
+        task: the task.
+        full: rung 0 of the ladder.
+        examples: the test split.
+        store: where the measured numbers lie.
+        device: where to run.
+        base_dir: folder that factories refer to.
+    """
+
+    def build(folder: Path) -> None:
+        model, _ = load_for(task, full.path, base_dir)
+        metrics = _metrics(task, placed(model, device), examples, device)
+        (folder / FILE).write_text(json.dumps(metrics), encoding="utf-8")
+
+    key = {
+        "version": VERSION,
+        "teacher": full.key,
+        "task": task.fingerprint,
+        "device": device.type,
+    }
+    found = store.get_or_build(KIND, key, build)
+    metrics = json.loads((found.path / FILE).read_text(encoding="utf-8"))
+    return {f"teacher_test_{name}": value for name, value in metrics.items()}
+
+
+def tested_composite(
+    directory: Path,
+    examples: Examples,
+    *,
+    student_cost: Cost,
+    teacher_cost: Cost,
+    device: torch.device,
+    base_dir: Path | None,
+) -> dict[str, Any]:
+    """The ``composite_test_*`` metrics of a run's composite, on raw pictures as a user gives them.
+
+    Args:
+        directory: of the composite that the run has just saved.
+        examples: the test split.
+        student_cost: of the student.
+        teacher_cost: of the light teacher.
+        device: where to run.
+        base_dir: folder that factories refer to.
+
+    Returns:
+        The metrics, ``composite_mode``, ``composite_deferred`` (share of the test examples that the
+        light teacher answered) and ``composite_flops``, their mean per test example.
+    """
+    composite = load_composite(directory, base_dir, trusted=True)
+    placed(composite, device)
+    log_probs, asked = _answers(composite, examples, device)
+    share = asked / len(examples)
+    flops = share * teacher_cost.flops
+    if composite.student is not None:
+        flops += student_cost.flops
+    metrics = classification_metrics(log_probs, examples.targets.to(device))
+    return {
+        "composite_mode": composite.fit.mode,
+        "composite_deferred": share,
+        "composite_flops": flops,
+        **{f"composite_test_{name}": value for name, value in metrics.items()},
+    }
+
+
+def _metrics(
+    task: Task, model: nn.Module, examples: Examples, device: torch.device
+) -> dict[str, float]:
+    logits = outputs_of(task, model, examples, device)[task.heads[0].name]
+    return classification_metrics(logits, examples.targets.to(device))
+
+
+def _answers(
+    composite: CompositeModel, examples: Examples, device: torch.device
+) -> tuple[Tensor, int]:
+    """Log-probabilities (N, C) of raw pictures, and on how many the teacher was asked."""
+    asked: list[int] = []
+    if composite.teacher is not None:
+        composite.teacher.register_forward_hook(lambda _, given, __: asked.append(len(given[0])))
+    size = evaluation_batch(device)
+    with torch.inference_mode():
+        answers = [
+            composite(examples.inputs(rows).to(device))
+            for rows in torch.split(torch.arange(len(examples)), size)
+        ]
+    return torch.cat(answers), sum(asked)

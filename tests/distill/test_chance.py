@@ -1,0 +1,214 @@
+"""A given teacher is run as it was trained, measured, and refused where it knows nothing."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from torch import nn
+
+from pdo_search.check import check_experiment, print_check
+from pdo_search.config import Loaded, parse_experiment, resolve
+from pdo_search.config.schema import ModelConfig, TrainConfig
+from pdo_search.distill.chance import Standing, refuse_guessing, standing
+from pdo_search.distill.feed import Feed
+from pdo_search.distill.fit import fit
+from pdo_search.distill.ladder import Ladder
+from pdo_search.distill.losses import hard_label_loss
+from pdo_search.distill.teacher import trained_teacher
+from pdo_search.errors import InputError
+from pdo_search.store import Store
+from pdo_search.tasks import build_task
+from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.modelfile import load_for, load_inference
+from pdo_search.tasks.models import build_model
+from pdo_search.trial.worker import build_student
+
+CPU = torch.device("cpu")
+BYTES = {"mean": [0.0], "std": [1.0]}
+
+
+def faint() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Digits without contrast: run on their own mean and deviation, a model of plain x/255 sees
+    twenty times what it was trained on."""
+    digits = load_digits()
+    return np.rint(digits.images * 0.8 + 120).astype(np.uint8)[:, None], digits.target
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints of somebody else: trained on x/255; the same with its classes in another order;
+    and one that was never trained."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("given")
+    task = build_task(loaded(folder).experiment.task)
+    model = build_model(ModelConfig(arch="small_resnet", width=8), (1, 8, 8), 10, seed=0)
+    torch.save(model.state_dict(), folder / "untrained.pth")
+    feed = Feed(task.examples(Split.TRAIN), CPU)
+    settings = TrainConfig(epochs=6, batch_size=32)
+    fit(
+        AsBytes(task), model, feed,
+        lambda logits, _, rows: hard_label_loss(logits, feed.examples.targets[rows]).mean(),
+        settings, epochs=settings.epochs, seed=0,
+    )  # fmt: skip
+    torch.save(model.state_dict(), folder / "w.pth")
+    state = model.state_dict()
+    for key in ("head.weight", "head.bias"):
+        state[key] = state[key].roll(1, 0)
+    torch.save(state, folder / "rolled.pth")
+    return folder
+
+
+class AsBytes:
+    """The task, its pictures prepared as x/255."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def prepare(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs.float() / 255
+
+    def view(self, inputs: torch.Tensor, ids: torch.Tensor, view: int) -> torch.Tensor:
+        return self.prepare(inputs)
+
+
+def loaded(folder: Path, **teacher: Any) -> Loaded:
+    tree = {
+        "name": "given",
+        "task": {"data": {"source": f"{__name__}:faint"}},
+        "teacher": {"arch": "small_resnet", "width": 8, "weights": "w.pth", **teacher},
+        "student": {"arch": "small_convnet", "width": 4},
+        "trial": {
+            "epochs": 4,
+            "prune_ratio": 0.3,
+            "simplify": {"recovery_epochs": 0.2, "max_drop": 1.0},
+        },
+        "output": {"root": str(folder / "results")},
+    }
+    return parse_experiment(tree, file=folder / "e.yaml", base_dir=folder)
+
+
+def test_check_measures_a_given_teacher_as_it_was_trained(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = check_experiment(loaded(folder, force=True))["teacher"]["validation"]
+    found = check_experiment(loaded(folder, normalization=BYTES))
+    right = found["teacher"]["validation"]
+    assert right["accuracy"] > 0.9 > wrong["accuracy"] + 0.1
+    assert right["chance"] == 0.1
+    print_check(found)
+    assert f"Teacher as given: val_accuracy {right['accuracy']:.4f}" in capsys.readouterr().out
+
+
+def test_stored_taught_pruned_and_shrunk_it_stays_as_it_was_trained(
+    folder: Path, tmp_path: Path
+) -> None:
+    experiment = loaded(folder, normalization=BYTES).experiment
+    task, store = build_task(experiment.task), Store(tmp_path)
+    full = trained_teacher(
+        task, experiment.teacher, store=store, seed=0, device=CPU, base_dir=folder
+    )
+    assert full.val_accuracy > 0.9
+    validation = task.examples(Split.VALIDATION)
+    raw, prepared = validation.inputs(), task.prepare(validation.inputs())
+    alone = build_model(experiment.teacher, (1, 8, 8), 10, seed=0, base_dir=folder).eval()
+    config = resolve(experiment, {})
+    ladder = Ladder(task, full, config.recipe, store, seed=0, device=CPU)
+    light = ladder.model(1)
+    with torch.inference_mode():
+        expected = alone(raw.float() / 255)
+        given = load_for(task, full.path)[0].eval()
+        for logits in (given(prepared), ladder.model(0)(prepared), load_inference(full.path)(raw)):
+            torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
+        assert ladder.rung(1).cost.params < full.cost.params
+        assert ladder.rung(1).val_accuracy > 0.6
+        torch.testing.assert_close(
+            load_inference(ladder.rung(1).path)(raw), light(prepared), rtol=1e-3, atol=1e-3
+        )
+    shrunk = config.model_copy(
+        update={"student": config.student.model_copy(update={"arch": "teacher", "shrink": 0.3})}
+    )
+    student, spec = build_student(shrunk, task, ladder, folder)
+    assert spec.mean == (0.0,)
+    assert spec.std == (255.0,)
+    assert accuracy(student, task) > 0.3
+
+
+def accuracy(model: nn.Module, task: Task) -> float:
+    validation = task.examples(Split.VALIDATION)
+    with torch.inference_mode():
+        answers = copy.deepcopy(model).eval()(task.prepare(validation.inputs())).argmax(1)
+    return int((answers == validation.targets).sum()) / len(validation)
+
+
+@pytest.mark.parametrize("weights", ["rolled.pth", "untrained.pth"])
+def test_a_given_teacher_that_knows_nothing_is_refused_unless_forced(
+    folder: Path, weights: str
+) -> None:
+    with pytest.raises(InputError, match="no better than guessing: val_accuracy") as caught:
+        check_experiment(loaded(folder, normalization=BYTES, weights=weights))
+    for part in ("e.yaml", "teacher.weights", weights, "teacher.normalization", "order of classes",
+                 "teacher.force"):  # fmt: skip
+        assert part in str(caught.value)
+    forced = check_experiment(loaded(folder, normalization=BYTES, weights=weights, force=True))
+    assert "teacher.force is set" in forced["notes"][-1]
+
+
+def test_force_makes_no_other_teacher(folder: Path, tmp_path: Path) -> None:
+    keys = set()
+    for force in (False, True):
+        experiment = loaded(folder, normalization=BYTES, force=force).experiment
+        task, store = build_task(experiment.task), Store(tmp_path)
+        keys.add(
+            trained_teacher(
+                task, experiment.teacher, store=store, seed=0, device=CPU, base_dir=folder
+            ).key
+        )
+    other = trained_teacher(
+        task, loaded(folder).experiment.teacher, store=store, seed=0, device=CPU, base_dir=folder
+    )
+    assert len(keys) == 1
+    assert other.key not in keys
+
+
+def test_a_trained_teacher_that_knows_nothing_is_only_warned_of(folder: Path) -> None:
+    trained = loaded(folder, weights=None, train={"epochs": 1}).experiment.teacher
+    said = refuse_guessing(trained, Standing(0.11, 300, 0.1, 0.1))
+    assert said is not None
+    assert "its training has taught it nothing" in said
+    assert refuse_guessing(trained, Standing(0.2, 300, 0.1, 0.1)) is None
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "examples", "majority", "knows"),
+    [
+        (0.15, 512, 0.1, True),
+        (0.12, 512, 0.1, False),  # Two standard errors are 0.029.
+        (0.95, 100, 0.92, False),  # Four in a hundred: 0.044.
+        (0.98, 100, 0.92, True),
+        (0.0, 512, 0.1, False),
+        (1.0, 10, 0.5, True),
+    ],
+)
+def test_better_than_guessing_is_by_two_standard_errors(
+    accuracy: float, examples: int, majority: float, knows: bool
+) -> None:
+    assert Standing(accuracy, examples, 0.1, majority).knows is knows
+
+
+def test_majority_is_of_the_whole_validation_split(folder: Path) -> None:
+    task = build_task(loaded(folder).experiment.task)
+    targets = task.examples(Split.VALIDATION).targets
+    found = standing(task, 0.5)
+    assert found.examples == len(targets)
+    assert found.majority == targets.bincount().max().item() / len(targets)
+    assert "chance 0.1000" in str(found)
