@@ -7,6 +7,7 @@ import torch again; so one-worker trials run in process, and this adapter is for
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -62,7 +63,13 @@ class TrainWorker:
             shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
             twin = copy.deepcopy(model, shared)
             model = nn.SyncBatchNorm.convert_sync_batchnorm(twin)  # type: ignore[no-untyped-call]
-        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        # Renamed in torch 2.14, which warns of the old name.
+        names = inspect.signature(DistributedDataParallel).parameters
+        new = "forward_sync_buffers" in names
+        own_buffers: dict[str, Any] = {
+            "forward_sync_buffers" if new else "broadcast_buffers": False
+        }
+        return DistributedDataParallel(model, gradient_as_bucket_view=True, **own_buffers)
 
     def should_stop(self) -> bool:
         """Never: Tune ends the processes."""

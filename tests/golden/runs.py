@@ -9,7 +9,9 @@ is every column of every table but clock readings, names of machines and digests
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -46,12 +48,15 @@ CASES: dict[str, dict[str, Any]] = {
     "assistant": {"method": "assistant"},
 }
 TWO_WORKERS = "two workers"
+PLAIN = "a student without norms and dropout"
+STUDENTS = {PLAIN: {"arch": "tests.golden.plain:student"}}
 
 
 def config_of(case: str) -> Any:
     from pdo_search.config import parse_experiment, resolve
 
     tree = {**TREE, "trial": {**TREE["trial"], **CASES.get(case, {})}}
+    tree["student"] = STUDENTS.get(case, TREE["student"])
     return resolve(parse_experiment(tree, file=Path("g.yaml"), base_dir=Path.cwd()).experiment, {})
 
 
@@ -95,8 +100,8 @@ def run_cases(folder: Path, cases: list[str]) -> dict[str, Any]:
     return found
 
 
-def run_rank(folder: Path, rank: int) -> dict[str, Any]:
-    """Run one of two workers here, in a gloo group that meets in the folder."""
+def run_rank(folder: Path, rank: int, case: str) -> dict[str, Any]:
+    """Run a case as one of two workers, in a gloo group that meets in the folder."""
     import torch
     from torch import distributed
 
@@ -119,20 +124,21 @@ def run_rank(folder: Path, rank: int) -> dict[str, Any]:
     torch.set_default_dtype(torch.float64)
     distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
     worker = GlooWorker()
-    run_trial(config_of(TWO_WORKERS), worker, places=places_of(TWO_WORKERS, folder))
-    distributed.destroy_process_group()
-    return {TWO_WORKERS: compared(worker.reports)}
+    run_trial(config_of(case), worker, places=places_of(f"{case}, two workers", folder))
+    distributed.barrier()
+    return {case: compared(worker.reports)}
 
 
 def all_runs() -> dict[str, Any]:
     """The numbers of all cases, each group in fresh processes."""
     with tempfile.TemporaryDirectory(prefix="pdo-golden-") as folder:
-        found = _outputs(folder, ["cases"])[0]
-        return found | _outputs(folder, ["rank 0", "rank 1"])[0]
+        return with_workers(folder, 1, *CASES) | with_workers(folder, 2, TWO_WORKERS)
 
 
-def _outputs(folder: str, roles: list[str]) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "tests.golden.runs", "--folder", folder, "--role"]
+def with_workers(folder: str, workers: int, *cases: str) -> dict[str, Any]:
+    """The numbers of cases run in fresh processes, by one worker or by two."""
+    command = [sys.executable, "-m", "tests.golden.runs", "--folder", folder, *cases, "--role"]
+    roles = ["alone"] if workers == 1 else [f"rank {rank}" for rank in range(workers)]
     started = [
         subprocess.Popen(
             [*command, role], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
@@ -142,7 +148,8 @@ def _outputs(folder: str, roles: list[str]) -> list[dict[str, Any]]:
     outputs = [process.communicate(timeout=300)[0] for process in started]
     if any(process.returncode for process in started):
         raise RuntimeError(f"{roles} failed")
-    return [json.loads(output.splitlines()[-1]) for output in outputs]
+    found: dict[str, Any] = json.loads(outputs[0].splitlines()[-1])
+    return found
 
 
 def differences(expected: Any, found: Any, path: str = "") -> list[str]:
@@ -164,15 +171,24 @@ def differences(expected: Any, found: Any, path: str = "") -> list[str]:
     return [] if expected == found else [f"{path}: {expected!r} is now {found!r}"]
 
 
-def main(arguments: list[str]) -> int:
-    if "--role" in arguments:
-        folder = Path(arguments[arguments.index("--folder") + 1])
-        role = arguments[arguments.index("--role") + 1]
-        found = run_cases(folder, [*CASES]) if role == "cases" else run_rank(folder, int(role[-1]))
-        print(json.dumps(found))
-        return 0
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--write", action="store_true", help="renew curves.json")
+    parser.add_argument("cases", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--role", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.role:
+        alone = given.role == "alone"
+        found = (
+            run_cases(given.folder, given.cases)
+            if alone
+            else run_rank(given.folder, int(given.role[-1]), given.cases[0])
+        )
+        print(json.dumps(found), flush=True)
+        os._exit(0)  # A group's threads may abort a process that ends in order.
     found = all_runs()
-    if "--write" in arguments:
+    if given.write:
         CURVES.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return 0
     lines = differences(json.loads(CURVES.read_text(encoding="utf-8")), found)
@@ -181,4 +197,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

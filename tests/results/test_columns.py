@@ -45,7 +45,7 @@ def test_metadata_explains_a_field_to_whoever_reads_the_file() -> None:
         b"unit": b"ms",
         b"meaning": b"median time of one example",
     }
-    assert schema.metadata[b"pdo_search.schema_version"] == b"2"
+    assert schema.metadata[b"pdo_search.schema_version"] == b"3"
     assert schema.names.index("param.temperature") == schema.names.index("seed") + 1
     assert (
         "param.temperature" not in arrow_schema(TABLES["epochs"], {"temperature": "float64"}).names

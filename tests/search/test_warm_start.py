@@ -116,10 +116,10 @@ def test_a_dimension_that_is_fixed_here_is_ignored_only_at_that_value(tmp_path: 
 @pytest.mark.parametrize(
     ("node", "value"),
     [
-        ({"float": [0.0, 1.0]}, 0.3),
-        ({"choice": [0.3, 0.9]}, 0.3),
-        ({"float": [0.1, 0.5], "step": 0.1}, 0.3),
-        ({"float": [0.4, 1.0]}, None),
+        ({"float": [0.0, 2.0]}, 1.3),
+        ({"choice": [1.3, 0.9]}, 1.3),
+        ({"float": [0.1, 1.5], "step": 0.1}, 1.3),
+        ({"float": [1.4, 2.0]}, None),
     ],
 )
 def test_a_dimension_that_was_fixed_there_takes_its_value_and_defaults_count(
