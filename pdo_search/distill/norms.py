@@ -28,8 +28,8 @@ BATCH = 256
 class Calibration:
     """Plain train examples, in random order, by which statistics are measured.
 
-    They are the same for every model of a task. Where few train examples have labels, examples of
-    the transfer split from the same source join them: statistics need no labels.
+    They are the same for every model of a task. Where ``splits.labels`` took labels away, those who
+    lost them join: statistics need none.
 
     Args:
         task: whose examples.
@@ -38,7 +38,7 @@ class Calibration:
 
     def __init__(self, task: Task, device: torch.device) -> None:
         examples = task.examples(Split.TRAIN)
-        if len(examples) < EXAMPLES and task.config.transfer_data is None:
+        if len(examples) < task.epoch_examples and task.config.transfer_data is None:
             examples = examples.followed_by(task.examples(Split.TRANSFER))
         generator = torch.Generator().manual_seed(seed_for(task.config.seed, "calibration"))
         picked = torch.randperm(len(examples), generator=generator)[:EXAMPLES]
