@@ -69,7 +69,7 @@ class InputError(PdoError):
     def __reduce__(self) -> tuple[object, ...]:
         kwargs = {"file": self.file, "path": self.path, "remedy": self.remedy}
         if self.value is not InputError._UNSET:
-            kwargs["value"] = _shown(self.value)
+            kwargs["value"] = _AsShown(_shown(self.value))
         return (_rebuild_input_error, (self.problem, kwargs))
 
 
@@ -80,6 +80,15 @@ def _shown(value: object) -> str:
     except (ValueError, RecursionError):  # A number of thousands of digits, a bottomless list.
         return f"a {type(value).__name__} too large to show"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+class _AsShown(str):
+    """A value that comes from another process, where it was made a text already."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def _rebuild_input_error(problem: str, kwargs: dict[str, object]) -> InputError:

@@ -42,16 +42,30 @@ def measure_cost(model: nn.Module, input_shape: tuple[int, int, int], device: to
     example = torch.zeros(1, *input_shape, device=device)
     example = example.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        # The counter does not see the CPU's fused attention: as plain products it does.
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            model(example)
+        flops = _counted_flops(model, example)
         times = [_timed(model, example) for _ in range(WARM_UP + RUNS)]
     model.train(was_training)
     return Cost(
         params=sum(p.numel() for p in model.parameters()),
-        flops=float(counter.get_total_flops()),
+        flops=flops,
         latency_ms=1000 * sorted(times[WARM_UP:])[RUNS // 2],
     )
+
+
+def _counted_flops(model: nn.Module, example: torch.Tensor) -> float:
+    """FLOPs of a forward pass; attention is computed as plain products meanwhile.
+
+    torch's counter knows neither the CPU's fused attention nor the fast path of
+    ``nn.MultiheadAttention``, and would count nothing for them.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            model(example)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return float(counter.get_total_flops())
 
 
 _COSTS: dict[str, Cost] = {}

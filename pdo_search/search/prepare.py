@@ -149,8 +149,15 @@ def _call(work: Callable[[], Any]) -> Any:
 
 
 def _own(error: BaseException | None) -> PdoError | None:
-    """The error of this package at the root of one of Ray's; Ray Data wraps its actors' twice."""
-    while error is not None and not isinstance(error, PdoError):
+    """The error of this package at the root of one of Ray's; Ray Data wraps its actors' twice.
+
+    Ray's are of the wrapped error's class as well, and tell its traceback in their text.
+    """
+    from ray.exceptions import RayTaskError
+
+    while isinstance(error, RayTaskError) or (
+        error is not None and not isinstance(error, PdoError)
+    ):
         error = getattr(error, "cause", None) or error.__cause__
     return error
 

@@ -16,7 +16,7 @@ from pdo_search.config.schema import TrialConfig
 from pdo_search.trial.messages import Assignment, failure_message, report_message, set_threads
 from pdo_search.trial.protocol import Report
 
-__all__ = ["OUTER_CPUS", "run_nested", "worker_resources"]
+__all__ = ["OUTER_CPUS", "run_nested", "synchronised", "worker_resources"]
 
 OUTER_CPUS = 0.001
 """The outer function only waits; its token is taken from the workers, so that trials fill the
@@ -59,10 +59,7 @@ class TrainWorker:
         from torch.nn.parallel import DistributedDataParallel
 
         if self.sync_batch_norm:
-            # Of a twin that shares all tensors: the model itself can then be run by one rank alone.
-            shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
-            twin = copy.deepcopy(model, shared)
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(twin)  # type: ignore[no-untyped-call]
+            model = synchronised(model)
         # Renamed in torch 2.14, which warns of the old name.
         names = inspect.signature(DistributedDataParallel).parameters
         new = "forward_sync_buffers" in names
@@ -94,6 +91,17 @@ class TrainWorker:
         total = values.clone()
         distributed.all_reduce(total)
         return total / self.world_size
+
+
+def synchronised(model: nn.Module) -> nn.Module:
+    """A twin that shares all tensors with a model, and whose batch norms see the whole batch.
+
+    The model itself has none that wait for other ranks: one rank alone can evaluate it.
+    """
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    twin = copy.deepcopy(model, shared)
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(twin)  # type: ignore[no-untyped-call]
+    return converted
 
 
 def worker_resources(config: TrialConfig) -> dict[str, float]:

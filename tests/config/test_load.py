@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pdo_search.config import load_experiment, resolve
+from pdo_search.config.schema import ResourcesConfig
 from pdo_search.errors import Infeasible, InputError
 
 TEXT = """
@@ -81,3 +82,10 @@ def test_a_tag_in_yaml_runs_nothing(file: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not valid YAML"):
         load_experiment(file)
     assert not victim.exists()
+
+
+def test_synchronised_norms_are_for_several_workers_on_gpus() -> None:
+    assert ResourcesConfig(workers=2, gpus=1, sync_batch_norm=True).sync_batch_norm
+    for alone in ({"gpus": 1}, {"workers": 2}):
+        with pytest.raises(ValueError, match="several workers on GPUs"):
+            ResourcesConfig.model_validate({**alone, "sync_batch_norm": True})

@@ -74,6 +74,17 @@ def test_a_teacher_is_trained_once_per_content(task: Task, full: Rung, root: Pat
     assert full.val_accuracy > 0.9
 
 
+def test_a_teacher_is_another_one_with_other_threads_and_finds_its_own(
+    task: Task, full: Rung, root: Path
+) -> None:
+    two = trained_teacher(task, TEACHER, store=Store(root), seed=0, device=CPU, num_threads=2)
+    assert torch.get_num_threads() == 1
+    assert two.key != full.key
+    again = trained_teacher(task, TEACHER, store=Store(root), seed=0, device=CPU, num_threads=1)
+    assert again.cached
+    assert again.key == full.key
+
+
 def test_rungs_shrink_and_recover(task: Task, full: Rung, root: Path) -> None:
     rungs = ladder(task, full, root)
     first, second = rungs.rung(1), rungs.rung(2)

@@ -13,9 +13,10 @@ from optuna.trial import TrialState
 from pdo_search.config import Loaded, parse_experiment
 from pdo_search.errors import InputError
 from pdo_search.results.schema import TrialStatus, param_types, trial_id
-from pdo_search.results.sweepfile import SweepInfo, write_sweep_file
+from pdo_search.results.sweepfile import SweepInfo, read_sweep_file, write_sweep_file
 from pdo_search.results.writer import TableWriter
 from pdo_search.search.searcher import OptunaSearcher, PastTrial
+from pdo_search.search.tuning import loaded_of
 from pdo_search.search.warm_start import Prior, keep_priors, priors_of
 
 from ..conftest import TINY
@@ -289,3 +290,14 @@ def test_optuna_is_told_what_they_were(tmp_path: Path) -> None:
     assert states == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED]
     assert found.study.trials[1].intermediate_values == {1: 0.1, 2: 0.2}
     assert found.study.trials[2].constraints == {"feasible": 1.0}
+
+
+def test_a_sweep_whose_loss_weights_meant_something_else_is_not_gone_on_with(
+    tmp_path: Path,
+) -> None:
+    file = earlier_sweep(tmp_path, trial(0)) / "sweep.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "schema_version": 2}))
+    with pytest.raises(InputError, match="means over each split"):
+        loaded_of(read_sweep_file(file.parent))
+    with pytest.raises(InputError, match="means over each split"):
+        prior_of(tmp_path)

@@ -6,11 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import pdo_search
 from pdo_search.config import parse_experiment, resolve
@@ -19,7 +21,7 @@ from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.composite import deferred, load_composite
 from pdo_search.distill.protocol import LocalWorker
 from pdo_search.distill.teaching import Teaching
-from pdo_search.errors import Infeasible
+from pdo_search.errors import Infeasible, InputError
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Split
 from pdo_search.tasks.image_classification import ImageClassification
@@ -461,3 +463,42 @@ def test_an_unlabelled_transfer_source_teaches(store: Path, tmp_path: Path) -> N
     rows = [row for report in worker.reports for row in report.rows["epochs"]]
     assert all(row["loss_avg"] == 0 for row in rows)
     assert rows[-1]["val_accuracy"] > 0.7
+
+
+def test_whatever_is_kept_has_the_statistics_of_the_train_split(
+    store: Path, tmp_path: Path
+) -> None:
+    config = config_with()
+    run_trial(config, LocalWorker(), places=places(store, tmp_path))
+    train = cached_task(config.task, None, str(store)).examples(Split.TRAIN)
+    kept = [tmp_path / "model" / "student"]
+    for kind in ("teacher", "rung"):
+        kept += [path.parent for path in store.glob(f"{kind}/*/*/model.json")]
+    assert len(kept) >= 4
+    for directory in kept:
+        model = pdo_search.load_model(directory)
+        before = {k: v.clone() for k, v in model.named_buffers() if k.endswith(("_mean", "_var"))}
+        assert before
+        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+            norm.train()
+        with torch.no_grad():
+            for rows in torch.arange(len(train)).tensor_split(4):
+                model(train.inputs(rows))
+        for name, found in before.items():
+            again = dict(model.named_buffers())[name]
+            scale = again.abs().mean()
+            torch.testing.assert_close(found / scale, again / scale, rtol=0.1, atol=0.1)
+
+
+def test_data_that_changed_are_refused(store: Path, tmp_path: Path) -> None:
+    config = config_with()
+    right = cached_task(config.task, None, str(store)).fingerprint
+    where = replace(places(store, tmp_path), fingerprint="of other data")
+    with pytest.raises(InputError, match="not those that the sweep began with"):
+        run_trial(config, LocalWorker(), places=where)
+    worker = LocalWorker(stop_after=1)
+    run_trial(config, worker, places=replace(where, fingerprint=right))
+    assert len(worker.reports) == 1
