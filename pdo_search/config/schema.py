@@ -276,7 +276,7 @@ class ModelConfig(Frozen):
     """Mean and standard deviation that the weights were trained with: ``data`` (those of the train
     split), ``imagenet``, or ``{mean: [...], std: [...]}`` of pictures whose bytes are divided by
     255 (of a source of floats: in its own values). None takes those of named torchvision weights,
-    or of the timm model with its own weights that a factory returns, and ``data`` for all else."""
+    or of the timm model that a factory returns, and ``data`` for all else."""
 
 
 class TeacherConfig(ModelConfig):
