@@ -19,7 +19,12 @@ from torch import Tensor, nn
 from pdo_search.config.load import Loaded
 from pdo_search.config.resolve import resolve
 from pdo_search.config.schema import ExecutionConfig, OptimizerConfig, StudentConfig, TrialConfig
-from pdo_search.distill.chance import Standing, measured_standing, refuse_guessing
+from pdo_search.distill.chance import (
+    Standing,
+    measured_standing,
+    refuse_guessing,
+    warning_of,
+)
 from pdo_search.distill.cost import Cost, measure_cost
 from pdo_search.distill.execution import threads
 from pdo_search.distill.losses import hard_label_loss
@@ -57,9 +62,11 @@ def preflight(loaded: Loaded) -> str:
         The fingerprint of its task.
 
     Raises:
-        InputError: data, models or weights cannot be used.
+        InputError: data, models or weights cannot be used, or the teacher is given and no better
+            than guessing.
     """
     parts = _parts(loaded)
+    _standing(loaded, parts)
     _print_dropped(_dropped(parts.task))
     _print_notes(parts.notes)
     return parts.task.fingerprint
@@ -79,7 +86,8 @@ def check_experiment(loaded: Loaded) -> dict[str, Any]:
     task = parts.task
     teacher = measure_cost(parts.teacher, task.input_shape, torch.device("cpu"))
     # Before its speed is measured, which trains it for a few steps.
-    known, warning = _standing(loaded, parts) if experiment.teacher.is_given else (None, None)
+    known = _standing(loaded, parts)
+    warning = None if known is None else warning_of(experiment.teacher, known)
     return {
         "name": experiment.name,
         "task": {
@@ -111,17 +119,20 @@ def check_experiment(loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def _standing(loaded: Loaded, parts: _Parts) -> tuple[Standing, str | None]:
-    """What a given teacher knows, and a warning where that is nothing.
+def _standing(loaded: Loaded, parts: _Parts) -> Standing | None:
+    """What a given teacher knows of some validation examples; None of one that is trained here.
 
     Raises:
         InputError: it knows nothing, and is not forced.
     """
+    if not loaded.experiment.teacher.is_given:
+        return None
     found = measured_standing(parts.task, parts.teacher, torch.device("cpu"))
     try:
-        return found, refuse_guessing(loaded.experiment.teacher, found)
+        refuse_guessing(loaded.experiment.teacher, found)
     except InputError as error:
         raise error.at(file=loaded.file) from None
+    return found
 
 
 def _print_notes(notes: list[str]) -> None:

@@ -18,7 +18,7 @@ from pdo_search.errors import InputError
 from pdo_search.tasks.base import Split, Task
 from pdo_search.tasks.metrics import classification_metrics
 
-__all__ = ["Standing", "measured_standing", "refuse_guessing", "standing"]
+__all__ = ["Standing", "measured_standing", "refuse_guessing", "standing", "warning_of"]
 
 EXAMPLES = 512
 """Validation examples that a quick look takes: two standard errors are 4% at most."""
@@ -79,25 +79,29 @@ def measured_standing(task: Task, model: nn.Module, device: torch.device) -> Sta
     return standing(task, found, len(examples))
 
 
-def refuse_guessing(config: TeacherConfig, found: Standing) -> str | None:
+def refuse_guessing(config: TeacherConfig, found: Standing) -> None:
     """Refuse a given teacher that is no better than guessing.
-
-    Returns:
-        A warning where it is used none the less: because the experiment trains it or forces it.
 
     Raises:
         InputError: it is given, and not forced.
     """
+    if found.knows or not config.is_given or config.force:
+        return
+    raise InputError(
+        f"the teacher is no better than guessing: {found}",
+        path="teacher.weights" if config.weights is not None else "teacher.arch",
+        value=config.weights if config.weights is not None else config.arch,
+        remedy="give `teacher.normalization` as it was trained, the order of classes as here"
+        " (they are sorted by name), and the right checkpoint; or `teacher.force: true`",
+    )
+
+
+def warning_of(config: TeacherConfig, found: Standing) -> str | None:
+    """What a user should know of a teacher that is used though it is no better than guessing."""
     if found.knows:
         return None
-    problem = "the teacher is no better than guessing"
-    if config.is_given and not config.force:
-        raise InputError(
-            f"{problem}: {found}",
-            path="teacher.weights" if config.weights is not None else "teacher.arch",
-            value=config.weights if config.weights is not None else config.arch,
-            remedy="give `teacher.normalization` as it was trained, the order of classes as here"
-            " (they are sorted by name), and the right checkpoint; or `teacher.force: true`",
-        )
-    why = "teacher.force is set" if config.is_given else "its training has taught it nothing"
-    return f"Warning: {problem}; {why}. Students will learn from labels at best."
+    why = "nothing trains it here" if config.is_given else "its training has taught it nothing"
+    return (
+        f"Warning: the teacher is no better than guessing; {why}. Students will learn from labels"
+        " at best."
+    )

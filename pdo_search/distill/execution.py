@@ -24,25 +24,24 @@ def autocast(config: ExecutionConfig, device: torch.device) -> torch.autocast:
 
     bfloat16 has float32's range: gradients need no scaling.
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=_precision(config, device) == "bf16")
-
-
-def _precision(config: ExecutionConfig, device: torch.device) -> str:
-    """``fp32`` or ``bf16``: what ``auto`` means on a device."""
-    if config.precision != "auto":
-        return config.precision
-    capable = device.type == "cuda" and torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
-    return "bf16" if capable else "fp32"
+    enabled = config.precision == "bf16"
+    if config.precision == "auto" and device.type == "cuda":
+        enabled = torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def computed_by(config: ExecutionConfig, device: torch.device) -> dict[str, Any]:
     """What the bits of a trained artifact depend on beside its content: a part of its key.
 
     On a CPU the number of threads is: sums over several are rounded otherwise, and training makes
-    other weights of that.
+    other weights of that. Of a GPU nothing is asked: a process without one may look for what
+    another has built, and GPUs of one cluster share teachers.
     """
-    found: dict[str, Any] = {"device": device.type, "precision": _precision(config, device)}
-    return found | ({"threads": torch.get_num_threads()} if device.type == "cpu" else {})
+    found: dict[str, Any] = {"device": device.type, "compile": config.compile}
+    if device.type == "cpu":
+        precision = "fp32" if config.precision == "auto" else config.precision
+        return found | {"precision": precision, "threads": torch.get_num_threads()}
+    return found | {"precision": config.precision, "deterministic": config.deterministic}
 
 
 @contextmanager

@@ -71,11 +71,13 @@ def fit(
         loss = partial(_alone, loss_of, inputs, rows)
         losses += updates(inputs, loss, progress=update / total).losses[0]
         if on_epoch is not None and step == steps - 1:
+            # A GPU has done the epoch's work when its losses are known.
+            train_loss = losses.item() / steps
             seconds = time.perf_counter() - started
             on_epoch(
                 {
                     "epoch": epoch + 1,
-                    "train_loss": losses.item() / steps,
+                    "train_loss": train_loss,
                     "images_per_s": steps * batch / seconds,
                 }
             )

@@ -250,14 +250,16 @@ class Ladder:
             prune_channels(
                 model, example, ratio, self.simplify.round_to, timeout_s=self.simplify.timeout
             )
+            model = placed(model, self.device)
+            calibration = Calibration(self.task, self.device)
             if self.simplify.drop_blocks:
-                batch = next(Calibration(self.task, torch.device("cpu")).batches())
+                refresh_statistics(model, calibration)
+                batch = next(calibration.batches())
                 dropped = drop_blocks(model, batch, self.simplify.drop_blocks)
             if sum(p.numel() for p in model.parameters()) == parent.cost.params:
                 # No layer is wide enough to lose channels at this ratio, nor at a smaller one.
                 break
-            model = placed(model, self.device)
-            refresh_statistics(model, Calibration(self.task, self.device))
+            refresh_statistics(model, calibration)
             before = accuracy_of(self.task, model, self.device)
             self._recover(model, parent)
             after = accuracy_of(self.task, model, self.device)

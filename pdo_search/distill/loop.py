@@ -325,8 +325,9 @@ class Distillation:
         if not (last or self._watched):
             return {}
         metrics: dict[str, float] = {}
+        # On every rank: norms that synchronise by themselves wait for the others.
+        refresh_statistics(self.student, self.calibration)
         if self.worker.rank == 0:
-            refresh_statistics(self.student, self.calibration)
             metrics = evaluate(
                 self.task, self.student, self.validation, self.teacher_validation, self.device
             )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pdo_search.distill.feed import resident
 from pdo_search.distill.seeds import seed_for
-from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.base import Task
 
 __all__ = ["Calibration", "refresh_statistics", "running_norms"]
 
@@ -28,8 +28,7 @@ BATCH = 256
 class Calibration:
     """Plain train examples, in random order, by which statistics are measured.
 
-    They are the same for every model of a task. Where ``splits.labels`` took labels away, those who
-    lost them join: statistics need none.
+    They are the same for every model of a task, labelled or not: statistics need no labels.
 
     Args:
         task: whose examples.
@@ -37,9 +36,7 @@ class Calibration:
     """
 
     def __init__(self, task: Task, device: torch.device) -> None:
-        examples = task.examples(Split.TRAIN)
-        if len(examples) < task.epoch_examples and task.config.transfer_data is None:
-            examples = examples.followed_by(task.examples(Split.TRANSFER))
+        examples = task.train_inputs
         generator = torch.Generator().manual_seed(seed_for(task.config.seed, "calibration"))
         picked = torch.randperm(len(examples), generator=generator)[:EXAMPLES]
         self._task = task

@@ -226,6 +226,7 @@ def _tune(
         metric=info.metric,
         mode=info.mode,
         counts={TrialStatus.FINISHED.value: len(runs) - len(left)},
+        compares=False,
     )
     recorder = ConfirmationRecorder(writer, progress, left)
     assignment = Assignment(

@@ -83,7 +83,7 @@ def prepare_sweep(
             ``fingerprint``, or the teacher was given and knows nothing.
         PdoError: the teacher cannot be built.
     """
-    from pdo_search.distill.chance import refuse_guessing
+    from pdo_search.distill.chance import warning_of
 
     resources = config.resources
     name = f"Teacher {config.teacher.arch}"
@@ -100,7 +100,7 @@ def prepare_sweep(
             highlight=False,
         )
         console.print(f"Teacher on validation: {known}", highlight=False)
-        warning = refuse_guessing(config.teacher, known)
+        warning = warning_of(config.teacher, known)
         if warning is not None:
             console.print(warning)
             log.warning("%s", warning)

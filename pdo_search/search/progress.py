@@ -32,6 +32,7 @@ class Progress:
         mode: ``max`` or ``min``.
         counts: trials of an earlier run, by status.
         paused: those of them that wait.
+        compares: whether trials are compared, and equal values are worth a warning.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Progress:
         mode: str,
         counts: Mapping[str, int] | None = None,
         paused: Iterable[int] = (),
+        compares: bool = True,
     ) -> None:
         self._console = console
         self._num_trials = num_trials
@@ -54,6 +56,7 @@ class Progress:
         self._best: tuple[float, str] | None = None
         self._began = time.monotonic()
         self._live: Live | None = None
+        self._compares = compares
         self._ends: dict[tuple[str, int], list[float]] = {}
 
     def show(self) -> AbstractContextManager[Any]:
@@ -90,7 +93,7 @@ class Progress:
             if value * self._sign > best:
                 self._best = (value * self._sign, f"{row['trial_id']}, {row['method']}")
         self._console.print(self._line(entry, status, cause), highlight=False, soft_wrap=True)
-        if value is not None:
+        if self._compares and value is not None:
             self._watch(row["method"], metrics["epoch"], value)
 
     def _watch(self, method: str, epoch: int, value: float) -> None:
@@ -100,8 +103,8 @@ class Progress:
         if len(values) == ENOUGH_ALIKE and len(set(values)) == 1:
             self._console.print(
                 f"Warning: all {len(values)} trials of {method} have {self._metric} {value:.4f} at"
-                f" epoch {epoch}: it tells them apart no better than chance does. Is the student"
-                " able to learn this, and is it long enough trained there (scheduler.grace)?",
+                f" epoch {epoch}: it cannot tell them apart there. Where guessing reaches as much,"
+                " a student may need more epochs before the first rung (scheduler.grace).",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -129,7 +129,7 @@ def run_sweep(
     sweep = absolute(sweep)
     loaded = loaded_of(info)
     resources = loaded.experiment.resources
-    priors = priors_of(loaded, sweep)
+    priors = priors_of(loaded, sweep, info.fingerprint)
     with session(sweep, address) as scratch:
         write_sweep_file(sweep, info)
         keep_priors(sweep, priors)

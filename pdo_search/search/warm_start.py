@@ -73,12 +73,13 @@ class Prior:
         return f"{text}, {num_left} left out ({'; '.join(shown)})"
 
 
-def priors_of(loaded: Loaded, sweep: str) -> tuple[Prior, ...]:
+def priors_of(loaded: Loaded, sweep: str, fingerprint: str | None = None) -> tuple[Prior, ...]:
     """What the experiment's ``search.warm_start`` gives: as kept with the sweep, or read anew.
 
     Args:
         loaded: the experiment.
         sweep: its sweep's directory; need not exist.
+        fingerprint: of its task; None where nobody has looked.
 
     Raises:
         InputError: a directory holds no sweep, or what was kept is damaged.
@@ -89,7 +90,9 @@ def priors_of(loaded: Loaded, sweep: str) -> tuple[Prior, ...]:
     kept = _kept(sweep, loaded.space)
     if kept is not None:
         return kept
-    return tuple(_read(loaded, number, name) for number, name in enumerate(directories))
+    return tuple(
+        _read(loaded, number, name, fingerprint) for number, name in enumerate(directories)
+    )
 
 
 def keep_priors(sweep: str, priors: tuple[Prior, ...]) -> None:
@@ -142,6 +145,7 @@ def _leaves(loaded: Loaded) -> dict[str, Any]:
     trial = resolve(loaded.experiment, ends).model_dump(mode="json")
     search = loaded.experiment.search
     sections = {name: trial[name] for name in ("task", "teacher", "student")}
+    del sections["teacher"]["force"]  # Changes no teacher.
     return {
         "search.metric": search.metric,
         "search.mode": search.mode,
@@ -240,7 +244,7 @@ def _over(cost: float | None, limit: float | None) -> bool:
     return cost is not None and limit is not None and cost > limit
 
 
-def _read(loaded: Loaded, number: int, name: str) -> Prior:
+def _read(loaded: Loaded, number: int, name: str, fingerprint: str | None) -> Prior:
     """An earlier sweep, from its directory.
 
     Raises:
@@ -257,6 +261,8 @@ def _read(loaded: Loaded, number: int, name: str) -> Prior:
             if row[metric] is not None and math.isfinite(row[metric]):
                 curves.setdefault(row[Col.NUMBER], {})[row[Col.EPOCH]] = row[metric]
         trials = sweep.trials[sweep.trials[Col.METHOD] == info.method]
+        if None not in (fingerprint, info.fingerprint) and fingerprint != info.fingerprint:
+            return Prior(name, (), {"of other data": len(trials)})
         return taken_from(name, earlier, _rows(trials), curves, loaded)
     except InputError as error:
         raise InputError(

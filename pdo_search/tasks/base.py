@@ -139,8 +139,9 @@ class Task(Protocol):
         input_shape: (C, H, W).
         class_names: by label.
         fingerprint: digest of all that a model's training sees of the task.
-        epoch_examples: how many examples an epoch of distillation has: as many as the train split
-            has before ``splits.labels`` takes labels away.
+        train_inputs: the train split as it is before ``splits.labels`` takes labels away, for what
+            needs inputs alone.
+        epoch_examples: how many examples an epoch of distillation has: as many as these.
         dropped: what was left out, so that no two splits share a content.
     """
 
@@ -149,6 +150,7 @@ class Task(Protocol):
     input_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     fingerprint: str
+    train_inputs: Examples
     epoch_examples: int
     dropped: tuple[Dropped, ...]
 

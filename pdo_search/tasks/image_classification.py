@@ -45,11 +45,12 @@ class ImageClassification:
         splits: dict[Split, Examples],
         class_names: tuple[str, ...],
         *,
-        epoch_examples: int,
+        train_inputs: Examples,
         dropped: tuple[Dropped, ...],
     ) -> None:
         self.config = config
-        self.epoch_examples = epoch_examples
+        self.train_inputs = replace(train_inputs, targets=torch.full_like(train_inputs.targets, -1))
+        self.epoch_examples = len(train_inputs)
         self.dropped = dropped
         self._splits = splits
         train = splits[Split.TRAIN]
@@ -57,7 +58,7 @@ class ImageClassification:
         self.input_shape = (channels, height, width)
         self.class_names = class_names
         self.heads: tuple[Head, ...] = (Head(HEAD, HeadKind.CATEGORICAL, len(class_names)),)
-        self.normalization = _normalization(train)
+        self.normalization = _normalization(train_inputs)
         mean, std = self.normalization
         self._mean = torch.tensor(mean).repeat(width)
         self._scale = 1 / torch.tensor(std).repeat(width)
@@ -150,7 +151,7 @@ def build_image_classification(
     parts, dropped = _disjoint(parts, config, pictures.class_names)
     if config.splits.labels is None or config.transfer_data is not None:
         _check_transfer(parts, dropped, config)
-    epoch_examples = len(parts[Split.TRAIN].examples)
+    train_inputs = parts[Split.TRAIN].examples
     if config.splits.labels is not None:
         parts = _few_labels(parts, config, len(pictures.class_names))
         # A picture that is in train twice may have kept its label once.
@@ -161,7 +162,7 @@ def build_image_classification(
         config,
         {split: part.examples for split, part in parts.items()},
         pictures.class_names,
-        epoch_examples=epoch_examples,
+        train_inputs=train_inputs,
         dropped=dropped,
     )
 

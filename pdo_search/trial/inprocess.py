@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from pdo_search.config.schema import TrialConfig
-from pdo_search.trial.messages import Assignment, failure_message, report_message, set_threads
+from pdo_search.trial.messages import Assignment, failure_message, report_message
 from pdo_search.trial.protocol import Report
 
 __all__ = ["run_in_process"]
@@ -59,7 +59,6 @@ def run_in_process(suggestion: dict[str, Any], assignment: Assignment) -> None:
 
     try:
         config = assignment.config(suggestion)
-        set_threads(config.resources.cpus)
         run_trial(config, InProcessWorker(config), places=assignment.places(suggestion))
     except Exception as error:
         tune.report(failure_message(error))

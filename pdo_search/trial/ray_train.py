@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from pdo_search.config.schema import TrialConfig
-from pdo_search.trial.messages import Assignment, failure_message, report_message, set_threads
+from pdo_search.errors import InputError
+from pdo_search.trial.messages import Assignment, failure_message, report_message
 from pdo_search.trial.protocol import Report
 
 __all__ = ["OUTER_CPUS", "run_nested", "synchronised", "worker_resources"]
@@ -51,8 +52,8 @@ class TrainWorker:
     def wrap_model(self, model: nn.Module) -> nn.Module:
         """The model with gradients averaged over ranks, where there are several.
 
-        Buffers stay each rank's own: they are statistics of norms, of which rank 0's are measured
-        anew before an evaluation, and none has an effect on training.
+        Buffers stay each rank's own: they are statistics of norms, which every rank measures anew
+        before an evaluation.
         """
         if self.world_size == 1:
             return model
@@ -97,7 +98,20 @@ def synchronised(model: nn.Module) -> nn.Module:
     """A twin that shares all tensors with a model, and whose batch norms see the whole batch.
 
     The model itself has none that wait for other ranks: one rank alone can evaluate it.
+
+    Raises:
+        InputError: a norm is of a kind of its own, which torch would replace by a plain one.
     """
+    plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    odd = sorted({type(norm).__name__ for norm in norms if type(norm) not in plain})
+    if odd:
+        raise InputError(
+            f"the student has norms that do more than torch's: {', '.join(odd)}",
+            path="resources.sync_batch_norm",
+            value=True,
+            remedy="leave it out, or give a student that synchronises its norms itself",
+        )
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
     twin = copy.deepcopy(model, shared)
     converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(twin)  # type: ignore[no-untyped-call]
@@ -152,7 +166,6 @@ def _train_loop(message: dict[str, Any]) -> None:
     suggestion = message["suggestion"]
     try:
         config = assignment.config(suggestion)
-        set_threads(config.resources.cpus)
         worker = TrainWorker(sync_batch_norm=config.resources.sync_batch_norm)
         run_trial(config, worker, places=assignment.places(suggestion))
     except Exception as error:

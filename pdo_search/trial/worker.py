@@ -22,10 +22,9 @@ from torch import nn
 from pdo_search.config.schema import LimitsConfig, ModelConfig, Recipe, TrialConfig
 from pdo_search.distill.combine import combine
 from pdo_search.distill.cost import Cost, cost_of
-from pdo_search.distill.execution import make_deterministic
+from pdo_search.distill.execution import make_deterministic, threads
 from pdo_search.distill.ladder import Ladder, Rung
 from pdo_search.distill.loop import Distillation, initial_state
-from pdo_search.distill.norms import Calibration, refresh_statistics
 from pdo_search.distill.protocol import Report, Worker
 from pdo_search.distill.prune import prune_channels
 from pdo_search.distill.seeds import seed_for
@@ -127,8 +126,8 @@ def _ladder(
 
 def _teaching(config: TrialConfig, task: Task, ladder: Ladder, device: torch.device) -> Teaching:
     # Of the trial, not of the device: a large pool's outputs come from actors on other devices.
-    threads = 0 if config.resources.gpus else config.resources.threads
-    return Teaching(task, ladder, ladder.store, config.recipe, device, threads)
+    count = 0 if config.resources.gpus else config.resources.threads
+    return Teaching(task, ladder, ladder.store, config.recipe, device, count)
 
 
 def run_trial(config: TrialConfig, worker: Worker, *, places: Places) -> None:
@@ -143,7 +142,8 @@ def run_trial(config: TrialConfig, worker: Worker, *, places: Places) -> None:
         InputError: data or weights cannot be used.
     """
     try:
-        _run(config, worker, places)
+        with threads(config.resources.threads):
+            _run(config, worker, places)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -244,7 +244,6 @@ def build_student(
         prune_channels(
             model, example, config.student.shrink, simplify.round_to, timeout_s=simplify.timeout
         )
-        refresh_statistics(model, Calibration(task, torch.device("cpu")))
         arch: ModelConfig = config.teacher
     else:
         seed = seed_for(config.seed, "student")

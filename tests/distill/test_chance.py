@@ -16,7 +16,7 @@ from torch import nn
 from pdo_search.check import check_experiment, print_check
 from pdo_search.config import Loaded, parse_experiment, resolve
 from pdo_search.config.schema import ModelConfig, TrainConfig
-from pdo_search.distill.chance import Standing, refuse_guessing, standing
+from pdo_search.distill.chance import Standing, refuse_guessing, standing, warning_of
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
 from pdo_search.distill.ladder import Ladder
@@ -182,10 +182,12 @@ def test_force_makes_no_other_teacher(folder: Path, tmp_path: Path) -> None:
 
 def test_a_trained_teacher_that_knows_nothing_is_only_warned_of(folder: Path) -> None:
     trained = loaded(folder, weights=None, train={"epochs": 1}).experiment.teacher
-    said = refuse_guessing(trained, Standing(0.11, 300, 0.1, 0.1))
+    guessing = Standing(0.11, 300, 0.1, 0.1)
+    refuse_guessing(trained, guessing)
+    said = warning_of(trained, guessing)
     assert said is not None
     assert "its training has taught it nothing" in said
-    assert refuse_guessing(trained, Standing(0.2, 300, 0.1, 0.1)) is None
+    assert warning_of(trained, Standing(0.2, 300, 0.1, 0.1)) is None
 
 
 @pytest.mark.parametrize(

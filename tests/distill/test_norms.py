@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -160,8 +162,14 @@ def test_no_batch_is_too_small_to_measure(count: int) -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_few_labels_leave_enough_examples_to_measure_by() -> None:
-    few = {"data": {"source": "digits"}, "splits": {"labels": 20}}
-    task = build_task(TaskConfig.model_validate(few))
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_few_labels_leave_as_many_examples_to_measure_by(elsewhere: bool, tmp_path: Path) -> None:
+    tree: dict[str, Any] = {"data": {"source": "digits"}, "splits": {"labels": 20}}
+    if elsewhere:
+        text = "import numpy as np\ndef load():\n    r = np.random.default_rng(0)\n"
+        text += "    return r.integers(0, 255, (50, 1, 8, 8)).astype(np.uint8), np.zeros(50, int)\n"
+        (tmp_path / "other_digits.py").write_text(text)
+        tree["transfer_data"] = {"source": "other_digits:load"}
+    task = build_task(TaskConfig.model_validate(tree), tmp_path)
     assert len(task.examples(Split.TRAIN)) == 20
-    assert sum(map(len, Calibration(task, CPU).batches())) > 800
+    assert sum(map(len, Calibration(task, CPU).batches())) == task.epoch_examples > 800

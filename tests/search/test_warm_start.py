@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -301,3 +302,14 @@ def test_a_sweep_whose_loss_weights_meant_something_else_is_not_gone_on_with(
         loaded_of(read_sweep_file(file.parent))
     with pytest.raises(InputError, match="means over each split"):
         prior_of(tmp_path)
+
+
+def test_trials_of_other_data_are_left_out(tmp_path: Path) -> None:
+    sweep = earlier_sweep(tmp_path, trial(0))
+    info = read_sweep_file(sweep)
+    write_sweep_file(sweep, replace(info, fingerprint="one"))
+    here = experiment(tmp_path, search={"warm_start": ["results/before"]})
+    new = str(tmp_path / "results" / "new")
+    assert priors_of(here, new, "two")[0].left_out == {"of other data": 1}
+    for same in ("one", None):
+        assert len(priors_of(here, new, same)[0].taken) == 1
