@@ -695,9 +695,9 @@ class ExecutionConfig(Frozen):
     stay fp32. auto is bf16 on GPUs that compute in it, and fp32 elsewhere: on a CPU with AVX-512
     bf16 instructions bf16 took twice the time."""
     compile: bool = False
-    """Train through torch.compile: on a GPU with CUDA graphs. Pays where a trial lasts long and its
-    kernels are many and small; compiling takes 20 to 40 s per trial, and on CPUs the compiled step
-    was a tenth slower than the plain one."""
+    """Train students through torch.compile: on a GPU with CUDA graphs. Pays where a trial lasts
+    long and its kernels are many and small; compiling takes 20 to 40 s per trial, and on CPUs the
+    compiled step was a tenth slower than the plain one."""
     deterministic: bool = True
     """On a GPU: only algorithms of cuDNN that repeat to the bit. False lets it try which ones are
     fastest, and take those."""

@@ -37,7 +37,7 @@ def computed_by(config: ExecutionConfig, device: torch.device) -> dict[str, Any]
     other weights of that. Of a GPU nothing is asked: a process without one may look for what
     another has built, and GPUs of one cluster share teachers.
     """
-    found: dict[str, Any] = {"device": device.type, "compile": config.compile}
+    found: dict[str, Any] = {"device": device.type}
     if device.type == "cpu":
         precision = "fp32" if config.precision == "auto" else config.precision
         return found | {"precision": precision, "threads": torch.get_num_threads()}

@@ -46,7 +46,7 @@ def fit(
         config: optimizer and schedule.
         epochs: passes over the examples; may be a fraction.
         seed: of order and dropout.
-        execution: precision, compilation.
+        execution: precision. What is trained for a few epochs is not compiled.
         augments: whether every epoch sees another recorded view of every example, or the plain one.
         on_epoch: called with ``epoch``, ``train_loss`` and ``images_per_s``.
     """
@@ -55,7 +55,8 @@ def fit(
     batch = min(config.batch_size, len(examples))
     steps = len(examples) // batch
     total = round(epochs * steps)
-    updates = Updates(task, model, config, execution)
+    plain = execution.model_copy(update={"compile": False})
+    updates = Updates(task, model, config, plain)
     generator = torch.Generator().manual_seed(seed_for(seed, "fit"))
     torch.manual_seed(seed_for(seed, "fit", "dropout"))
     updates.through.train()
