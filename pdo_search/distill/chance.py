@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from pdo_search.config.schema import TeacherConfig
-from pdo_search.distill.evaluate import outputs_of
+from pdo_search.distill.evaluate import metrics_of
 from pdo_search.errors import InputError
 from pdo_search.tasks.base import Split, Task
-from pdo_search.tasks.metrics import classification_metrics
 
 __all__ = ["Standing", "measured_standing", "refuse_guessing", "standing", "warning_of"]
 
@@ -73,10 +72,8 @@ def measured_standing(task: Task, model: nn.Module, device: torch.device) -> Sta
     examples = task.examples(Split.VALIDATION)
     generator = torch.Generator().manual_seed(SEED)
     picked = torch.randperm(len(examples), generator=generator)[:EXAMPLES].sort().values
-    examples = examples.select(picked)
-    logits = outputs_of(task, model, examples, device)[task.heads[0].name]
-    found = classification_metrics(logits, examples.targets.to(device))["accuracy"]
-    return standing(task, found, len(examples))
+    found = metrics_of(task, model, examples.select(picked), device)["accuracy"]
+    return standing(task, found, len(picked))
 
 
 def refuse_guessing(config: TeacherConfig, found: Standing) -> None:

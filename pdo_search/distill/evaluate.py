@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pdo_search.tasks.base import Examples, Outputs, Task
 from pdo_search.tasks.metrics import classification_metrics
 
-__all__ = ["evaluate", "evaluation_batch", "outputs_of"]
+__all__ = ["evaluate", "evaluation_batch", "metrics_of", "outputs_of"]
 
 CPU_BATCH = 128
 """Of 512 examples activations leave the caches and are memory mapped anew each time: the small
@@ -47,6 +47,19 @@ def outputs_of(task: Task, model: nn.Module, examples: Examples, device: torch.d
     return {head: torch.cat([b[head] for b in batches]) for head in batches[0]}
 
 
+def metrics_of(
+    task: Task,
+    model: nn.Module,
+    examples: Examples,
+    device: torch.device,
+    teacher_NC: Tensor | None = None,
+) -> dict[str, float]:
+    """Metrics of a model's first head on examples, by name: see ``classification_metrics``."""
+    logits = outputs_of(task, model, examples, device)[task.heads[0].name]
+    teacher = None if teacher_NC is None else teacher_NC.to(device)
+    return classification_metrics(logits, examples.targets.to(device), teacher_logits=teacher)
+
+
 def evaluate(
     task: Task, model: nn.Module, examples: Examples, teacher_NC: Tensor, device: torch.device
 ) -> dict[str, float]:
@@ -63,8 +76,5 @@ def evaluate(
         ``val_accuracy``, ``val_precision``, ``val_recall``, ``val_f1``, ``val_loss``, ``val_ece``,
         ``val_agreement`` (share with the same top class) and ``val_kl`` (nats, τ = 1).
     """
-    logits = outputs_of(task, model, examples, device)[task.heads[0].name]
-    metrics = classification_metrics(
-        logits, examples.targets.to(device), teacher_logits=teacher_NC.to(device)
-    )
+    metrics = metrics_of(task, model, examples, device, teacher_NC)
     return {f"val_{name}": value for name, value in metrics.items()}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pdo_search.config.schema import ExecutionConfig, OptimizerConfig, Recipe, SimplifyConfig
 from pdo_search.distill.cost import Cost, measure_cost
-from pdo_search.distill.evaluate import outputs_of
+from pdo_search.distill.evaluate import metrics_of
 from pdo_search.distill.execution import USUAL, computed_by
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
@@ -28,7 +28,6 @@ from pdo_search.distill.prune import drop_blocks, prune_channels
 from pdo_search.distill.seeds import seed_for
 from pdo_search.store import Store
 from pdo_search.tasks.base import Split, Task
-from pdo_search.tasks.metrics import classification_metrics
 from pdo_search.tasks.modelfile import load_for, save_model
 from pdo_search.tasks.models import placed
 
@@ -137,9 +136,7 @@ def next_ratio(attempts: Sequence[Attempt], asked: float, backoffs: int) -> floa
 
 def accuracy_of(task: Task, model: nn.Module, device: torch.device) -> float:
     """Validation accuracy of a teacher."""
-    examples = task.examples(Split.VALIDATION)
-    logits = outputs_of(task, model, examples, device)[task.heads[0].name]
-    return classification_metrics(logits, examples.targets.to(device))["accuracy"]
+    return metrics_of(task, model, task.examples(Split.VALIDATION), device)["accuracy"]
 
 
 class Ladder:

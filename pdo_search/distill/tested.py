@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pdo_search.distill.composite import CompositeModel, load_composite
 from pdo_search.distill.cost import Cost
-from pdo_search.distill.evaluate import evaluation_batch, outputs_of
+from pdo_search.distill.evaluate import evaluation_batch, metrics_of
 from pdo_search.distill.ladder import Rung
 from pdo_search.store import Store
 from pdo_search.tasks.base import Examples, Task
@@ -41,7 +41,7 @@ def tested_student(
         examples: the test split.
         device: where to run.
     """
-    metrics = _metrics(task, student, examples, device)
+    metrics = metrics_of(task, student, examples, device)
     return {f"test_{name}": value for name, value in metrics.items()} | {
         "test_examples": len(examples)
     }
@@ -69,7 +69,7 @@ def tested_teacher(
 
     def build(folder: Path) -> None:
         model, _ = load_for(task, full.path, base_dir)
-        metrics = _metrics(task, placed(model, device), examples, device)
+        metrics = metrics_of(task, placed(model, device), examples, device)
         (folder / FILE).write_text(json.dumps(metrics), encoding="utf-8")
 
     key = {
@@ -120,13 +120,6 @@ def tested_composite(
         "composite_flops": flops,
         **{f"composite_test_{name}": value for name, value in metrics.items()},
     }
-
-
-def _metrics(
-    task: Task, model: nn.Module, examples: Examples, device: torch.device
-) -> dict[str, float]:
-    logits = outputs_of(task, model, examples, device)[task.heads[0].name]
-    return classification_metrics(logits, examples.targets.to(device))
 
 
 def _answers(

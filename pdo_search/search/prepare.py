@@ -178,11 +178,10 @@ def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
     """In a task: the trial, its device, and the full teacher, trained if nobody has."""
     import torch
 
-    from pdo_search.trial.messages import set_threads
     from pdo_search.trial.worker import prepare
 
     config = TrialConfig.model_validate_json(job.config)
-    set_threads(config.resources.cpus)
+    torch.set_num_threads(config.resources.threads)
 
     def on_epoch(seen: dict[str, float]) -> None:
         _noted(

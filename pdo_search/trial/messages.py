@@ -13,7 +13,7 @@ from pdo_search.errors import Infeasible, disk_is_full
 from pdo_search.safetext import presentable
 from pdo_search.trial.protocol import Places, Report
 
-__all__ = ["Assignment", "failure_message", "report_message", "set_threads"]
+__all__ = ["Assignment", "failure_message", "report_message"]
 
 LONGEST_CAUSE = 2000
 """Characters; what is longer is in the traceback's file."""
@@ -105,10 +105,3 @@ def failure_message(error: Exception) -> dict[str, Any]:
         "cause": presentable(f"{type(error).__name__}: {error}")[:LONGEST_CAUSE],
         "traceback": presentable("".join(traceback.format_exception(error))),
     }
-
-
-def set_threads(cpus: float) -> None:
-    """Give torch as many threads as there are CPUs: more would take turns with the neighbours."""
-    import torch
-
-    torch.set_num_threads(max(1, int(cpus)))

@@ -25,7 +25,6 @@ from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Task
 from pdo_search.tasks.modelfile import load_for
 from pdo_search.tasks.models import placed
-from pdo_search.trial.messages import set_threads
 
 __all__ = ["spread"]
 
@@ -95,7 +94,7 @@ class _Encoder:
         import ray
 
         config = TrialConfig.model_validate_json(config_json)
-        set_threads(config.resources.cpus)
+        torch.set_num_threads(config.resources.threads)
         folder = Path(base_dir) if base_dir else None
         task = cached_task(config.task, folder, store)
         if task.fingerprint != fingerprint:
