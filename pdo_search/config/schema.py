@@ -7,7 +7,6 @@ a search dimension is taken out of the tree (``space``) before these models see 
 from __future__ import annotations
 
 import re
-from pathlib import PurePath
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -789,8 +788,3 @@ class Experiment(Frozen):
             self.method: search.num_trials,
             **dict.fromkeys(search.baselines, search.trials_per_baseline),
         }
-
-
-def is_uri(path: str) -> bool:
-    """Whether a path names an object store (``s3://…``) and not the local disk."""
-    return "://" in path and not PurePath(path).is_absolute()

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pdo_search.base.storage import Storage
 from pdo_search.errors import InputError, StoreError
 from pdo_search.results.cells import cell
-from pdo_search.results.files import Folder
 from pdo_search.results.params import PARAM
 from pdo_search.results.parts import encode_part, parse_part, type_name
 from pdo_search.results.schema import (
@@ -73,7 +73,7 @@ class TableWriter:
         *,
         interval_s: float = 1.0,
     ) -> None:
-        self.folder = Folder(root)
+        self.folder = Storage(root)
         self.damaged: list[str] = []
         self._params: dict[str, Type] = dict(params or {})
         self._interval_s = interval_s
@@ -207,7 +207,7 @@ class TableWriter:
     def _stored_parts(self, table: str) -> dict[int, pa.Table]:
         """All stored blocks of a table; damaged ones are set aside."""
         try:
-            names = self.folder.names(table)
+            names = self.folder.files(table)
         except OSError as error:
             raise StoreError(f"{self.folder.root}/{table} cannot be listed: {error}") from error
         found = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pdo_search.config.schema import is_uri
+from pdo_search.base.storage import is_uri
 from pdo_search.errors import PdoError
 
 __all__ = ["only_driver"]

@@ -16,10 +16,10 @@ from typing import Any
 
 from rich.console import Console
 
+from pdo_search.base.storage import Storage
 from pdo_search.config.load import Loaded, parse_experiment
 from pdo_search.config.methods import searched
 from pdo_search.errors import InputError
-from pdo_search.results.files import Folder
 from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo, read_sweep_file, write_sweep_file
 from pdo_search.results.writer import TableWriter
@@ -62,7 +62,7 @@ def new_sweep(
         experiment = loaded.experiment
     root = absolute(experiment.output.root)
     directory = f"{root}/{experiment.name}"
-    if SWEEP_FILE in Folder(directory).names():
+    if SWEEP_FILE in Storage(directory).files():
         raise InputError(
             "the sweep's directory exists already",
             file=loaded.file,

@@ -19,9 +19,10 @@ from typing import Any
 
 from rich.console import Console
 
+from pdo_search.base.storage import is_uri
 from pdo_search.config.load import Loaded, parse_experiment
 from pdo_search.config.resolve import resolve
-from pdo_search.config.schema import ResourcesConfig, TrialConfig, is_uri
+from pdo_search.config.schema import ResourcesConfig, TrialConfig
 from pdo_search.errors import InputError
 from pdo_search.log import log_to_file
 from pdo_search.results.sweepfile import SweepInfo

@@ -7,8 +7,9 @@ import traceback
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pdo_search.base.storage import is_uri
 from pdo_search.config.resolve import confirming, resolve
-from pdo_search.config.schema import STUDENT_COSTS, Experiment, TrialConfig, is_uri
+from pdo_search.config.schema import STUDENT_COSTS, Experiment, TrialConfig
 from pdo_search.errors import Infeasible, disk_is_full
 from pdo_search.safetext import presentable
 from pdo_search.trial.protocol import Places, Report
@@ -52,8 +53,7 @@ class Assignment:
         name = suggestion["trial_id"]
         return Places(
             store=self.store,
-            checkpoint=f"{self.sweep}/checkpoints/{name}",
-            artifact=f"{self.sweep}/models/{name}",
+            sweep=self.sweep,
             base_dir=self.base_dir,
             trial_id=name,
             number=suggestion["number"],
