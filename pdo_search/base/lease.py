@@ -98,6 +98,26 @@ class Lease:
         time.sleep(SETTLE_S if settle_s is None else settle_s)
         return self._is_mine()
 
+    def take_from_the_dead(self, waiting: Callable[[str], None]) -> str | None:
+        """Take the lease, and find out first whether its holder lives: for a minute at most.
+
+        Args:
+            waiting: called once with the holder, if that takes time.
+
+        Returns:
+            None where it is taken; else the holder that lives.
+        """
+        first: bytes | None = None
+        while not self.take(settle_s=0 if self._storage.is_local else None):
+            seen = self._seen[0] if self._seen else None
+            if first is None and seen is not None:
+                first = seen
+                waiting(_holder(seen))
+            elif seen is not None and seen != first:
+                return _holder(seen)
+            time.sleep(POLL_S)
+        return None
+
     def release(self) -> None:
         """Give the lease back, if it is still this one's."""
         try:
@@ -107,23 +127,31 @@ class Lease:
             log.warning("lease %s cannot be given back: %s", self._name, error)
 
     @contextmanager
-    def renewed(self) -> Iterator[None]:
-        """Keep a lease that was taken, and give it back at the end."""
+    def renewed(self, lost: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Keep a lease that was taken, and give it back at the end.
+
+        Args:
+            lost: called, in a thread, with who took it over.
+        """
         stop = threading.Event()
-        thread = threading.Thread(target=self._renew, args=(stop,), name="lease", daemon=True)
+        thread = threading.Thread(target=self._renew, args=(stop, lost), name="lease", daemon=True)
         thread.start()
         try:
             yield
         finally:
             stop.set()
-            thread.join()
+            # It may be waiting for an object store that does not answer.
+            thread.join(HEARTBEAT_S)
             self.release()
 
-    def _renew(self, stop: threading.Event) -> None:
+    def _renew(self, stop: threading.Event, lost: Callable[[str], None] | None) -> None:
         while not stop.wait(HEARTBEAT_S):
             try:
-                if not self._is_mine():
+                data = self._storage.read_if_there(self._name)
+                if _fields(data).get("token") != self._token:
                     log.warning("the lease on %s was taken over; both are at it now", self._what)
+                    if lost is not None:
+                        lost(_holder(data))
                     return
                 self._write()
             except (OSError, StoreError) as error:
@@ -161,6 +189,6 @@ def _fields(data: bytes | None) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _holder(data: bytes) -> str:
+def _holder(data: bytes | None) -> str:
     fields = _fields(data)
     return f"process {fields.get('pid', '?')} on {fields.get('host', 'an unknown host')}"

@@ -63,7 +63,7 @@ def is_unreachable(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, Unreachable):
             return True
-        error = error.__cause__ or error.__context__
+        error = error.__cause__
     return False
 
 

@@ -637,6 +637,9 @@ class LimitsConfig(Frozen):
     """No new trial starts after this, and no paused one goes on; running ones end and are kept."""
     trial_timeout: Seconds | None = None
     """A trial that takes longer fails, also where it hangs; each start of it has as long."""
+    storage_timeout: Seconds = 300.0
+    """How long driver and trials wait for an object store that does not answer, before the sweep
+    ends as interrupted."""
 
 
 class ResourcesConfig(Frozen):

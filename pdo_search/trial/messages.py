@@ -7,7 +7,7 @@ import traceback
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pdo_search.base.storage import is_uri
+from pdo_search.base.storage import is_unreachable, is_uri
 from pdo_search.config.resolve import confirming, resolve
 from pdo_search.config.schema import STUDENT_COSTS, Experiment, TrialConfig
 from pdo_search.errors import Infeasible, disk_is_full
@@ -96,12 +96,13 @@ def report_message(report: Report) -> dict[str, Any]:
 def failure_message(error: Exception) -> dict[str, Any]:
     """The last message of a trial that did not train to its end, without secrets.
 
-    A full disk is nobody's failure: such a trial goes on from its checkpoint when there is space.
+    A full disk or an object store that is gone is nobody's failure: such a trial goes on from its
+    checkpoint when there is space, or an answer.
     """
     status = "infeasible" if isinstance(error, Infeasible) else "failed"
     return {
         "ended": True,
-        "status": "interrupted" if disk_is_full(error) else status,
+        "status": "interrupted" if disk_is_full(error) or is_unreachable(error) else status,
         "cause": presentable(f"{type(error).__name__}: {error}")[:LONGEST_CAUSE],
         "traceback": presentable("".join(traceback.format_exception(error))),
     }

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pdo_search.base.storage import Storage
+from pdo_search.base.storage import Storage, patience
 from pdo_search.config.schema import LimitsConfig, ModelConfig, Recipe, TrialConfig
 from pdo_search.distill.combine import combine
 from pdo_search.distill.cost import Cost, cost_of
@@ -143,7 +143,7 @@ def run_trial(config: TrialConfig, worker: Worker, *, places: Places) -> None:
         InputError: data or weights cannot be used.
     """
     try:
-        with threads(config.resources.threads):
+        with patience(config.limits.storage_timeout), threads(config.resources.threads):
             _run(config, worker, places)
     except Exception as error:
         if not is_out_of_memory(error):
