@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pdo_search.config.schema import DataConfig
 from pdo_search.errors import InputError
-from pdo_search.tasks.factory import load_factory
+from pdo_search.tasks.factory import call_factory, load_factory
 
 __all__ = ["Given", "given_arrays"]
 
@@ -47,12 +47,7 @@ def given_arrays(config: DataConfig, path: str, base_dir: Path | None) -> Given:
     """
     where = f"{path}.source"
     function = load_factory(config.source, where, base_dir)
-    try:
-        result = function(**config.args)
-    except Exception as error:
-        raise InputError(
-            f"the factory raised {type(error).__name__}: {error}", path=where, value=config.source
-        ) from error
+    result = call_factory(function, config.args, name=config.source, path=where)
     if isinstance(result, tuple | list) and len(result) in (2, 3):
         result = dict(zip(("inputs", "targets", "class_names"), result, strict=False))
     if not isinstance(result, Mapping) or not {"inputs", "targets"} <= set(result):

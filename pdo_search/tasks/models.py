@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pdo_search.config.schema import ModelConfig, StudentConfig, TeacherConfig
 from pdo_search.errors import InputError
 from pdo_search.tasks.base import Task
-from pdo_search.tasks.factory import is_factory, load_factory
+from pdo_search.tasks.factory import call_factory, is_factory, load_factory
 from pdo_search.tasks.normalization import (
     Statistics,
     configured,
@@ -201,8 +201,8 @@ def _from_factory(
     }
     taken = _parameters(function)
     arguments = {k: v for k, v in offered.items() if k in taken and v is not None} | config.args
+    model = call_factory(function, arguments, name=config.arch, path=where, offered=tuple(offered))
     try:
-        model = function(**arguments)
         if not isinstance(model, nn.Module):
             raise TypeError(f"returned {type(model).__name__}, not an nn.Module")
         outputs = _trial_forward(model, shape)
