@@ -51,8 +51,7 @@ def load_factory(name: str, path: str, base_dir: Path | None) -> Callable[..., A
     folder = Path.cwd() if base_dir is None else base_dir
     module_name, _, function_name = name.rpartition(":")
     refused = functools.partial(InputError, path=path, value=name)
-    if _file_of(module_name, folder) is None:
-        _refuse_file_names(module_name, function_name, folder, refused)
+    _refuse_file_names(module_name, function_name, folder, refused)
     if not module_name or not function_name.isidentifier():
         shown = f"{module_name or 'module'}:{function_name.partition('(')[0] or 'function'}"
         raise refused("does not name a function", remedy=f"write {shown}")
@@ -84,7 +83,8 @@ def _refuse_file_names(module: str, function: str, folder: Path, refused: Refuse
     Raises:
         InputError: it is one.
     """
-    if not any(c in module for c in "/\\:~") and not module.endswith(".py"):
+    is_path = module.startswith(".") or any(c in module for c in "/\\:~")
+    if not is_path and (not module.endswith(".py") or _file_of(module, folder) is not None):
         return
     given = folder / Path(module).expanduser()
     files = [f for f in (given, given.with_name(f"{given.name}.py")) if f.suffix == ".py"]
