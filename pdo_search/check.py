@@ -6,10 +6,10 @@ Decoded pictures of a folder are kept in the store, where the sweep finds them.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import Counter
-from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -87,7 +87,7 @@ def check_experiment(loaded: Loaded) -> dict[str, Any]:
             than guessing.
     """
     # What a user's model prints must not come between the lines of JSON.
-    with redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr):
         return _measured(loaded)
 
 
@@ -150,6 +150,18 @@ def _print_notes(notes: list[str]) -> None:
         screen().print(note, soft_wrap=True)
 
 
+def _few_said(task: Task) -> list[str]:
+    """A line where validation is too small to tell one trial from another."""
+    count = len(task.examples(Split.VALIDATION))
+    if count >= FEW_VALIDATION:
+        return []
+    return [
+        f"Validation has only {count} examples, and one of them is {100 / count:.1f} points of"
+        " accuracy: trials that differ by less are not told apart. More data helps, or a larger"
+        " task.splits.validation."
+    ]
+
+
 def _dropped(task: Task) -> dict[str, dict[str, int]]:
     """How many examples each split lost, by the split that holds the same contents."""
     lost: dict[str, Counter[str]] = {}
@@ -191,18 +203,6 @@ def _parts(loaded: Loaded) -> _Parts:
     except InputError as error:
         hint = f"correct it, then `pdo-search check {loaded.file}`"
         raise error.at(file=loaded.file, remedy=hint) from None
-
-
-def _few_said(task: Task) -> list[str]:
-    """A line where validation is too small to tell one trial from another."""
-    count = len(task.examples(Split.VALIDATION))
-    if count >= FEW_VALIDATION:
-        return []
-    return [
-        f"Validation has only {count} examples, and one of them is {100 / count:.1f} points of"
-        " accuracy: trials that differ by less are not told apart. More data helps, or a larger"
-        " task.splits.validation."
-    ]
 
 
 def _trials(loaded: Loaded) -> list[TrialConfig]:

@@ -247,6 +247,13 @@ CASES: dict[str, tuple[Edit, list[str]]] = {
         factory("def make(num_outputs):\n    raise SystemExit(0)\n"),
         ["student.arch", "ended the program: sys.exit(0)", "line 2"],
     ),
+    "model that exits": (
+        factory(
+            "from torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n"
+            "        exit(3)\ndef make():\n    return Net()\n"
+        ),
+        ["student.arch", "sys.exit(3)", "line 4", "(N, 1, 8, 8) to (N, 10)"],
+    ),
     "file for a module": (
         put("task.data", {"source": "src/mine.py:load"}),
         ["task.data.source", "'src/mine.py:load'", "src.mine:load"],

@@ -31,6 +31,7 @@ from pdo_search.tasks.normalization import (
     unit_of,
 )
 from pdo_search.tasks.small_models import SmallConvNet, SmallResNet
+from pdo_search.tasks.user_code import told
 
 __all__ = ["build_for", "build_model", "load_weights", "placed", "set_dropout", "weights_file"]
 
@@ -211,9 +212,9 @@ def _from_factory(
         if fixed and _is_trained(config) and _takes_new_head(model, outputs.shape, num_outputs):
             say(f"{path}: new head for {num_outputs} classes on {config.arch}")
             outputs = _trial_forward(model, shape)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
-            f"the factory cannot be used: {type(error).__name__}: {error}",
+            f"the factory cannot be used: {told(error)}",
             path=where,
             value=config.arch,
             remedy=f"it must return an nn.Module that maps (N, {', '.join(map(str, shape))}) to"
