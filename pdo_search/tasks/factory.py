@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 NEEDED = frozenset(
     {
         *("numpy", "optuna", "pandas", "PIL", "pyarrow", "pydantic", "ray", "rich", "safetensors"),
-        *("scipy", "sklearn", "timm", "torch", "torchvision", "typer", "yaml"),
+        *("scipy", "sklearn", "torch", "torchvision", "typer", "yaml"),
     }
 )
 """Packages that are imported here, some of them late: a file of such a name would be taken."""
@@ -132,6 +132,8 @@ def _refuse_other_modules(module: str, function: str, folder: Path, refused: Ref
         file = file.parent
     loaded = sys.modules.get(top)
     elsewhere = None if loaded is None else _other_place(loaded, file)
+    if loaded is not None and elsewhere is None:
+        return
     if top in sys.stdlib_module_names:
         owner = "Python's own module"
     elif top in NEEDED:
