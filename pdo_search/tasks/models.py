@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pdo_search.config.schema import ModelConfig, StudentConfig, TeacherConfig
 from pdo_search.errors import InputError
 from pdo_search.tasks.base import Task
-from pdo_search.tasks.factory import is_factory, load_factory
+from pdo_search.tasks.factory import call_factory, is_factory, load_factory
 from pdo_search.tasks.normalization import (
     Statistics,
     configured,
@@ -31,6 +31,7 @@ from pdo_search.tasks.normalization import (
     unit_of,
 )
 from pdo_search.tasks.small_models import SmallConvNet, SmallResNet
+from pdo_search.tasks.user_code import told
 
 __all__ = ["build_for", "build_model", "load_weights", "placed", "set_dropout", "weights_file"]
 
@@ -201,8 +202,8 @@ def _from_factory(
     }
     taken = _parameters(function)
     arguments = {k: v for k, v in offered.items() if k in taken and v is not None} | config.args
+    model = call_factory(function, arguments, name=config.arch, path=where, offered=tuple(offered))
     try:
-        model = function(**arguments)
         if not isinstance(model, nn.Module):
             raise TypeError(f"returned {type(model).__name__}, not an nn.Module")
         outputs = _trial_forward(model, shape)
@@ -211,9 +212,9 @@ def _from_factory(
         if fixed and _is_trained(config) and _takes_new_head(model, outputs.shape, num_outputs):
             say(f"{path}: new head for {num_outputs} classes on {config.arch}")
             outputs = _trial_forward(model, shape)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
-            f"the factory cannot be used: {type(error).__name__}: {error}",
+            f"the factory cannot be used: {told(error)}",
             path=where,
             value=config.arch,
             remedy=f"it must return an nn.Module that maps (N, {', '.join(map(str, shape))}) to"
