@@ -28,7 +28,8 @@ from pdo_search.store import Store
 from pdo_search.tasks.base import Split, Task
 from pdo_search.tasks.factory import is_factory, load_factory, source_digest
 from pdo_search.tasks.modelfile import ModelSpec, save_model
-from pdo_search.tasks.models import build_for, placed, weights_file
+from pdo_search.tasks.models import build_for, placed
+from pdo_search.tasks.weights import weights_file
 
 __all__ = ["trained_teacher"]
 
