@@ -91,6 +91,7 @@ def build_model(
             path=f"{path}.weights",
             trained=_is_trained(config),
             head=head and head[0],
+            say=say,
         )
         if new:
             say(f"{path}: new head for {num_outputs} classes ({new}) on the weights of {file.name}")

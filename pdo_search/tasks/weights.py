@@ -1,24 +1,28 @@
-"""Weights from a file that others made: what it holds, and whether it fits a model.
+"""Weights from a file that others made, loaded into a model where they fit.
 
-Knows file formats and state dicts. How a model is built, and what its head is, is told to it.
+Knows state dicts and what is wrong with them. Which formats files have is ``tensorfile``'s, which
+tensors in a file are the model's is that of ``statedicts``; how a model is built, and what its head
+is, is told to it.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pdo_search.config.schema import ModelConfig
 from pdo_search.errors import InputError
+from pdo_search.tasks.statedicts import Found, find_weights, listed
+from pdo_search.tasks.tensorfile import files_of, read_tensors
 
-__all__ = ["load_weights", "weights_file"]
+__all__ = ["load_weights", "weights_digest", "weights_file"]
 
-SHOWN_KEYS = 6
+log = logging.getLogger(__name__)
 
 
 def weights_file(config: ModelConfig, base_dir: Path | None) -> Path:
@@ -27,27 +31,74 @@ def weights_file(config: ModelConfig, base_dir: Path | None) -> Path:
     return (base_dir or Path.cwd()) / config.weights
 
 
+def weights_digest(config: ModelConfig, base_dir: Path | None) -> str | None:
+    """A digest of the content of a model's checkpoint with all its shards.
+
+    Returns:
+        None where it names none, or one that is no file: weights known by a name, say.
+    """
+    if config.weights is None or not weights_file(config, base_dir).exists():
+        return None
+    digest = hashlib.sha256()
+    for file in files_of(weights_file(config, base_dir)):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
 def load_weights(
-    model: nn.Module, file: Path, *, path: str, trained: bool = False, head: str | None = None
+    model: nn.Module,
+    file: Path,
+    *,
+    path: str,
+    trained: bool = False,
+    head: str | None = None,
+    say: Callable[[str], None] = log.info,
 ) -> str | None:
     """Load a checkpoint into a model; no code in the file is run.
 
     Args:
         model: changed in place.
-        file: the checkpoint.
+        file: the checkpoint, an index of its shards, or their directory.
         path: where it stands in the experiment, for messages.
         trained: whether the model is trained afterwards: then its head may be for other classes
             than the checkpoint's, and is left as it is.
         head: name of its head, if it has one.
+        say: called with a line where a part of the checkpoint was chosen or left out.
 
     Returns:
         The name of the head that was left, None where all was loaded.
 
     Raises:
-        InputError: the file is missing or damaged, or its keys or shapes differ; names them.
+        InputError: the file is missing or damaged, its keys, shapes or numbers are not the model's;
+            names them.
     """
-    state = read_state_dict(file, path)
-    own = model.state_dict()
+    try:
+        found = find_weights(read_tensors(file), model)
+        left = _left_head(model, found, trained=trained, head=head, part=path.partition(".")[0])
+        tensors = {
+            key: _usable(key, tensor, model.state_dict()[key])
+            for key, tensor in found.tensors.items()
+            if left is None or not key.startswith(f"{left}.")
+        }
+        _refuse_broken(tensors, model.state_dict())
+    except InputError as error:
+        raise error.at(file=file, path=path) from None
+    model.load_state_dict(tensors, strict=False)
+    _say_what_was_left(found, file, path, say)
+    return left
+
+
+def _left_head(
+    model: nn.Module, found: Found, *, trained: bool, head: str | None, part: str
+) -> str | None:
+    """The name of the head that keeps its own weights; None where all fit.
+
+    Raises:
+        InputError: keys or shapes do not fit, or nothing trains a new head.
+    """
+    own, state = model.state_dict(), found.tensors
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in own]
     wrong = [
@@ -55,28 +106,22 @@ def load_weights(
         for k in own
         if k in state and state[k].shape != own[k].shape
     ]
+    if not missing and not unexpected and not wrong:
+        return None
     if missing or unexpected or not _is_other_head(head, model, state):
-        head = None
-    if head is not None:
-        state = {k: v for k, v in state.items() if not k.startswith(f"{head}.")}
-    elif missing or unexpected or wrong:
         named = (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
-        parts = [f"{what}: {_listed(keys)}" for what, keys in named if keys]
+        parts = [f"{what}: {listed(keys)}" for what, keys in named if keys]
+        where = f" (tensors under {found.place})" if found.place else ""
         raise InputError(
-            f"the checkpoint does not fit the model; {'; '.join(parts)}",
-            file=file,
-            path=path,
+            f"the checkpoint does not fit the model{where}; {'; '.join(parts)}",
             remedy="check arch, width, depth and the number of classes",
         )
-    if head is not None and not trained:
+    if not trained:
         raise InputError(
             f"the checkpoint is for other classes ({', '.join(wrong)}), and nothing trains a new"
             " head",
-            file=file,
-            path=path,
-            remedy=f"add `{path.partition('.')[0]}.train`, or give a checkpoint of these classes",
+            remedy=f"add `{part}.train`, or give a checkpoint of these classes",
         )
-    model.load_state_dict(state, strict=False)
     return head
 
 
@@ -90,39 +135,59 @@ def _is_other_head(head: str | None, model: nn.Module, state: Mapping[str, Tenso
     return wrong <= {f"{head}.weight", f"{head}.bias"} and same_inside
 
 
-def _listed(keys: list[str]) -> str:
-    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-    return ", ".join(keys[:SHOWN_KEYS]) + more
-
-
-def read_state_dict(file: Path, path: str) -> dict[str, Tensor]:
-    """A checkpoint's tensors: safetensors, or torch's format restricted to weights.
+def _usable(key: str, tensor: Tensor, own: Tensor) -> Tensor:
+    """The tensor in the model's own type.
 
     Raises:
-        InputError: the file is missing, damaged, or holds no state dict.
+        InputError: it has no numbers of its own, or none that are weights of this model.
     """
-    if not file.is_file():
-        raise InputError("no such checkpoint", file=file, path=path, remedy="correct the path")
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(file)
-        else:
-            with warnings.catch_warnings():
-                # A file that is no checkpoint at all makes torch ask for an issue upstream.
-                warnings.simplefilter("ignore", UserWarning)
-                content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
+    kind = _odd_kind(tensor, own)
+    if kind is not None:
         raise InputError(
-            f"the checkpoint cannot be read: {str(error).splitlines()[0]}",
-            file=file,
-            path=path,
-            remedy="save it again: torch.save(model.state_dict(), …), or safetensors",
-        ) from None
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise InputError("the checkpoint holds no state dict of tensors", file=file, path=path)
-    return {str(k).removeprefix("module."): v for k, v in content.items()}
+            f"the checkpoint's {key} is {kind}, not a plain tensor of numbers",
+            remedy="save the weights as plain tensors, in 32 or 16 bits",
+        )
+    return tensor.detach().to(own.dtype)
+
+
+def _odd_kind(tensor: Tensor, own: Tensor) -> str | None:
+    """What keeps a tensor from being weights, in a word."""
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return "sparse or nested"
+    if tensor.is_meta:
+        return "a meta tensor, which has a shape and no numbers"
+    if tensor.is_complex() and not own.is_complex():
+        return "complex"
+    if own.is_floating_point() and not tensor.is_floating_point():
+        return f"of whole numbers ({str(tensor.dtype).removeprefix('torch.')})"
+    return None
+
+
+def _refuse_broken(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raise InputError for weights with NaN or infinite values, unless the model's own has some.
+
+    The mask of an attention is infinite by intention.
+    """
+    broken = []
+    for key, tensor in tensors.items():
+        number = tensor.numel() - int(torch.isfinite(tensor).sum())
+        if number and bool(torch.isfinite(own[key]).all()):
+            broken.append(f"{key} ({number:,} of {tensor.numel():,})")
+    if broken:
+        raise InputError(
+            f"the weights hold NaN or infinite values: {listed(broken)}",
+            remedy="give a checkpoint from before the training broke down",
+        )
+
+
+def _say_what_was_left(found: Found, file: Path, path: str, say: Callable[[str], None]) -> None:
+    """One line for each kind of thing that a checkpoint holds beside what was loaded."""
+    if found.others:
+        taken = found.place or "the top level"
+        say(f"{path}: took {taken} of {file.name}; it also holds {listed(found.others)}")
+    if found.beside:
+        say(f"{path}: left out what is not the model's: {listed(found.beside)}")
+    if found.counters:
+        say(f"{path}: left out counters, which are no weights: {listed(found.counters)}")
