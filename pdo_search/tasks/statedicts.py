@@ -66,7 +66,7 @@ class Found:
         return self.fits, self.shaped, int(set(parts) <= USUAL | WRAPPERS)
 
 
-def find_weights(content: object, model: nn.Module) -> Found:
+def find_weights(content: object, model: nn.Module, place: str | None = None) -> Found:
     """A model's tensors within what a checkpoint file held.
 
     Of several that fit, those of the right shapes are taken, then averages (EMA, SWA): they are
@@ -75,33 +75,50 @@ def find_weights(content: object, model: nn.Module) -> Found:
     Args:
         content: mappings, lists and tensors, nested.
         model: whose they are to be.
+        place: where they lie, as ``Found.place`` has it; None finds them.
 
     Raises:
-        InputError: there are no tensors, or several that cannot be told apart; names the keys.
+        InputError: there are no tensors, none in that place, or several that cannot be told apart;
+            names the keys.
     """
     own = model.state_dict()
     found: list[Found] = []
-    for place, mapping in _mappings(content, "", DEEPEST):
-        found += _within(place, mapping, own)
+    for where, mapping in _mappings(content, "", DEEPEST, set()):
+        found += _within(where, mapping, own)
     if not found:
         raise InputError(
             f"the checkpoint holds no state dict of tensors; {_described(content)}",
             remedy="save the weights: torch.save(model.state_dict(), 'weights.pt')",
         )
+    if place is not None:
+        return _in_place(found, place)
     fitting = [one for one in found if one.fits]
     if not fitting:
         return max(found, key=lambda one: len(one.tensors.keys() & own.keys()))
     best = max(one.rank for one in fitting)
     chosen = [one for one in fitting if one.rank == best]
     if len(chosen) > 1 and not _same(chosen):
-        places = ", ".join(printable(one.place or "the top level") for one in chosen)
         raise InputError(
-            f"the checkpoint holds {len(chosen)} sets of weights that fit the model: {places}",
-            remedy="save the one that is meant alone, such as torch.save("
-            f"{_taken_out(chosen[0].place)}, 'weights.pt')",
+            f"the checkpoint holds {len(chosen)} sets of weights that fit the model:"
+            f" {_places(chosen)}",
+            remedy=f"name one behind the file: `weights: FILE#{printable(chosen[-1].place)}`",
         )
     others = tuple(one.place or "the top level" for one in fitting if one not in chosen)
     return Found(**{**vars(chosen[0]), "others": others})
+
+
+def _in_place(found: list[Found], place: str) -> Found:
+    named = [one for one in found if one.place == place]
+    if named:
+        return named[0]
+    raise InputError(
+        f"the checkpoint holds no weights in {place!r}",
+        remedy=f"name another place behind the file: {_places(found)}",
+    )
+
+
+def _places(found: list[Found]) -> str:
+    return listed([one.place or "the top level" for one in found])
 
 
 def listed(keys: list[str] | tuple[str, ...]) -> str:
@@ -110,22 +127,29 @@ def listed(keys: list[str] | tuple[str, ...]) -> str:
     return printable(", ".join(keys[:SHOWN_KEYS])) + more
 
 
-def _mappings(content: object, place: str, depth: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _mappings(
+    content: object, place: str, depth: int, seen: set[int]
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Mappings that have tensors by name, and where; not the states of optimizers."""
-    if isinstance(content, Mapping):
-        if "param_groups" in content:
-            return
-        tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    inner: list[tuple[str, object]] = []
+    if id(content) in seen:
+        return
+    if isinstance(content, Mapping) and "param_groups" not in content:
+        seen.add(id(content))
+        tensors = {k: v for k, v in content.items() if isinstance(k, str) and _is_dense(v)}
         if tensors:
             yield place, tensors
-        inner = [(str(k), v) for k, v in content.items() if isinstance(v, Mapping | list | tuple)]
+        inner = [(str(k), v) for k, v in content.items()]
     elif isinstance(content, list | tuple) and len(content) <= MOST_ENTRIES:
         inner = [(str(i), v) for i, v in enumerate(content)]
-    else:
-        return
     for key, value in inner if depth else ():
-        if not key.lower().startswith("optim"):
-            yield from _mappings(value, f"{place}.{key}" if place else key, depth - 1)
+        if isinstance(value, Mapping | list | tuple) and not key.lower().startswith("optim"):
+            yield from _mappings(value, f"{place}.{key}" if place else key, depth - 1, seen)
+
+
+def _is_dense(value: object) -> bool:
+    """Whether a value is a tensor with a shape: a nested one has none."""
+    return isinstance(value, Tensor) and not value.is_nested
 
 
 def _within(place: str, tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> list[Found]:
@@ -139,8 +163,8 @@ def _within(place: str, tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -
             if ".".join(parts[i:]) in needed:
                 matches[".".join([*parts[:i], ""])] += 1
     whole = [prefix for prefix, count in matches.items() if count == len(needed)]
+    # Where none is whole, the closest one, to say what is missing.
     best = max(matches, key=lambda p: (matches[p], not p), default="")
-    # A shorter tail of a key may be a key of the model as well, by chance.
     return [_under(prefix, place, tensors, own, needed) for prefix in whole or [best]]
 
 
@@ -192,15 +216,18 @@ def _same(chosen: list[Found]) -> bool:
     )
 
 
-def _taken_out(place: str) -> str:
-    """Python that takes a place's mapping out of the file, as far as it is a mapping."""
-    return f"torch.load(FILE)[{place.split('.')[0]!r}]" if place else "model.state_dict()"
-
-
 def _described(content: object) -> str:
     """The keys that a checkpoint has, with the kinds of their values."""
     if not isinstance(content, Mapping):
         return f"it is a {type(content).__name__}"
     if not content:
         return "it is empty"
-    return "its keys: " + listed([f"{k} ({type(v).__name__})" for k, v in content.items()])
+    return "its keys: " + listed([f"{k} ({_kind(v)})" for k, v in content.items()])
+
+
+def _kind(value: object) -> str:
+    """A value's class; of a mapping also how many of what it holds."""
+    name = type(value).__name__
+    if not isinstance(value, Mapping) or not value:
+        return name
+    return f"{name} of {len(value):,} {type(next(iter(value.values()))).__name__}"

@@ -6,6 +6,7 @@ Owns formats, directories and shards. Knows nothing of models: what comes back i
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 from pathlib import Path
@@ -62,7 +63,7 @@ def files_of(file: Path) -> list[Path]:
     Raises:
         InputError: it is missing, no regular file, or its shards are; says which.
     """
-    found = _in_directory(file) if file.is_dir() else file
+    found = _in_directory(file) if os.path.isdir(file) else file
     size = _regular_size(found)
     head = read_head(found)
     if size and _kind(head, size) == "json":
@@ -138,16 +139,20 @@ def read_head(file: Path) -> bytes:
         with file.open("rb") as stream:
             return stream.read(HEAD_BYTES)
     except OSError as error:
-        raise InputError(
-            f"cannot be read: {error.strerror}", file=file, remedy="see to its permissions"
-        ) from None
+        raise _unreadable(file, error.strerror or str(error)) from None
+
+
+def _unreadable(file: Path, reason: str) -> InputError:
+    return InputError(f"cannot be read: {reason}", file=file, remedy="see to its permissions")
 
 
 def _regular_size(file: Path) -> int:
     """Size of a regular file in bytes; a pipe or a device would keep a reader waiting for ever."""
     try:
         found = file.stat()
-    except OSError:
+    except PermissionError:
+        raise _unreadable(file, "Permission denied") from None
+    except (OSError, ValueError):
         raise InputError("no such checkpoint", file=file, remedy="correct the path") from None
     if not stat.S_ISREG(found.st_mode):
         raise InputError("is no regular file", file=file, remedy="give a file of weights")
@@ -241,7 +246,10 @@ def _in_directory(directory: Path) -> Path:
             remedy="make one file of it: python -m torch.distributed.checkpoint.format_utils"
             " dcp_to_torch DIRECTORY weights.pt",
         )
-    names = sorted(p.name for p in directory.iterdir() if p.name.endswith(SUFFIXES))
+    try:
+        names = sorted(name for name in os.listdir(directory) if name.endswith(SUFFIXES))
+    except OSError as error:
+        raise _unreadable(directory, error.strerror or str(error)) from None
     raise InputError(
         f"is a directory without {IN_DIRECTORIES[0]} or {IN_DIRECTORIES[2]}",
         file=directory,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def weights_file(config: ModelConfig, base_dir: Path | None) -> Path:
-    """The checkpoint that a model names, as a path; it may not exist."""
+    """The checkpoint that a model names, as a path; it may not exist, or have a place behind it."""
     assert config.weights is not None
     return (base_dir or Path.cwd()) / config.weights
 
@@ -37,14 +38,25 @@ def weights_digest(config: ModelConfig, base_dir: Path | None) -> str | None:
     Returns:
         None where it names none, or one that is no file: weights known by a name, say.
     """
-    if config.weights is None or not weights_file(config, base_dir).exists():
+    if config.weights is None:
+        return None
+    named, _ = _with_place(weights_file(config, base_dir))
+    if not os.path.exists(named):
         return None
     digest = hashlib.sha256()
-    for file in files_of(weights_file(config, base_dir)):
+    for file in files_of(named):
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _with_place(named: Path) -> tuple[Path, str | None]:
+    """A checkpoint's file, and the place in it that is named behind it: ``w.pt#model_ema``."""
+    name, _, place = named.name.partition("#")
+    if name and place and not os.path.exists(named):
+        return named.with_name(name), place
+    return named, None
 
 
 def load_weights(
@@ -60,7 +72,8 @@ def load_weights(
 
     Args:
         model: changed in place.
-        file: the checkpoint, an index of its shards, or their directory.
+        file: the checkpoint, an index of its shards, or their directory; ``w.pt#model_ema`` names
+            one of several sets of weights in it.
         path: where it stands in the experiment, for messages.
         trained: whether the model is trained afterwards: then its head may be for other classes
             than the checkpoint's, and is left as it is.
@@ -74,8 +87,9 @@ def load_weights(
         InputError: the file is missing or damaged, its keys, shapes or numbers are not the model's;
             names them.
     """
+    file, place = _with_place(file)
     try:
-        found = find_weights(read_tensors(file), model)
+        found = find_weights(read_tensors(file), model, place)
         left = _left_head(model, found, trained=trained, head=head, part=path.partition(".")[0])
         tensors = {
             key: _usable(key, tensor, model.state_dict()[key])

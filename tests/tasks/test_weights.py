@@ -12,6 +12,7 @@ import shutil
 import tarfile
 import zipfile
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,7 @@ PLACES: dict[str, object] = {
     "nested": {"checkpoint": {"model": {"state_dict": STATE}}},
     "in a list": {"models": [STATE]},
     "an average alone": {"state_dict_ema": STATE, "epoch": 2},
+    "itself": {"model": STATE},
     "no batch counts": {k: v for k, v in STATE.items() if "num_batches" not in k},
     "tutorial": {"model_state_dict": STATE, "optimizer_state_dict": OPTIMIZER, "loss": 0.5},
     "lightning": {**LIGHTNING, "state_dict": under("model.")},
@@ -178,6 +180,9 @@ PLACES: dict[str, object] = {
         for key in ("net", "network", "model", "module", "weights", "params", "ema", "teacher")
     },
 }
+
+
+PLACES["itself"]["self"] = PLACES["itself"]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -240,8 +245,26 @@ def test_sets_of_weights_that_cannot_be_told_apart_are_named(tmp_path: Path) -> 
     torch.save({"student": STATE, "teacher": OTHER}, tmp_path / "w.pt")
     told = refused(tmp_path / "w.pt")
     assert "2 sets of weights that fit the model: student, teacher" in told
+    assert "`weights: FILE#teacher`" in told
+    assert_same(loaded(tmp_path / "w.pt#teacher")[0], OTHER)
+    assert_same(loaded(tmp_path / "w.pt#student")[0])
+    with pytest.raises(InputError, match="no weights in 'net'") as caught:
+        loaded(tmp_path / "w.pt#net")
+    assert caught.value.remedy == "name another place behind the file: student, teacher"
     torch.save({"student": STATE, "teacher": STATE}, tmp_path / "w.pt")
     assert_same(loaded(tmp_path / "w.pt")[0])
+
+
+def test_a_place_in_a_checkpoint_can_be_named(tmp_path: Path) -> None:
+    content = {**under("net.", OTHER), **under("ema_net.")}
+    torch.save({"state_dict": content, "state_dict_ema": STATE}, tmp_path / "w.pt")
+    config = ModelConfig(arch="small_convnet", weights="w.pt#state_dict.net")
+    model = build_model(config, SHAPE, 7, seed=0, base_dir=tmp_path)
+    assert_same(model.state_dict(), OTHER)
+    plain = config.model_copy(update={"weights": "w.pt"})
+    assert weights_digest(config, tmp_path) == weights_digest(plain, tmp_path)
+    torch.save(STATE, tmp_path / "w#1.pt")
+    assert_same(loaded(tmp_path / "w#1.pt")[0])
 
 
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:
@@ -261,11 +284,14 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
 def test_only_an_optimizer_is_no_model(tmp_path: Path) -> None:
     torch.save({"optimizer": OPTIMIZER, "epoch": 3}, tmp_path / "w.pt")
     told = refused(tmp_path / "w.pt")
-    assert "no state dict of tensors; its keys: optimizer (dict), epoch (int)" in told
+    assert "no state dict of tensors; its keys: optimizer (dict of 2 dict), epoch (int)" in told
     torch.save(stepped()[1].state_dict(), tmp_path / "w.pt")
-    assert "its keys: state (dict), param_groups (list)" in refused(tmp_path / "w.pt")
+    assert "its keys: state (dict of 23 dict), param_groups (list)" in refused(tmp_path / "w.pt")
     torch.save(STATE["head.weight"], tmp_path / "w.pt")
     assert "it is a Tensor" in refused(tmp_path / "w.pt")
+    arrays = {key: value.numpy() for key, value in STATE.items()}
+    torch.save({"state_dict": arrays}, tmp_path / "w.pt")
+    assert f"its keys: state_dict (dict of {len(STATE)} ndarray)" in refused(tmp_path / "w.pt")
 
 
 def test_settings_and_scores_beside_weights_do_no_harm(tmp_path: Path) -> None:
@@ -396,7 +422,8 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     assert "no regular file" in refused(tmp_path / "zero.pt")
     assert "no such checkpoint" in refused(tmp_path / "absent.pt")
     (tmp_path / "gone.pt").symlink_to(tmp_path / "absent.pt")
-    assert "no such checkpoint" in refused(tmp_path / "gone.pt")
+    for name in ("gone.pt", "a\0b", "x" * 300):
+        assert "no such checkpoint" in refused(tmp_path / name)
 
 
 def write_shards(directory: Path, suffix: str) -> Path:
@@ -455,23 +482,23 @@ def test_a_directory_of_torch_distributed_is_named(tmp_path: Path) -> None:
     assert "dcp_to_torch" in refused(tmp_path / "dcp")
 
 
-BROKEN: dict[str, tuple[Tensor, str]] = {
-    "nan": (torch.full((7,), torch.nan), "NaN or infinite values: head.bias (7 of 7)"),
-    "infinite": (torch.tensor([torch.inf] + [0.0] * 6), "head.bias (1 of 7)"),
-    "too large": (torch.full((7,), 1e300, dtype=torch.float64), "head.bias (7 of 7)"),
-    "complex": (torch.zeros(7, dtype=torch.complex64), "head.bias is complex"),
-    "sparse": (torch.zeros(7).to_sparse(), "head.bias is sparse"),
-    "meta": (torch.zeros(7, device="meta"), "head.bias is a meta tensor"),
-    "integers": (torch.zeros(7, dtype=torch.int8), "head.bias is of whole numbers (int8)"),
-    "quantised": (torch.quantize_per_tensor(torch.zeros(7), 0.1, 0, torch.qint8),
+BROKEN: dict[str, tuple[Callable[[], Tensor], str]] = {
+    "nan": (lambda: torch.full((7,), torch.nan), "NaN or infinite values: head.bias (7 of 7)"),
+    "infinite": (lambda: torch.tensor([torch.inf] + [0.0] * 6), "head.bias (1 of 7)"),
+    "too large": (lambda: torch.full((7,), 1e300, dtype=torch.float64), "head.bias (7 of 7)"),
+    "complex": (lambda: torch.zeros(7, dtype=torch.complex64), "head.bias is complex"),
+    "sparse": (lambda: torch.zeros(7).to_sparse(), "head.bias is sparse"),
+    "meta": (lambda: torch.zeros(7, device="meta"), "head.bias is a meta tensor"),
+    "integers": (lambda: torch.zeros(7, dtype=torch.int8), "head.bias is of whole numbers (int8)"),
+    "quantised": (lambda: torch.quantize_per_tensor(torch.zeros(7), 0.1, 0, torch.qint8),
                   "head.bias is quantised"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_tensors_that_are_no_weights_are_named(kind: str, tmp_path: Path) -> None:
-    tensor, expected = BROKEN[kind]
-    torch.save({**STATE, "head.bias": tensor}, tmp_path / "w.pt")
+    make, expected = BROKEN[kind]
+    torch.save({**STATE, "head.bias": make()}, tmp_path / "w.pt")
     assert expected in refused(tmp_path / "w.pt")
 
 
