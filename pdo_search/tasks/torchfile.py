@@ -62,6 +62,9 @@ HARMLESS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """What the settings and scores in training checkpoints are made of. A stand-in takes its place."""
 
+MADE_BY = {"_reconstruct": "ndarray", "_frombuffer": "ndarray", "_reconstructor": "object"}
+"""What functions among these make, for messages."""
+
 HARMLESS_DICTS: dict[str, tuple[str, ...]] = {
     "addict.addict": ("Dict",),
     "builtins": ("dict",),
@@ -101,7 +104,7 @@ class _Dict:
 def _stand_ins() -> tuple[Any, ...]:
     """Stand-ins by the name that a pickle has for them: the real ones are never looked up."""
     made = [
-        (type(name, (_StandIn,), {}), f"{module}.{name}")
+        (type(MADE_BY.get(name, name), (_StandIn,), {}), f"{module}.{name}")
         for module, names in HARMLESS.items()
         for name in names
     ]
