@@ -24,9 +24,7 @@ from pdo_search.safetext import presentable
 
 __all__ = ["SAVE_WEIGHTS", "read_torch_file"]
 
-SAVE_WEIGHTS = (
-    "save the weights alone where the file was made: torch.save(model.state_dict(), 'weights.pt')"
-)
+SAVE_WEIGHTS = "save it again, the weights alone: torch.save(model.state_dict(), 'weights.pt')"
 LONGEST_REASON = 200
 LEGACY_PICKLES = 4
 """Magic number, version, system and then the object, in files from before torch 1.6."""
@@ -60,7 +58,11 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "typing": ("Any",),
     "uuid": ("UUID",),
 }  # fmt: skip
-"""What the settings and scores in training checkpoints are made of. A stand-in takes its place."""
+"""What the settings and scores in training checkpoints are made of.
+
+A stand-in takes the place of each, for not even these are safe to make: a dtype with forged flags
+makes numpy take bytes of the file for an address.
+"""
 
 MADE_BY = {"_reconstruct": "ndarray", "_frombuffer": "ndarray", "_reconstructor": "object"}
 """What functions among these make, for messages."""

@@ -309,12 +309,26 @@ def test_settings_and_scores_beside_weights_do_no_harm(tmp_path: Path) -> None:
     assert set(torch.serialization.get_safe_globals()) == before
 
 
-def test_a_stand_in_is_never_the_thing_itself(tmp_path: Path) -> None:
-    """What a file says a dtype is, numpy must not be asked to make."""
-    torch.save({"w": np.float64(1.5), "p": Path("/tmp")}, tmp_path / "w.pt")
-    content = read_torch_file(tmp_path / "w.pt", zipped=True)
-    assert not isinstance(content["w"], np.generic)
-    assert not isinstance(content["p"], Path)
+class ForgedType:
+    """A dtype of objects that is said to be one of plain bytes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.dtype, ("O", False, True), (3, "|", None, None, None, -1, -1, 0)
+
+
+class Forged:
+    """A number whose bytes numpy takes for the address of an object."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.array(1.5)[()].__reduce__()[0], (ForgedType(), b"AAAAAAAA")
+
+
+def test_numbers_and_paths_are_not_made(tmp_path: Path) -> None:
+    content = {"state_dict": STATE, "w": Forged(), "path": Path("/tmp")}
+    torch.save(content, tmp_path / "w.pt")
+    assert_same(loaded(tmp_path / "w.pt")[0])
+    read = read_torch_file(tmp_path / "w.pt", zipped=True)
+    assert not isinstance(read["path"], Path)
 
 
 class Config:
