@@ -23,7 +23,7 @@ __all__ = ["files_of", "read_safetensors", "read_tensors"]
 
 HEAD_BYTES = 512
 MAX_HEADER_BYTES = 8 << 20
-"""Of a safetensors file: about 80,000 tensors, which take four seconds."""
+"""Of a safetensors file: about 100,000 tensors, which take three seconds."""
 MAX_INDEX_BYTES = 64 << 20
 MAX_SHARDS = 4096
 IN_DIRECTORIES = (
@@ -65,7 +65,7 @@ def files_of(file: Path) -> list[Path]:
     """
     found = _in_directory(file) if os.path.isdir(file) else file
     size = _regular_size(found)
-    head = read_head(found)
+    head = _head(found)
     if size and _kind(head, size) == "json":
         return [found, *_shards(found)]
     return [found]
@@ -102,7 +102,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     size = _regular_size(file)
-    head = read_head(file)
+    head = _head(file)
     if _kind(head, size) != "safetensors":
         raise InputError("is no safetensors file", file=file, remedy=AGAIN)
     header = int.from_bytes(head[:8], "little")
@@ -112,28 +112,34 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
             file=file,
             remedy="save fewer tensors in one file: shards with an index",
         )
+    _check_size(file, header, size)
     try:
-        _check_size(file, header, size)
         return dict(load_file(file))
-    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
         reason = presentable(str(error).partition("\n")[0])
-        raise InputError(
-            f"is a damaged safetensors file: {reason}", file=file, remedy=AGAIN
-        ) from None
+        raise _damaged(file, reason) from None
 
 
 def _check_size(file: Path, header: int, size: int) -> None:
     """Raise InputError where a safetensors file has not the bytes that its header promises."""
     with file.open("rb") as stream:
         stream.seek(8)
-        listed: Any = json.loads(stream.read(header))
-    ends = [v["data_offsets"][1] for k, v in listed.items() if k != "__metadata__"]
+        content = stream.read(header)
+    try:
+        listed: Any = json.loads(content)
+        ends = [int(v["data_offsets"][1]) for k, v in listed.items() if k != "__metadata__"]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        raise _damaged(file, "its list of tensors is none") from None
     wanted = 8 + header + max(ends, default=0)
     if size < wanted:
         raise InputError(f"is cut off: {size:,} of {wanted:,} bytes", file=file, remedy=AGAIN)
 
 
-def read_head(file: Path) -> bytes:
+def _damaged(file: Path, reason: str) -> InputError:
+    return InputError(f"is a damaged safetensors file: {reason}", file=file, remedy=AGAIN)
+
+
+def _head(file: Path) -> bytes:
     """The first bytes of a regular file."""
     try:
         with file.open("rb") as stream:
@@ -180,7 +186,7 @@ def _read_one(file: Path) -> Any:
     size = _regular_size(file)
     if not size:
         raise InputError("the file is empty", file=file, remedy=AGAIN)
-    head = read_head(file)
+    head = _head(file)
     kind = _kind(head, size)
     try:
         if kind == "safetensors":

@@ -6,6 +6,7 @@ Owns what a pickle may name. Knows nothing of models, nor of what its tensors ar
 from __future__ import annotations
 
 import io
+import pickle
 import pickletools
 import re
 import textwrap
@@ -28,7 +29,12 @@ SAVE_WEIGHTS = "save it again, the weights alone: torch.save(model.state_dict(),
 LONGEST_REASON = 200
 LEGACY_PICKLES = 4
 """Magic number, version, system and then the object, in files from before torch 1.6."""
-SIGNS_OF_DAMAGE = ("PytorchStreamReader", "storage has wrong byte size", "unexpected EOF")
+SIGNS_OF_DAMAGE = (
+    "PytorchStreamReader",
+    "Unsupported operand",
+    "storage has wrong byte size",
+    "unexpected EOF",
+)
 MAX_PICKLE_BYTES = 1 << 26
 """Of the part of a file that is searched for what it names."""
 
@@ -143,7 +149,7 @@ def read_torch_file(file: Path, *, zipped: bool) -> Any:
     except MemoryError:
         raise
     except Exception as error:
-        raise _explained(file, str(error), zipped) from None
+        raise _explained(file, error, zipped) from None
 
 
 def _refuse_other_archives(file: Path) -> None:
@@ -189,15 +195,14 @@ _CONVERT_NUMPY = (
 
 def _cut_off(file: Path) -> InputError:
     return InputError(
-        f"the checkpoint is cut off or damaged: of {file.stat().st_size:,} bytes, the end is no end"
-        " of a checkpoint",
+        f"the checkpoint is cut off or damaged; it has {file.stat().st_size:,} bytes",
         remedy="copy or download it again, and compare the sizes",
     )
 
 
-def _explained(file: Path, text: str, zipped: bool) -> InputError:
+def _explained(file: Path, error: Exception, zipped: bool) -> InputError:
     """What torch said as one sentence, without its advice to trust the file."""
-    named = _names(file, zipped)
+    text, named = str(error), _names(file, zipped)
     if any(name.startswith("torch.nn.modules.") for name in named):
         return InputError(
             "this is a pickled model, not its weights: the checkpoint cannot be read without"
@@ -216,12 +221,15 @@ def _explained(file: Path, text: str, zipped: bool) -> InputError:
             "the checkpoint cannot be read: it holds distributed or nested tensors",
             remedy="gather them where the file was made: save full tensors",
         )
-    if "Unsupported operand" in text:
+    # Operands of protocols 4 and 5; others are damage.
+    if re.search(r"Unsupported operand 1(4\d|5[0-2])\b", text):
         return InputError(
             "the checkpoint cannot be read: it was saved with another pickle protocol than 2",
             remedy="save it again without pickle_protocol: torch.save(model.state_dict(), …)",
         )
-    if not text or any(part in text for part in SIGNS_OF_DAMAGE):
+    # What is refused on purpose is one of these two; the rest is bytes that make no sense.
+    meant = isinstance(error, pickle.UnpicklingError | RuntimeError)
+    if not meant or any(part in text for part in SIGNS_OF_DAMAGE):
         return _cut_off(file)
     reason = text.rpartition("WeightsUnpickler error:")[2]
     if "weights_only" in reason or "Weights only" in reason:
