@@ -264,8 +264,9 @@ class ModelConfig(Frozen):
     dropout: Fraction = 0.0
     """Dropout before the head, where the model has it."""
     weights: str | None = None
-    """A checkpoint (.pt, .pth, .safetensors) relative to the experiment file, or the name of
-    torchvision weights such as ``IMAGENET1K_V2``."""
+    """A checkpoint (.pt, .pth, .safetensors, an index of shards or their directory) relative to
+    the experiment file, or the name of torchvision weights such as ``IMAGENET1K_V2``. Of several
+    sets of weights in a file the average (EMA) is taken; ``file.pt#model`` names another."""
     args: dict[str, Any] = {}
     """Further keyword arguments of the model's constructor or factory; a student's may be
     dimensions."""
