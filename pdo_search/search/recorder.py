@@ -28,6 +28,7 @@ from pdo_search.search.by_method import SchedulerByMethod
 from pdo_search.search.clock import SteadyClock
 from pdo_search.search.progress import Progress
 from pdo_search.search.retries import Retries
+from pdo_search.trial.shared import NotShared
 
 __all__ = ["Forgetful", "Recorder", "cannot_write"]
 
@@ -296,10 +297,10 @@ class Recorder(Callback):
 
 
 def cannot_write(name: str, cause: str) -> StoreError:
-    """The end of a run because a trial's disk is full."""
+    """The end of a run because a trial's disk is full, or is not the one that all share."""
+    remedy = "" if NotShared.__name__ in cause else "make space and "
     return StoreError(
-        f"trial {name} cannot write: {presentable(cause)};"
-        " make space and resume (what is written stays)"
+        f"trial {name} cannot write: {presentable(cause)}; {remedy}resume (what is written stays)"
     )
 
 

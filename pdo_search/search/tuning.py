@@ -25,10 +25,12 @@ from pdo_search.config.schema import ResourcesConfig, TrialConfig, is_uri
 from pdo_search.errors import InputError
 from pdo_search.log import log_to_file
 from pdo_search.results.sweepfile import SweepInfo
+from pdo_search.search.base_folder import needs_base_dir
 from pdo_search.search.cluster import concurrency, connect, disconnect, import_ray
 from pdo_search.search.lock import only_driver
 from pdo_search.search.prepare import prepare_sweep
 from pdo_search.search.progress import Progress
+from pdo_search.search.sharing import check_cluster
 
 __all__ = [
     "TUNE_SETTINGS",
@@ -111,6 +113,7 @@ def on_cluster(
     loaded: Loaded,
     run: Callable[[int, str | None], bool],
     *,
+    sweep: str,
     address: str,
     console: Console,
     store: str,
@@ -124,6 +127,7 @@ def on_cluster(
         loaded: the experiment.
         run: runs the trials, so many at once, on a task of a fingerprint; returns whether the user
             cut it off.
+        sweep: the sweep's directory.
         address: ``local`` or ``auto``.
         console: where to print.
         store: root of the store.
@@ -135,7 +139,8 @@ def on_cluster(
         Whether the user cut it off.
 
     Raises:
-        InputError: the resources cannot be had, or the data cannot be used.
+        InputError: the resources cannot be had, the cluster's machines do not share the sweep's
+            folders, or the data cannot be used.
         PdoError: Ray cannot be reached, or the teacher cannot be built.
     """
     resources, local = loaded.experiment.resources, address == "local"
@@ -144,13 +149,21 @@ def on_cluster(
         # Ray's core has put a handler of its own over ours.
         with terminable():
             at_once = concurrency(resources, nodes, may_grow=not local)
+            if not local:
+                resolved = loaded.experiment.model_dump(mode="json")
+                check_cluster(
+                    {"output.root": sweep.rpartition("/")[0], "output.store": store},
+                    resources,
+                    base_dir=base_dir if needs_base_dir(resolved, base_dir) else None,
+                    file=loaded.file,
+                )
             if with_teacher:
                 fingerprint = prepare_sweep(
                     first_trial(loaded),
+                    sweep=sweep,
                     store=store,
                     base_dir=base_dir,
                     console=console,
-                    local=local,
                     at_once=at_once,
                     fingerprint=fingerprint,
                 )

@@ -195,9 +195,12 @@ class Lab:
         subprocess.run(["ip", "netns", "del", f"pdo-{SWITCH}"], check=False, capture_output=True)
 
     def _in_switch(self, *words: str) -> None:
-        if SWITCH not in subprocess.run(
-            ["ip", "netns", "list"], capture_output=True, text=True, check=True
-        ).stdout:
+        if (
+            SWITCH
+            not in subprocess.run(
+                ["ip", "netns", "list"], capture_output=True, text=True, check=True
+            ).stdout
+        ):
             call(["ip", "netns", "add", f"pdo-{SWITCH}"])
         call(["ip", "-n", f"pdo-{SWITCH}", *words])
 

@@ -1,0 +1,102 @@
+"""Whether a machine sees the sweep that it works for: the same folders as the driver's.
+
+Knows neither Ray nor what lies in the folders.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from socket import gethostname
+from typing import Any
+
+from pdo_search.config.schema import is_uri
+from pdo_search.errors import StoreError
+
+__all__ = ["REMEDY", "NotShared", "check_visible", "exchange", "note", "remove"]
+
+MARKER = "sweep.json"
+"""The driver writes it before anything starts."""
+
+PATIENCE_S = 10.0
+"""A network folder may show a new file some seconds late."""
+
+REMEDY = (
+    "mount one folder at this path on every machine, or keep the sweep in a bucket:"
+    " --set output.root=s3://BUCKET/FOLDER"
+)
+
+
+class NotShared(StoreError):
+    """A machine does not see the sweep's directory: what it writes would stay there, unseen."""
+
+
+def check_visible(sweep: str) -> None:
+    """Refuse to work for a sweep whose directory is not on this machine.
+
+    Args:
+        sweep: its directory; one with a URI is the same everywhere.
+
+    Raises:
+        NotShared: it is not there.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_uri(sweep) and not (Path(sweep) / MARKER).exists():
+        if time.monotonic() > deadline:
+            raise NotShared(f"{sweep} is not there on {gethostname()}; {REMEDY}")
+        time.sleep(0.2)
+
+
+def note(folder: str, name: str) -> None:
+    """Write a small file, the folder with it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    filesystem, path = _opened(folder)
+    filesystem.create_dir(path, recursive=True)
+    with filesystem.open_output_stream(f"{path}/{name}") as stream:
+        stream.write(name.encode())
+
+
+def exchange(folders: Sequence[str], theirs: str, own: str) -> dict[str, str]:
+    """Look for another machine's note in each folder, and leave one of this machine's.
+
+    Returns:
+        What is wrong, by folder; empty where all is well.
+    """
+    wrong = {}
+    for folder in folders:
+        try:
+            _read(folder, theirs)
+            note(folder, own)
+        except Exception as error:  # An object store raises what it likes.
+            wrong[folder] = f"{type(error).__name__}: {error}"
+    return wrong
+
+
+def remove(folder: str, name: str) -> bool:
+    """Remove a note; whether it was there."""
+    filesystem, path = _opened(folder)
+    try:
+        _read(folder, name)
+        filesystem.delete_file(f"{path}/{name}")
+    except OSError:
+        return False
+    return True
+
+
+def _read(folder: str, name: str) -> bytes:
+    filesystem, path = _opened(folder)
+    with filesystem.open_input_stream(f"{path}/{name}") as stream:
+        return bytes(stream.read())
+
+
+def _opened(folder: str) -> tuple[Any, str]:
+    from pyarrow import fs
+
+    if not is_uri(folder):
+        return fs.LocalFileSystem(), folder
+    filesystem, path = fs.FileSystem.from_uri(folder)
+    return filesystem, path.rstrip("/")
