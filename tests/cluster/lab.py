@@ -7,6 +7,7 @@ Python environment read-only. Killing its first process is a machine's loss.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 NETWORK = "10.77.13"
 ADDRESSES = {"head": 1, "w1": 2, "w2": 3, "laptop": 9}
-SWITCH = "switch"
 HOME = "/home/ubuntu"
 SHARED = "/mnt/shared"
 SITE = sysconfig.get_path("purelib")
@@ -31,12 +31,13 @@ PYTHON = f"""#!/bin/bash
 set -e
 {sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor} "$@"
 [[ "$1 $2" != "-m venv" ]] || {{
-    echo {SITE} > "$(echo "$3"/lib/python3.*/site-packages)/index.pth"
+    site=$(echo "$3"/lib/python3.*/site-packages)
+    rm -rf "$site"/setuptools* && echo {SITE} > "$site/index.pth"
     printf '#!%s/bin/python\nfrom ray.scripts.scripts import main\nmain()\n' "$3" > "$3/bin/ray"
     chmod 755 "$3/bin/ray"
 }}
 """
-"""pip makes no command of what it finds installed, so ray's is written."""
+"""Python 3.11 brings setuptools that torch refuses; of what pip finds there it makes no command."""
 SSHD = """HostKey /mnt/lab/host_key
 AuthorizedKeysFile /mnt/lab/home/.ssh/lab.pub
 PermitRootLogin no
@@ -82,11 +83,13 @@ class Lab:
 
     Attributes:
         folder: seen by all hosts as /mnt/lab.
+        name: what its namespaces' names begin with.
         outer: the process outside that holds a host, by host.
         inner: a host's first process, by host.
     """
 
     folder: Path
+    name: str = field(default_factory=lambda: f"pdo-{secrets.token_hex(3)}")
     outer: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     inner: dict[str, int] = field(default_factory=dict)
 
@@ -105,6 +108,7 @@ class Lab:
         for file in (".bashrc", ".profile"):
             shutil.copy(f"/etc/skel/{file}", home)
         (self.folder / "sshd_config").write_text(SSHD)
+        call(["ip", "netns", "add", f"{self.name}-switch"])
         self._in_switch("link", "add", "br0", "type", "bridge")
         self._in_switch("link", "set", "br0", "up")
         for host in ADDRESSES:
@@ -112,7 +116,7 @@ class Lab:
 
     def start(self, host: str) -> None:
         """Start a host, or a new machine in the place of one that was lost."""
-        space = f"pdo-{host}"
+        space = f"{self.name}-{host}"
         call(["ip", "netns", "add", space])
         peer = ("type", "veth", "peer", "name", "eth0", "netns", space)
         self._in_switch("link", "add", f"v-{host}", *peer)
@@ -125,7 +129,7 @@ class Lab:
         apart = ["unshare", "--pid", "--fork", "--mount-proc", "--mount", "--uts"]
         self.outer[host] = subprocess.Popen(
             [
-                "nice", "ip", "netns", "exec", space, *apart, "--kill-child=KILL",
+                "setpriv", "--pdeathsig", "KILL", "nice", "ip", "netns", "exec", space, *apart, "--kill-child=KILL",
                 "bash", str(Path(__file__).with_name("host.sh")), host, str(self.folder),
                 known, *sorted(read_only),
             ],
@@ -155,8 +159,8 @@ class Lab:
             os.kill(self.inner.pop(host, 0) or self.outer[host].pid, signal.SIGKILL)
         self.outer.pop(host).wait(timeout=30)
         (self.folder / f"{host}.sshd.log").unlink(missing_ok=True)
-        call(["ip", "netns", "del", f"pdo-{host}"])
-        gone = ["ip", "-n", f"pdo-{SWITCH}", "link", "del", f"v-{host}"]
+        call(["ip", "netns", "del", f"{self.name}-{host}"])
+        gone = ["ip", "-n", f"{self.name}-switch", "link", "del", f"v-{host}"]
         subprocess.run(gone, capture_output=True, check=False)
 
     def cable(self, host: str, *, plugged: bool) -> None:
@@ -192,7 +196,9 @@ class Lab:
         """End all hosts; nothing is left but the folder."""
         for host in list(self.outer):
             self.lose(host)
-        subprocess.run(["ip", "netns", "del", f"pdo-{SWITCH}"], check=False, capture_output=True)
+        subprocess.run(
+            ["ip", "netns", "del", f"{self.name}-switch"], check=False, capture_output=True
+        )
 
     def _in_switch(self, *words: str) -> None:
         if (
@@ -201,8 +207,8 @@ class Lab:
                 ["ip", "netns", "list"], capture_output=True, text=True, check=True
             ).stdout
         ):
-            call(["ip", "netns", "add", f"pdo-{SWITCH}"])
-        call(["ip", "-n", f"pdo-{SWITCH}", *words])
+            call(["ip", "netns", "add", f"{self.name}-switch"])
+        call(["ip", "-n", f"{self.name}-switch", *words])
 
 
 def call(command: Sequence[str]) -> None:
