@@ -129,7 +129,8 @@ class Lab:
         apart = ["unshare", "--pid", "--fork", "--mount-proc", "--mount", "--uts"]
         self.outer[host] = subprocess.Popen(
             [
-                "setpriv", "--pdeathsig", "KILL", "nice", "ip", "netns", "exec", space, *apart, "--kill-child=KILL",
+                "setpriv", "--pdeathsig", "KILL", "nice", "ip", "netns", "exec", space,
+                *apart, "--kill-child=KILL",
                 "bash", str(Path(__file__).with_name("host.sh")), host, str(self.folder),
                 known, *sorted(read_only),
             ],
@@ -201,13 +202,6 @@ class Lab:
         )
 
     def _in_switch(self, *words: str) -> None:
-        if (
-            SWITCH
-            not in subprocess.run(
-                ["ip", "netns", "list"], capture_output=True, text=True, check=True
-            ).stdout
-        ):
-            call(["ip", "netns", "add", f"{self.name}-switch"])
         call(["ip", "-n", f"{self.name}-switch", *words])
 
 
