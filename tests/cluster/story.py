@@ -40,7 +40,7 @@ from my_digits import pictures
 class Slow(nn.Module):
     def forward(self, pictures):
         if self.training:
-            time.sleep(0.1)
+            time.sleep(0.06)
         return pictures
 
 def student(num_outputs, input_shape, width):
@@ -142,8 +142,8 @@ class Story:
         os.chown(clone, 1000, 1000)
         before, after = (yaml.safe_dump(c, width=999).splitlines() for c in (cluster, changed))
         print("Lines of cluster.yaml that are not executed (-), and what is instead (+):")
-        for line in difflib.unified_diff(before, after, lineterm="", n=0):
-            if line[:2] not in ("--", "++", "@@"):
+        for line in difflib.ndiff(before, after):
+            if line[0] in "+-":
                 print(f"  {line}")
 
     def start(self, command: str) -> subprocess.Popen[str]:
