@@ -87,12 +87,14 @@ def keep_code(sweep: str, info: SweepInfo) -> None:
     if not any(":" in value for key, value in _texts(info.resolved) if key in CODE_KEYS):
         return
     base, folder = Path(info.base_dir).resolve(), Folder(sweep)
-    kept = set(folder.names(CODE))
     for name, module in list(sys.modules.items()):
         file = Path(getattr(module, "__file__", None) or "/").resolve()
-        own = file.suffix == ".py" and file.is_relative_to(base) and not _installed(file, name)
-        if own and file.relative_to(base).as_posix() not in kept:
-            folder.write(f"{CODE}/{file.relative_to(base).as_posix()}", file.read_bytes())
+        if not file.is_relative_to(base) or _installed(file, name):
+            continue
+        place = f"{CODE}/{file.relative_to(base).as_posix()}"
+        # torch gives modules of its own names of files that are not there.
+        if file.suffix == ".py" and file.is_file() and not folder.exists(place):
+            folder.write(place, file.read_bytes())
 
 
 def _installed(file: Path, name: str) -> bool:

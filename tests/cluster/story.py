@@ -26,6 +26,11 @@ SUBSTITUTES = {
 }
 MOUNT = "  # /home/ubuntu/my_project: ../my_project\n"
 CLONE = "/mnt/lab/clone"
+EXECUTED = (
+    "(umask 077", "export RAY_AUTH_MODE=token", "ray up", "ray exec", "ray dashboard",
+    "ray job submit", "ray job logs", "ray job stop", "ray rsync-down", "ray down",
+)  # fmt: skip
+"""What commands of README begin with that the tests run; not the installation of the laptop."""
 LAPTOP = {
     "RAY_AUTH_MODE": "token",
     # Ray 2.60's newer autoscaler starts one machine too few where they are given by address.

@@ -76,7 +76,9 @@ def test_readme_from_the_token_to_the_tables_at_home(story: Story) -> None:
     assert story.in_home("head", asked).strip() == f"{HOME}/pdo_search/pdo_search/__init__.py"
 
     run = story.says("ray exec", containing="pdo-search run")
-    refused = story.on_laptop(run.replace(SWEEPS, f"{HOME}/unshared"), code=None)
+    unshared = run.replace(SWEEPS, f"{HOME}/unshared").removesuffix('"')
+    refused = story.on_laptop(f'{unshared}; echo exit code \\$?"')
+    assert "exit code 2" in refused
     assert "is not shared by the machines of the cluster: not by w" in refused
     assert "s3://BUCKET/FOLDER" in refused
     assert "Traceback" not in refused
