@@ -42,7 +42,8 @@ for file in passwd group shadow hosts; do
     mount --bind /run/$file /etc/$file
 done
 mount --bind /mnt/home /home
-cp -r /mnt/lab/home/. /home/ubuntu
+mount --bind "/mnt/lab/disk/$name" /home/ubuntu
+cp -rn /mnt/lab/home/. /home/ubuntu
 chown -R 1000:1000 /home/ubuntu
 chmod 700 /home/ubuntu/.ssh
 chmod 600 /home/ubuntu/.ssh/*

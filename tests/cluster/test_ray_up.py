@@ -101,11 +101,11 @@ def test_readme_from_the_token_to_the_tables_at_home(story: Story) -> None:
     story.on_laptop(story.says("ray job submit", also="--trials 2"))
     followed = story.on_laptop(story.says("ray job logs"))
     assert "2 of 2 trials: 2 finished" in followed
-    finished(story, "second", 2)
+    rows = finished(story, "second", 2)
     dashboard.terminate()
 
     story.on_laptop(story.says("ray rsync-down"))
-    home = pdo_search.open_sweep(story.lab.folder / "clone" / "results" / "small")
+    home = pdo_search.open_sweep(story.lab.folder / "clone" / "results" / "second")
     assert list(home.trials["val_accuracy"]) == list(rows["val_accuracy"])
     assert home.best().val_accuracy > 0.8
     story.on_laptop(story.says("ray down"))
