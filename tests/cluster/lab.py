@@ -115,7 +115,8 @@ class Lab:
             self.start(host)
 
     def start(self, host: str) -> None:
-        """Start a host, or a new machine in the place of one that was lost."""
+        """Start a host, or start it again after its loss: its disk is as it was."""
+        (self.folder / "disk" / host).mkdir(parents=True, exist_ok=True)
         space = f"{self.name}-{host}"
         call(["ip", "netns", "add", space])
         peer = ("type", "veth", "peer", "name", "eth0", "netns", space)
@@ -200,6 +201,7 @@ class Lab:
         subprocess.run(
             ["ip", "netns", "del", f"{self.name}-switch"], check=False, capture_output=True
         )
+        shutil.rmtree(self.folder / "disk", ignore_errors=True)
 
     def _in_switch(self, *words: str) -> None:
         call(["ip", "-n", f"{self.name}-switch", *words])
