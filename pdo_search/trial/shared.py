@@ -49,13 +49,14 @@ def check_visible(sweep: str) -> None:
 
 
 def note(folder: str, name: str) -> None:
-    """Write a small file, the folder with it.
+    """Write a small file; a folder on a disk with it.
 
     Raises:
         OSError: it cannot be written.
     """
     filesystem, path = _opened(folder)
-    filesystem.create_dir(path, recursive=True)
+    if not is_uri(folder):
+        filesystem.create_dir(path, recursive=True)
     with filesystem.open_output_stream(f"{path}/{name}") as stream:
         stream.write(name.encode())
 
