@@ -17,12 +17,11 @@ from pdo_search.errors import InputError
 from pdo_search.results.files import Folder
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo
 
-__all__ = ["CODE", "OTHER_FOLDER", "keep_code", "moved", "needs_base_dir"]
+__all__ = ["CODE", "keep_code", "moved", "needs_base_dir"]
 
 CODE = "code"
 """Folder of the kept modules, in the sweep's directory."""
 
-OTHER_FOLDER = "name the folder where it is now: --base-dir FOLDER"
 CODE_KEYS = ("arch", "source")
 FILE_KEYS = ("path", "weights")
 
@@ -124,6 +123,6 @@ def moved(info: SweepInfo, sweep: str, base_dir: str | None) -> SweepInfo:
         file=f"{sweep}/{SWEEP_FILE}",
         path="base_dir",
         value=info.base_dir,
-        remedy=OTHER_FOLDER
+        remedy="name the folder where it is now: --base-dir FOLDER"
         + (f" (the modules as the sweep used them: --base-dir {sweep}/{CODE})" if kept else ""),
     )

@@ -14,7 +14,6 @@ from typing import Any
 
 from pdo_search.config.schema import ResourcesConfig
 from pdo_search.errors import InputError
-from pdo_search.search.base_folder import OTHER_FOLDER
 from pdo_search.trial.shared import REMEDY, exchange, note, remove
 
 __all__ = ["check_cluster"]
@@ -51,29 +50,23 @@ def check_cluster(
         return
     token = f".shared-{secrets.token_hex(8)}"
     own = {node: f"{token}-{node}" for node in nodes}
-    places = list(dict.fromkeys(folders.values()))
+    names: dict[str, str] = {}
+    for name, place in folders.items():
+        names.setdefault(place, name)
     try:
-        for name, place in folders.items():
+        for place, name in names.items():
             _note(place, token, name, file)
-        answers = _asked(places, token, own, base_dir)
-        for name, place in folders.items():
+        answers = _asked(list(names), token, own, base_dir)
+        for place, name in names.items():
             wrong = {
                 nodes[node]: answer.get(place) or "what it writes there is not seen here"
                 for node, answer in answers.items()
                 if not remove(place, own[node]) or place in answer
             }
             if wrong:
-                machine, why = next(iter(wrong.items()))
-                raise InputError(
-                    f"is not shared by the machines of the cluster: not by {', '.join(wrong)};"
-                    f" on {machine}: {why}",
-                    file=file,
-                    path=name,
-                    value=place,
-                    remedy=REMEDY,
-                )
+                raise _unshared(wrong, place, name).at(file=file)
     finally:
-        for place in places:
+        for place in names:
             remove(place, token)
     lacking = [nodes[node] for node, answer in answers.items() if base_dir in answer]
     if lacking:
@@ -81,9 +74,19 @@ def check_cluster(
             f"the experiment's folder is not on {', '.join(lacking)}",
             file=file,
             value=base_dir,
-            remedy="list it under file_mounts in cluster.yaml and run `ray up` again, or"
-            f" {OTHER_FOLDER}",
+            remedy="list it under file_mounts in cluster.yaml, and run `ray up` again",
         )
+
+
+def _unshared(wrong: Mapping[str, str], place: str, name: str) -> InputError:
+    machine, why = next(iter(wrong.items()))
+    return InputError(
+        f"is not shared by the machines of the cluster: not by {', '.join(wrong)};"
+        f" on {machine}: {why}",
+        path=name,
+        value=place,
+        remedy=REMEDY,
+    )
 
 
 def _note(place: str, token: str, name: str, file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,12 @@ def test_readme_from_the_token_to_the_tables_at_home(story: Story) -> None:
     assert "is not shared by the machines of the cluster: not by w" in refused
     assert "s3://BUCKET/FOLDER" in refused
     assert "Traceback" not in refused
+    assert not (story.lab.folder / "disk" / "w1" / "unshared").exists()
+    story.in_home("w2", "mv my_project away")
+    refused = story.on_laptop(run, code=None)
+    assert "the experiment's folder is not on w2" in refused
+    story.in_home("w2", "mv away my_project")
+    shutil.rmtree(story.lab.folder / "shared" / "sweeps")
 
     sweep = story.start(run)
     wait_until(lambda: runs_on(story, "small", "w1") or sweep.poll() is not None, 300, "a trial")
