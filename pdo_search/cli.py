@@ -41,6 +41,10 @@ Overrides = Annotated[
 Address = Annotated[
     str, typer.Option(help="local starts Ray here; auto joins this machine's cluster.")
 ]
+BaseDir = Annotated[
+    str | None,
+    typer.Option(help="The experiment's folder, where it is another one now.", metavar="FOLDER"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 Root = Annotated[
@@ -85,12 +89,13 @@ def resume(
         typer.Option(help="+N for N more trials, N for N in all; baselines keep theirs."),
     ] = None,
     address: Address = "local",
+    base_dir: BaseDir = None,
 ) -> None:
     """Go on with a sweep that was cut off, or extend a finished one."""
     from pdo_search.search.sweep import reopened_sweep
 
     _check_address(address)
-    info = reopened_sweep(directory, trials=trials)
+    info = reopened_sweep(directory, trials=trials, base_dir=base_dir)
     _sweep(_preflight(info, address), directory, address)
 
 
@@ -119,6 +124,7 @@ def confirm(
     top: Annotated[int, typer.Option(help="Configurations of the search itself.", min=1)] = 1,
     seeds: Annotated[int, typer.Option(help="Fresh seeds per configuration.", min=1)] = 10,
     address: Address = "local",
+    base_dir: BaseDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Retrain the best of each method with fresh seeds, test: how good is it, which one wins?"""
@@ -130,12 +136,14 @@ def confirm(
 
     _check_address(address)
     console = screen(stderr=as_json)
-    outcome = run_confirmation(directory, top=top, seeds=seeds, address=address, console=console)
+    outcome = run_confirmation(
+        directory, top=top, seeds=seeds, address=address, console=console, base_dir=base_dir
+    )
     shown = outcome.sweep.removeprefix(f"{os.getcwd()}/")
     if outcome.interrupted:
         console.print(
             "Interrupted; results are kept. Go on with:"
-            f" pdo-search confirm {shown} --top {top} --seeds {seeds}",
+            f" pdo-search confirm {shown} --top {top} --seeds {seeds}{_joined(address)}",
             soft_wrap=True,
         )
         raise typer.Exit(INTERRUPTED)
@@ -258,13 +266,19 @@ def _sweep(info: SweepInfo, directory: str, address: str) -> None:
     shown = outcome.sweep.removeprefix(f"{os.getcwd()}/")
     if outcome.interrupted:
         console.print(
-            f"Interrupted; results are kept. Go on with: pdo-search resume {shown}", soft_wrap=True
+            "Interrupted; results are kept. Go on with:"
+            f" pdo-search resume {shown}{_joined(address)}",
+            soft_wrap=True,
         )
         raise typer.Exit(INTERRUPTED)
     print_sweep(sweep_summary(open_sweep(outcome.sweep)))
     console.print(f"Tables: {shown}   Again: pdo-search show {shown}", soft_wrap=True)
     if not outcome.counts.get("finished"):
         raise PdoError("no trial finished; the `cause` column of the trials table says why")
+
+
+def _joined(address: str) -> str:
+    return "" if address == "local" else f" --address {address}"
 
 
 def _preflight(info: SweepInfo, address: str) -> SweepInfo:

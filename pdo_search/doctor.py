@@ -73,7 +73,7 @@ def _package(name: str) -> Finding:
 def _extra(name: str, module: str) -> Finding:
     if importlib.util.find_spec(module) is not None:
         return Finding(f"extra {name}", "ok", f"{module} is installed")
-    return Finding(f"extra {name}", "missing", f'optional; pip install "pdo-search[{name}]"')
+    return Finding(f"extra {name}", "missing", f'optional; in a clone: pip install -e ".[{name}]"')
 
 
 def _memory() -> Finding:

@@ -6,8 +6,10 @@ import logging
 import math
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,11 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")
+"""Where `ray start` leaves its address."""
+
+CONNECT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -166,7 +173,7 @@ def connect(address: str, *, dashboard: bool) -> list[Capacity]:
         try:
             ray.init(address="auto", **settings)
         except Exception as error:
-            raise PdoError(explained(error)) from error
+            raise PdoError(explained(error, listening())) from error
     return alive_nodes()
 
 
@@ -193,22 +200,41 @@ def _secure() -> None:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def explained(error: Exception) -> str:
+def listening() -> str | None:
+    """The address of the cluster that this machine belongs to, if anything listens there."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    with suppress(OSError):
+        address = address or CURRENT_CLUSTER.read_text(encoding="utf-8").strip()
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=CONNECT_S):
+            return address
+    except (OSError, ValueError):
+        return None
+
+
+def explained(error: Exception, listens: str | None = None) -> str:
     """Ray's errors of connecting, in words that say what to do.
 
-    Ray 2.60 says "Failed to connect" to a client without a token as well.
+    Ray 2.60 says "Failed to connect" to a client without a token or with another one as well.
+
+    Args:
+        error: what Ray raised.
+        listens: the address at which a cluster is there all the same, if one is.
     """
     text = str(error)
-    if "authentication token" in text or "Unauthenticated" in text:
+    unreachable = "Could not find any running Ray" in text or "Failed to connect" in text
+    words = ("authentication token", "Unauthenticated", "AUTH_TOKEN")
+    if any(word in text for word in words) or (unreachable and listens):
         return (
-            "the Ray cluster wants an authentication token and this process has none: set"
-            " RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH as on the head node"
+            f"the Ray cluster{f' at {listens}' if listens else ''} wants an authentication token,"
+            " and this process has none or another one: `export RAY_AUTH_MODE=token`, with the head"
+            " node's token in ~/.ray/auth_token or in RAY_AUTH_TOKEN"
         )
-    if "Could not find any running Ray instance" in text or "Failed to connect" in text:
+    if unreachable:
         return (
             "no Ray cluster can be reached from here: start one (`ray start --head`), run on its"
-            " head node, or leave out --address auto; if it runs, its authentication may refuse"
-            " this process: set RAY_AUTH_MODE as on the head node"
+            " head node, or leave out --address auto"
         )
     return f"Ray cannot be reached: {text}"
 

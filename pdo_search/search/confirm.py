@@ -22,6 +22,7 @@ from pdo_search.results.reader import open_sweep
 from pdo_search.results.schema import Col, TrialStatus, param_types, point_of
 from pdo_search.results.sweepfile import SweepInfo, read_sweep_file
 from pdo_search.results.writer import TableWriter
+from pdo_search.search.base_folder import moved
 from pdo_search.search.progress import Progress
 from pdo_search.search.tuning import (
     Outcome,
@@ -111,7 +112,13 @@ def open_runs(runs: Iterable[Run], rows: Iterable[Mapping[str, Any]]) -> list[Ru
 
 
 def run_confirmation(
-    sweep: str, *, top: int = 1, seeds: int = USUAL_SEEDS, address: str, console: Console
+    sweep: str,
+    *,
+    top: int = 1,
+    seeds: int = USUAL_SEEDS,
+    address: str,
+    console: Console,
+    base_dir: str | None = None,
 ) -> Outcome:
     """Run what is left of a confirmation.
 
@@ -121,13 +128,14 @@ def run_confirmation(
         seeds: fresh seeds per configuration.
         address: ``local`` or ``auto``.
         console: where to print.
+        base_dir: the experiment's folder; None where it is still the same.
 
     Raises:
-        InputError: it is no sweep, or the resources cannot be had.
+        InputError: it is no sweep, the resources cannot be had, or the experiment's folder is gone.
         PdoError: no trial has finished, another driver runs the sweep, or Ray cannot be reached.
     """
     sweep = absolute(sweep)
-    info = read_sweep_file(sweep)
+    info = moved(read_sweep_file(sweep), sweep, base_dir)
     loaded = loaded_of(info)
     opened = open_sweep(sweep)
     opened.best()  # Some trial has to be there.
@@ -146,6 +154,7 @@ def run_confirmation(
         interrupted = bool(left) and on_cluster(
             loaded,
             run,
+            sweep=sweep,
             address=address,
             console=console,
             store=info.store,

@@ -6,16 +6,16 @@ In Ray tasks, on the resources of trials. Knows nothing of Tune.
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from pdo_search.base.storage import patience
 from pdo_search.config.schema import TrialConfig
 from pdo_search.errors import PdoError
 
@@ -31,6 +31,50 @@ LARGE_POOL = 100_000
 process and loads torch, data and teacher before its first chunk; a small pool is done by then."""
 
 NOTE_EVERY_S = 5.0
+ANSWER_S = 5.0
+"""For a word to or from the notes: what is not said in that time is left out."""
+
+
+class _Notes:
+    """Lines of progress, in a process that driver and task can both call, wherever they are."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        """Note a line."""
+        self._lines.append(line)
+
+    def since(self, count: int) -> list[str]:
+        """The lines after the first ``count``."""
+        return self._lines[count:]
+
+
+class _Listener:
+    """Reads notes. Their process is on the driver's machine, and ends with this object.
+
+    Attributes:
+        notes: whom tasks tell.
+    """
+
+    def __init__(self) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = ray.get_runtime_context().get_node_id()
+        beside = NodeAffinitySchedulingStrategy(node_id=here, soft=True)
+        self.notes = ray.remote(num_cpus=0, scheduling_strategy=beside)(_Notes).remote()
+        self._heard = 0
+
+    def heard(self) -> list[str]:
+        """The lines since the last time; none where nobody answers."""
+        import ray
+
+        lines: list[str] = []
+        with suppress(ray.exceptions.RayError):
+            lines = ray.get(self.notes.since.remote(self._heard), timeout=ANSWER_S)
+        self._heard += len(lines)
+        return lines
 
 
 @dataclass(frozen=True)
@@ -39,28 +83,30 @@ class _Job:
 
     Attributes:
         config: a trial, as JSON.
+        sweep: the sweep's directory; None where there is none.
         store: root of the store.
         base_dir: folder that relative paths refer to.
         fingerprint: that the task should have; None for any.
-        note: file for lines of progress, where driver and task see the same disk.
+        notes: where lines of progress go, if anywhere.
         note_every_s: least seconds between two lines about teacher outputs.
     """
 
     config: str
+    sweep: str | None
     store: str
     base_dir: str
     fingerprint: str | None
-    note: str | None
+    notes: Any
     note_every_s: float = NOTE_EVERY_S
 
 
 def prepare_sweep(
     config: TrialConfig,
     *,
+    sweep: str | None = None,
     store: str,
     base_dir: str,
     console: Console,
-    local: bool,
     at_once: int,
     fingerprint: str | None = None,
 ) -> str:
@@ -68,10 +114,10 @@ def prepare_sweep(
 
     Args:
         config: a trial of the sweep.
+        sweep: its directory, which the machine that builds must see; None looks for none.
         store: root of the store.
         base_dir: folder that relative paths refer to.
         console: where to print.
-        local: whether the cluster is this machine.
         at_once: trials at once; the outputs on a large pool are computed on the resources of all.
         fingerprint: of the task, as the sweep began with it; None where nobody has looked.
 
@@ -87,29 +133,36 @@ def prepare_sweep(
 
     resources = config.resources
     name = f"Teacher {config.teacher.arch}"
-    with tempfile.TemporaryDirectory(prefix="pdo-teacher-") as folder:
-        note = f"{folder}/progress" if local else None
-        job = _Job(config.model_dump_json(), store, base_dir, fingerprint, note, NOTE_EVERY_S)
-        run = partial(_run, console=console, name=name, note=note)
-        console.print(f"{name}: looking for it in {store}", soft_wrap=True)
-        row, known, pool_size, found = run(partial(_teacher, job), resources.cpus, resources.gpus)
-        how = "found" if row["cached"] else f"built in {row['build_s']:.0f} s"
-        console.print(
-            f"Teacher {how}: val_accuracy {row['val_accuracy']:.4f}, {row['params']:,} params,"
-            f" {row['flops'] / 1e6:.2f} MFLOPs",
-            highlight=False,
-        )
-        console.print(f"Teacher on validation: {known}", highlight=False)
-        warning = warning_of(config.teacher, known)
-        if warning is not None:
-            console.print(warning)
-            log.warning("%s", warning)
-        num_actors = at_once * resources.workers
-        if pool_size > LARGE_POOL and num_actors > 1:
-            # The actors hold the resources; the task writes what they compute.
-            run(partial(_banks, job, num_actors), 0, 0)
-        else:
-            run(partial(_banks, job, 0), resources.cpus, resources.gpus)
+    listener = _Listener()
+    job = _Job(
+        config.model_dump_json(), sweep, store, base_dir, fingerprint, listener.notes, NOTE_EVERY_S
+    )
+    run = partial(
+        _run,
+        console=console,
+        name=name,
+        listener=listener,
+        storage_timeout=config.limits.storage_timeout,
+    )
+    console.print(f"{name}: looking for it in {store}", soft_wrap=True)
+    row, known, pool_size, found = run(partial(_teacher, job), resources.cpus, resources.gpus)
+    how = "found" if row["cached"] else f"built in {row['build_s']:.0f} s"
+    console.print(
+        f"Teacher {how}: val_accuracy {row['val_accuracy']:.4f}, {row['params']:,} params,"
+        f" {row['flops'] / 1e6:.2f} MFLOPs",
+        highlight=False,
+    )
+    console.print(f"Teacher on validation: {known}", highlight=False)
+    warning = warning_of(config.teacher, known)
+    if warning is not None:
+        console.print(warning)
+        log.warning("%s", warning)
+    num_actors = at_once * resources.workers
+    if pool_size > LARGE_POOL and num_actors > 1:
+        # The actors hold the resources; the task writes what they compute.
+        run(partial(_banks, job, num_actors), 0, 0)
+    else:
+        run(partial(_banks, job, 0), resources.cpus, resources.gpus)
     return str(found)
 
 
@@ -120,7 +173,8 @@ def _run(
     *,
     console: Console,
     name: str,
-    note: str | None,
+    listener: _Listener,
+    storage_timeout: float,
 ) -> Any:
     """Do work in a Ray task, telling what it notes meanwhile; what it returns.
 
@@ -129,23 +183,24 @@ def _run(
     """
     import ray
 
-    future = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call).remote(work)
-    shown, done = len(_lines(note)), False
+    future = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call).remote(
+        work, storage_timeout
+    )
+    done = False
     while not done:
         done = bool(ray.wait([future], timeout=0.5)[0])
-        lines = _lines(note)
-        for line in lines[shown:]:
+        for line in listener.heard():
             log.info("%s: %s", name, line)
             console.print(f"{name}: {line}", highlight=False)
-        shown = len(lines)
     try:
         return ray.get(future)
     except ray.exceptions.RayTaskError as error:
         raise _own(error) or PdoError(f"the teacher cannot be built: {error}") from error
 
 
-def _call(work: Callable[[], Any]) -> Any:
-    return work()
+def _call(work: Callable[[], Any], storage_timeout: float) -> Any:
+    with patience(storage_timeout):
+        return work()
 
 
 def _own(error: BaseException | None) -> PdoError | None:
@@ -162,30 +217,30 @@ def _own(error: BaseException | None) -> PdoError | None:
     return error
 
 
-def _lines(note: str | None) -> list[str]:
-    if note is None or not Path(note).exists():
-        return []
-    return Path(note).read_text(encoding="utf-8").splitlines()
+def _noted(notes: Any, line: str) -> None:
+    """In a task: note a line; it is there when the task ends."""
+    import ray
 
-
-def _noted(note: str | None, line: str) -> None:
-    if note is not None:
-        with open(note, "a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
+    if notes is not None:
+        with suppress(ray.exceptions.RayError):
+            ray.get(notes.add.remote(line), timeout=ANSWER_S)
 
 
 def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
     """In a task: the trial, its device, and the full teacher, trained if nobody has."""
     import torch
 
+    from pdo_search.trial.shared import check_visible
     from pdo_search.trial.worker import prepare
 
+    if job.sweep is not None:
+        check_visible(job.sweep)
     config = TrialConfig.model_validate_json(job.config)
     torch.set_num_threads(config.resources.threads)
 
     def on_epoch(seen: dict[str, float]) -> None:
         _noted(
-            job.note,
+            job.notes,
             f"epoch {seen['epoch']:.0f}: train_loss {seen['train_loss']:.4f},"
             f" {seen['images_per_s']:.0f} images/s",
         )
@@ -254,6 +309,6 @@ def _progress(job: _Job, what: str) -> Callable[[int, int], None]:
         nonlocal noted_at
         if time.monotonic() - noted_at > job.note_every_s:
             noted_at = time.monotonic()
-            _noted(job.note, f"outputs on {what}: {done:,} of {count:,} examples")
+            _noted(job.notes, f"outputs on {what}: {done:,} of {count:,} examples")
 
     return on_progress

@@ -316,7 +316,7 @@ class Recorder(Callback):
 
 
 def cannot_write(name: str, cause: str) -> StoreError:
-    """The end of a run because a trial's disk is full, or an object store is gone."""
+    """The end of a run because a trial cannot reach its disk or object store, or that is full."""
     return StoreError(
         f"trial {name} cannot go on: {presentable(cause)};"
         " resume when that is mended (what is written stays)"

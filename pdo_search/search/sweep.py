@@ -23,6 +23,7 @@ from pdo_search.errors import InputError
 from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo, read_sweep_file, write_sweep_file
 from pdo_search.results.writer import TableWriter
+from pdo_search.search.base_folder import keep_code, moved
 from pdo_search.search.clock import SteadyClock
 from pdo_search.search.cluster import alive_nodes, fitting
 from pdo_search.search.progress import Progress
@@ -86,18 +87,22 @@ def new_sweep(
     return info, directory
 
 
-def reopened_sweep(sweep: str, *, trials: str | None = None) -> SweepInfo:
+def reopened_sweep(
+    sweep: str, *, trials: str | None = None, base_dir: str | None = None
+) -> SweepInfo:
     """What a resumed sweep is to do; writes nothing.
 
     Args:
         sweep: its directory.
         trials: ``+N`` for N more trials, ``N`` for N in all, None as before; of the method that the
             search is about. Baselines keep theirs.
+        base_dir: the experiment's folder; None where it is still the same.
 
     Raises:
-        InputError: the directory holds no sweep, or ``trials`` is no number.
+        InputError: the directory holds no sweep, ``trials`` is no number, or the experiment's
+            folder is not there.
     """
-    info = read_sweep_file(sweep)
+    info = moved(read_sweep_file(sweep), sweep, base_dir)
     if trials is None:
         return info
     if not trials.lstrip("+").isdigit():
@@ -132,6 +137,7 @@ def run_sweep(
     priors = priors_of(loaded, sweep, info.fingerprint)
     with session(sweep, address, loaded, console) as held:
         write_sweep_file(sweep, info)
+        keep_code(sweep, info)
         keep_priors(sweep, priors)
         for prior in priors:
             console.print(f"Warm start: {prior}", soft_wrap=True)
@@ -152,6 +158,7 @@ def run_sweep(
         interrupted = on_cluster(
             loaded,
             run,
+            sweep=sweep,
             address=address,
             console=console,
             store=info.store,

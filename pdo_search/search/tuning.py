@@ -26,10 +26,12 @@ from pdo_search.config.schema import ResourcesConfig, TrialConfig
 from pdo_search.errors import InputError, PdoError
 from pdo_search.log import log_to_file
 from pdo_search.results.sweepfile import SweepInfo
+from pdo_search.search.base_folder import needs_base_dir
 from pdo_search.search.cluster import concurrency, connect, disconnect, import_ray
 from pdo_search.search.lock import only_driver
 from pdo_search.search.prepare import prepare_sweep
 from pdo_search.search.progress import Progress
+from pdo_search.search.sharing import check_cluster
 from pdo_search.search.watch import Watch
 
 __all__ = [
@@ -139,6 +141,7 @@ def on_cluster(
     loaded: Loaded,
     run: Callable[[int, str | None], bool],
     *,
+    sweep: str,
     address: str,
     console: Console,
     store: str,
@@ -153,6 +156,7 @@ def on_cluster(
         loaded: the experiment.
         run: runs the trials, so many at once, on a task of a fingerprint; returns whether the user
             cut it off.
+        sweep: the sweep's directory.
         address: ``local`` or ``auto``.
         console: where to print.
         store: root of the store.
@@ -165,7 +169,8 @@ def on_cluster(
         Whether the user cut it off.
 
     Raises:
-        InputError: the resources cannot be had, or the data cannot be used.
+        InputError: the resources cannot be had, the cluster's machines do not share the sweep's
+            folders, or the data cannot be used.
         PdoError: Ray cannot be reached or died, or the teacher cannot be built.
     """
     resources, local = loaded.experiment.resources, address == "local"
@@ -174,13 +179,21 @@ def on_cluster(
         # Ray's core has put a handler of its own over ours.
         with terminable(), watch.over(watch.ray_is_gone):
             at_once = concurrency(resources, nodes, may_grow=not local)
+            if not local:
+                resolved = loaded.experiment.model_dump(mode="json")
+                check_cluster(
+                    {"output.root": sweep.rpartition("/")[0], "output.store": store},
+                    resources,
+                    base_dir=base_dir if needs_base_dir(resolved, base_dir) else None,
+                    file=loaded.file,
+                )
             if with_teacher:
                 fingerprint = prepare_sweep(
                     first_trial(loaded),
+                    sweep=sweep,
                     store=store,
                     base_dir=base_dir,
                     console=console,
-                    local=local,
                     at_once=at_once,
                     fingerprint=fingerprint,
                 )

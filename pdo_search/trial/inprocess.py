@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pdo_search.config.schema import TrialConfig
 from pdo_search.trial.messages import Assignment, failure_message, report_message
 from pdo_search.trial.protocol import Report
+from pdo_search.trial.shared import check_visible
 
 __all__ = ["run_in_process"]
 
@@ -58,6 +59,7 @@ def run_in_process(suggestion: dict[str, Any], assignment: Assignment) -> None:
     from pdo_search.trial.worker import run_trial
 
     try:
+        check_visible(assignment.sweep)
         config = assignment.config(suggestion)
         run_trial(config, InProcessWorker(config), places=assignment.places(suggestion))
     except Exception as error:

@@ -13,6 +13,7 @@ from pdo_search.config.schema import STUDENT_COSTS, Experiment, TrialConfig
 from pdo_search.errors import Infeasible, disk_is_full
 from pdo_search.safetext import presentable
 from pdo_search.trial.protocol import Places, Report
+from pdo_search.trial.shared import NotShared
 
 __all__ = ["Assignment", "failure_message", "report_message"]
 
@@ -97,12 +98,14 @@ def failure_message(error: Exception) -> dict[str, Any]:
     """The last message of a trial that did not train to its end, without secrets.
 
     A full disk or an object store that is gone is nobody's failure: such a trial goes on from its
-    checkpoint when there is space, or an answer.
+    checkpoint when there is space, or an answer. A machine that does not see the sweep says nothing
+    of the trial either.
     """
     status = "infeasible" if isinstance(error, Infeasible) else "failed"
+    nobodys = disk_is_full(error) or is_unreachable(error) or isinstance(error, NotShared)
     return {
         "ended": True,
-        "status": "interrupted" if disk_is_full(error) or is_unreachable(error) else status,
+        "status": "interrupted" if nobodys else status,
         "cause": presentable(f"{type(error).__name__}: {error}")[:LONGEST_CAUSE],
         "traceback": presentable("".join(traceback.format_exception(error))),
     }

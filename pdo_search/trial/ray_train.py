@@ -16,6 +16,7 @@ from pdo_search.config.schema import TrialConfig
 from pdo_search.errors import InputError
 from pdo_search.trial.messages import Assignment, failure_message, report_message
 from pdo_search.trial.protocol import Report
+from pdo_search.trial.shared import check_visible
 
 __all__ = ["OUTER_CPUS", "run_nested", "synchronised", "worker_resources"]
 
@@ -165,6 +166,7 @@ def _train_loop(message: dict[str, Any]) -> None:
     assignment = Assignment(**message["assignment"])
     suggestion = message["suggestion"]
     try:
+        check_visible(assignment.sweep)
         config = assignment.config(suggestion)
         worker = TrainWorker(sync_batch_norm=config.resources.sync_batch_norm)
         run_trial(config, worker, places=assignment.places(suggestion))

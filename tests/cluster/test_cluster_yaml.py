@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ray.autoscaler._private.util import hash_runtime_conf
+
+from .story import EXECUTED, readme_commands
 
 ROOT = Path(__file__).parents[2]
+FILES = ("pyproject.toml", "README.md", "LICENSE")
 PROVIDER_KEYS = {"type", "region", "availability_zone", "cache_stopped_nodes", "use_internal_ips"}
 NODE_KEYS = {
     "InstanceType", "ImageId", "SecurityGroupIds", "SubnetIds", "IamInstanceProfile",
     "BlockDeviceMappings", "InstanceMarketOptions", "KeyName",
 }  # fmt: skip
+NEEDED = {"InstanceType", "ImageId", "SecurityGroupIds", "SubnetIds", "IamInstanceProfile"}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +50,7 @@ def test_names_that_the_validator_does_not_check(config: dict[str, Any]) -> None
     assert set(config["provider"]) <= PROVIDER_KEYS
     for node_type in config["available_node_types"].values():
         assert set(node_type["node_config"]) <= NODE_KEYS
-        assert {"InstanceType", "ImageId", "SecurityGroupIds"} <= set(node_type["node_config"])
+        assert set(node_type["node_config"]) >= NEEDED
         assert set(node_type["resources"]) <= {"CPU", "GPU"}
         assert node_type["min_workers"] <= node_type["max_workers"] <= config["max_workers"]
 
@@ -63,9 +74,70 @@ def test_ray_starts_with_a_token_and_the_dashboard_on_localhost(config: dict[str
     assert any("chmod 600" in command for command in config["setup_commands"])
 
 
-def test_the_project_is_shipped_and_installed(config: dict[str, Any]) -> None:
-    mounts = config["file_mounts"]
-    project = next(target for target, source in mounts.items() if source == ".")
-    assert any(project in c and "pip install" in c for c in config["setup_commands"])
-    sources = [Path(source).expanduser() for source in mounts.values() if "~" not in source]
-    assert all((ROOT / source).exists() for source in sources)
+def test_all_that_is_tracked_arrives_and_nothing_of_a_virtual_environment(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    """By rsync itself, with the patterns that Ray hands to it for each mount."""
+    clone, host = tmp_path / "clone", tmp_path / "host"
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "pdo_search", "experiments", *FILES],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split("\0")[:-1]  # fmt: skip
+    for name in tracked:
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, clone / name)
+    (clone / "pdo_search" / "__pycache__").mkdir()
+    (clone / "pdo_search" / "__pycache__" / "cli.pyc").touch()
+    (clone / ".venv").mkdir()
+    (clone / ".venv" / "python").symlink_to("/nowhere/python")
+    mounts = {
+        target: clone / source
+        for target, source in config["file_mounts"].items()
+        if not source.startswith("~")
+    }
+    # Ray opens every file; the link would stop it.
+    hash_runtime_conf({k: str(v) for k, v in mounts.items()}, None, {}, True)
+    patterns = [f"--exclude={pattern}" for pattern in config["rsync_exclude"]]
+    for target, source in mounts.items():
+        there = host / Path(target).relative_to("/home/ubuntu/pdo_search")
+        there.parent.mkdir(parents=True, exist_ok=True)
+        folder = "/" if source.is_dir() else ""
+        subprocess.run(
+            ["rsync", "-a", *patterns, f"{source}{folder}", f"{there}{folder}"], check=True
+        )
+    arrived = {str(p.relative_to(host)) for p in host.rglob("*") if p.is_file()}
+    assert arrived == set(tracked)
+    assert "pdo_search/results/reader.py" in arrived
+
+
+def test_an_image_with_an_older_python_is_refused_in_words(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    line = next(c for c in config["setup_commands"] if "version_info" in c)
+    older = tmp_path / "python3"
+    older.write_text("#!/bin/sh\n[ $1 = -V ] && echo Python 3.10.12 || exit 1\n")
+    older.chmod(0o755)
+    run = partial(subprocess.run, ["bash", "-c", line], capture_output=True, text=True, check=False)
+    refused = run(env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    assert refused.returncode == 1
+    assert "needs Python 3.11 and this image has Python 3.10.12" in refused.stderr
+    assert "Ubuntu 24.04" in refused.stderr
+    own = run(env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"})
+    assert own.returncode == 0
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11"
+
+
+def test_both_sides_get_boto3_and_every_machine_the_same_ray(config: dict[str, Any]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert any("boto3" in need for need in project["optional-dependencies"]["aws"])
+    pip = next(c for c in config["setup_commands"] if "pip install" in c)
+    assert '-e "/home/ubuntu/pdo_search[aws]"' in pip
+    assert re.search(r'"ray==[\d.]+"', pip)
+    assert any('pip install -e ".[aws]"' in command for command in readme_commands())
+
+
+def test_every_command_of_readme_is_one_that_the_test_runs() -> None:
+    left = [c for c in readme_commands() if not c.startswith(EXECUTED)]
+    assert len(left) == 1
+    assert left[0].startswith("python3 -m venv .venv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -13,7 +14,7 @@ from ray.tune.search import Searcher
 
 from pdo_search.config.schema import ResourcesConfig
 from pdo_search.errors import InputError
-from pdo_search.search.cluster import Capacity, concurrency, explained, slots
+from pdo_search.search.cluster import Capacity, concurrency, explained, listening, slots
 from pdo_search.search.slots import SlotLimiter
 
 NODES = [Capacity(0, 0), Capacity(8, 1), Capacity(4, 2)]
@@ -91,12 +92,25 @@ def test_nodes_that_come_and_go_are_counted_while_the_sweep_runs() -> None:
     [
         ("Missing authentication token", "RAY_AUTH_MODE=token"),
         ("Could not find any running Ray instance", "ray start --head"),
-        ("Failed to connect to GCS", "authentication may refuse"),
+        ("Failed to connect to GCS", "ray start --head"),
+        ("RAY_AUTH_TOKEN_PATH is set but file cannot be opened", "~/.ray/auth_token"),
         ("something else", "something else"),
     ],
 )
 def test_ray_errors_say_what_to_do(said: str, told: str) -> None:
     assert told in explained(RuntimeError(said))
+
+
+def test_a_cluster_that_is_there_and_cannot_be_joined_wants_a_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = RuntimeError("Failed to connect to GCS")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert listening() == address
+        assert f"{address} wants an authentication token" in explained(error, listening())
+    assert listening() is None
 
 
 def mode_after_import(**env: str) -> str:

@@ -32,7 +32,7 @@ import_ray("auto")
 connect("auto", dashboard=False)
 console = Console(width=200)
 prepare.prepare_sweep(config, store=sys.argv[2], base_dir=str(Path.cwd()), console=console,
-                      local=True, at_once=2)
+                      at_once=2)
 disconnect()
 """
 
@@ -53,7 +53,7 @@ def bank_files(store: Path) -> dict[str, bytes]:
 
 
 def job(store: Path) -> prepare._Job:
-    return prepare._Job(tiny().model_dump_json(), str(store), str(Path.cwd()), None, None)
+    return prepare._Job(tiny().model_dump_json(), None, str(store), str(Path.cwd()), None, None)
 
 
 def prepared(pdo: Pdo, store: Path, large: int) -> str:

@@ -13,6 +13,7 @@ from pdo_search.store import Store, artifacts
 from pdo_search.tasks.modelfile import InferenceModel, ModelSpec, save_model
 from pdo_search.tasks.models import build_model
 from pdo_search.trial.checkpoints import CheckpointFile
+from pdo_search.trial.shared import exchange, note, remove
 
 
 def test_what_one_machine_builds_another_fetches(
@@ -44,3 +45,13 @@ def test_checkpoints_and_models(bucket: str, tmp_path: Path) -> None:
     loaded = pdo_search.load_model(f"{bucket}/models/t0000/student")
     assert isinstance(loaded, InferenceModel)
     assert loaded.spec.class_names == ("a", "b", "c")
+
+
+def test_machines_exchange_notes_in_a_bucket_and_leave_none(bucket: str) -> None:
+    elsewhere = "s3://another-bucket/sweeps"
+    note(bucket, "driver")
+    wrong = exchange([bucket, elsewhere], "driver", "worker")
+    assert set(wrong) == {elsewhere}
+    assert remove(bucket, "worker")
+    assert remove(bucket, "driver")
+    assert not remove(bucket, "driver")
