@@ -138,9 +138,9 @@ def run_confirmation(
         left = open_runs(runs, writer.rows(TABLE))
         _announce(info, writer, numbers, runs, left, console)
 
-        def run(at_once: int, fingerprint: str | None) -> bool:
+        def run(counted: Loaded, at_once: int, fingerprint: str | None) -> bool:
             return _tune(
-                info, loaded, sweep, writer, runs, left, at_once, scratch, console, fingerprint
+                info, counted, sweep, writer, runs, left, at_once, scratch, console, fingerprint
             )
 
         interrupted = bool(left) and on_cluster(

@@ -92,7 +92,9 @@ def prepare_sweep(
         job = _Job(config.model_dump_json(), store, base_dir, fingerprint, note, NOTE_EVERY_S)
         run = partial(_run, console=console, name=name, note=note)
         console.print(f"{name}: looking for it in {store}", soft_wrap=True)
-        row, known, pool_size, found = run(partial(_teacher, job), resources.cpus, resources.gpus)
+        row, known, pool_size, found = run(
+            partial(_teacher, job), resources.cpus, resources.num_gpus
+        )
         how = "found" if row["cached"] else f"built in {row['build_s']:.0f} s"
         console.print(
             f"Teacher {how}: val_accuracy {row['val_accuracy']:.4f}, {row['params']:,} params,"
@@ -109,7 +111,7 @@ def prepare_sweep(
             # The actors hold the resources; the task writes what they compute.
             run(partial(_banks, job, num_actors), 0, 0)
         else:
-            run(partial(_banks, job, 0), resources.cpus, resources.gpus)
+            run(partial(_banks, job, 0), resources.cpus, resources.num_gpus)
     return str(found)
 
 
@@ -190,7 +192,7 @@ def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
             f" {seen['images_per_s']:.0f} images/s",
         )
 
-    device = torch.device("cuda" if config.resources.gpus else "cpu")
+    device = torch.device("cuda" if config.resources.num_gpus else "cpu")
     full = prepare(
         config,
         store=job.store,
