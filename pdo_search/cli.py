@@ -133,8 +133,10 @@ def show(directory: Directory, as_json: AsJson = False) -> None:
     """Show a sweep: leaderboard, front, teacher, counts. Works while it runs."""
     from pdo_search.analysis.show import print_sweep, sweep_summary
     from pdo_search.results.reader import open_sweep
+    from pdo_search.search.alive import is_alive
 
-    _print(sweep_summary(open_sweep(directory)), as_json, print_sweep)
+    sweep = open_sweep(directory)
+    _print(sweep_summary(sweep, alive=is_alive(directory)), as_json, print_sweep)
 
 
 @app.command()
@@ -292,7 +294,7 @@ def _sweep(info: SweepInfo, directory: str, address: str) -> None:
             f"Interrupted; results are kept. Go on with: pdo-search resume {shown}", soft_wrap=True
         )
         raise typer.Exit(INTERRUPTED)
-    print_sweep(sweep_summary(open_sweep(outcome.sweep)))
+    print_sweep(sweep_summary(open_sweep(outcome.sweep), alive=False))
     console.print(f"Tables: {shown}   Again: pdo-search show {shown}", soft_wrap=True)
     if not outcome.counts.get("finished"):
         raise PdoError("no trial finished; the `cause` column of the trials table says why")

@@ -109,11 +109,12 @@ def screen(width: int | None = None, *, stderr: bool = False) -> Console:
     """A console on standard output, or on standard error.
 
     Args:
-        width: characters per line where that is no terminal; None leaves it at rich's 80.
+        width: characters per line where that is no terminal and COLUMNS is not set; None leaves it
+            at rich's 80.
         stderr: whether it is on standard error.
     """
     console = Screen(highlight=False, markup=False, emoji=False, stderr=stderr)
-    if width is not None and not console.is_terminal:
+    if width is not None and not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = width
     return console
 

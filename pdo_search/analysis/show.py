@@ -26,6 +26,7 @@ from pdo_search.analysis.leaderboard import (
     status_counts,
     teacher_of,
 )
+from pdo_search.analysis.live import possible_trials, running_trials
 from pdo_search.analysis.methods import methods_of
 from pdo_search.analysis.pareto import STUDENT, model_front
 from pdo_search.config.methods import METHODS, fixed
@@ -53,12 +54,18 @@ BIASED = (
 )
 
 
-def sweep_summary(sweep: Sweep) -> dict[str, Any]:
+def sweep_summary(sweep: Sweep, *, alive: bool | None = None) -> dict[str, Any]:
     """What ``show`` prints, JSON-able: what is missing is None, or an empty list.
+
+    Args:
+        sweep: the sweep.
+        alive: whether a driver runs it; None where that cannot be known from here.
 
     Returns:
         ``name``, ``path``, ``created_at``, ``task``, ``metric``, ``mode``, ``num_trials``,
-        ``baselines`` (trials by name), ``counts`` by status, ``causes`` of failures, ``teacher``;
+        ``baselines`` (trials by name), ``possible_trials`` (all of them, fewer where the space has
+        fewer points), ``counts`` by status, ``alive``, ``running`` trials, ``causes`` of failures,
+        ``teacher``;
         ``best``, the best student of all methods (with ``against_teacher``); ``composite``, that of
         the same trial or, where this has none, the most accurate of all, whose ``trial_id`` it
         names; ``methods`` beside each other; ``front`` of all models; ``leaderboard`` and
@@ -85,7 +92,10 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
         "mode": info.mode,
         "num_trials": info.num_trials,
         "baselines": info.baselines,
+        "possible_trials": possible_trials(info),
         "counts": status_counts(everything),
+        "alive": alive,
+        "running": [] if alive is False else running_trials(sweep),
         "causes": causes(everything),
         "teacher": teacher and {"arch": _at(info.resolved, "teacher", "arch"), **teacher},
         "best": best and {**best, "against_teacher": against(best, teacher)},
@@ -131,6 +141,9 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
     console = console or screen(WIDTH_WITHOUT_TERMINAL)
     for line in _header(summary):
         console.print(plain_text(line), soft_wrap=True)
+    if summary["running"]:
+        console.print()
+        console.print(_running(summary["running"]))
     if summary["teacher"]:
         console.print()
         console.print(_comparison(summary, console.width))
@@ -141,7 +154,7 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
         console.print()
         console.print(_leaderboard(summary, console.width))
     else:
-        console.print("No trial has finished or been stopped yet.")
+        console.print("No trial has reported an epoch yet.")
     if len(summary["front"]) > 1:
         console.print()
         console.print(_front(summary["front"], methods=bool(summary["baselines"])))
@@ -200,15 +213,43 @@ def _header(summary: Mapping[str, Any]) -> Iterable[str]:
     counts = summary["counts"]
     always = (TrialStatus.FINISHED.value, TrialStatus.STOPPED.value, TrialStatus.FAILED.value)
     shown = ", ".join(f"{n} {status}" for status, n in counts.items() if n or status in always)
-    planned = summary["num_trials"] + sum(summary["baselines"].values())
+    asked = summary["num_trials"] + sum(summary["baselines"].values())
+    planned = summary["possible_trials"]
     yield f"{sum(counts.values())} of {planned} trials: {shown}"
+    if planned < asked:
+        yield f"  {asked} were asked for: there are no more points to try"
     if summary["baselines"]:
         started = (f"{m['trials']} {m['method']}" for m in summary["methods"])
         yield f"  by method: {', '.join(started)}"
     for found in summary["causes"][:CAUSES_SHOWN]:
         yield f"  {found['count']} {found['status']}: {found['cause']}"
-    if counts[TrialStatus.INTERRUPTED.value] or counts[TrialStatus.PAUSED.value]:
-        yield f"  go on with: pdo-search resume {summary['path']}"
+    yield from _state(summary)
+
+
+def _state(summary: Mapping[str, Any]) -> Iterable[str]:
+    """Whether somebody runs the sweep, and how to go on where nobody does."""
+    counts, resume = summary["counts"], f"pdo-search resume {summary['path']}"
+    if summary["alive"]:
+        yield "  runs now: figures change, and nothing is decided yet"
+        return
+    running = counts[TrialStatus.RUNNING.value]
+    if running and summary["alive"] is None:
+        yield f"  if no process runs it any more, go on with: {resume}"
+    elif running:
+        yield f"  the process that ran it is gone; go on with: {resume}"
+    elif counts[TrialStatus.INTERRUPTED.value] or counts[TrialStatus.PAUSED.value]:
+        yield f"  go on with: {resume}"
+
+
+def _running(trials: Sequence[Mapping[str, Any]]) -> Table:
+    """What runs: where each trial stands, and what it does."""
+    table = _empty_table("trial", "method", "attempt", "epoch", "")
+    table.title = "Running"
+    for trial in trials:
+        of = "" if trial["epochs"] is None else f" of {trial['epochs']}"
+        cells = (trial[Col.TRIAL_ID], trial[Col.METHOD], _fixed(trial[Col.ATTEMPT], 0))
+        table.add_row(*map(plain_text, (*cells, f"{trial['epoch']}{of}", trial["doing"])))
+    return table
 
 
 def _comparison(summary: Mapping[str, Any], width: int) -> Table:

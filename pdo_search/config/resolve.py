@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from pdo_search.config.methods import Method, fixed, searched
 from pdo_search.config.schema import Experiment, LimitsConfig, Recipe, StudentConfig, TrialConfig
-from pdo_search.config.space import Space, fill
+from pdo_search.config.space import Space, fill, is_dimension
 from pdo_search.errors import Infeasible
 
-__all__ = ["confirming", "most_trials", "resolve"]
+__all__ = ["confirming", "most_trials", "planned_epochs", "resolve"]
 
 
 def resolve(
@@ -86,3 +86,9 @@ def most_trials(experiment: Experiment, space: Space, method: str) -> float:
         points = {tuple(point[path] for path in own.paths) for point in experiment.search.points}
         return len(points)
     return own.num_points
+
+
+def planned_epochs(experiment: Experiment) -> int | None:
+    """Epochs of every trial's budget; None where they are searched."""
+    given = experiment.trial.get("epochs", Recipe.model_fields["epochs"].default)
+    return None if is_dimension(given) else int(given)

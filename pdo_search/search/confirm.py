@@ -15,6 +15,7 @@ from rich.console import Console
 
 from pdo_search.config.load import Loaded
 from pdo_search.config.methods import searched
+from pdo_search.config.resolve import planned_epochs
 from pdo_search.distill.seeds import seed_for
 from pdo_search.results.interval import USUAL_SEEDS, precision
 from pdo_search.results.ranking import finished
@@ -227,6 +228,7 @@ def _tune(
         mode=info.mode,
         counts={TrialStatus.FINISHED.value: len(runs) - len(left)},
         compares=False,
+        epochs=planned_epochs(experiment),
     )
     recorder = ConfirmationRecorder(writer, progress, left)
     assignment = Assignment(

@@ -5,7 +5,6 @@ In Ray tasks, on the resources of trials. Knows nothing of Tune.
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from pdo_search.distill.chance import Standing
 
 __all__ = ["prepare_sweep"]
-
-log = logging.getLogger(__name__)
 
 LARGE_POOL = 100_000
 """Examples beyond which the teacher's outputs are computed on all slots. Every actor starts a
@@ -91,21 +88,23 @@ def prepare_sweep(
         note = f"{folder}/progress" if local else None
         job = _Job(config.model_dump_json(), store, base_dir, fingerprint, note, NOTE_EVERY_S)
         run = partial(_run, console=console, name=name, note=note)
-        console.print(f"{name}: looking for it in {store}", soft_wrap=True)
+        if not config.teacher.is_given:
+            console.print(f"{name}: looking for it in {store}", soft_wrap=True)
         row, known, pool_size, found = run(
             partial(_teacher, job), resources.cpus, resources.num_gpus
         )
         how = "found" if row["cached"] else f"built in {row['build_s']:.0f} s"
+        how = "as given" if config.teacher.is_given else how
         console.print(
             f"Teacher {how}: val_accuracy {row['val_accuracy']:.4f}, {row['params']:,} params,"
             f" {row['flops'] / 1e6:.2f} MFLOPs",
             highlight=False,
+            soft_wrap=True,
         )
-        console.print(f"Teacher on validation: {known}", highlight=False)
+        console.print(f"Teacher on validation: {known}", highlight=False, soft_wrap=True)
         warning = warning_of(config.teacher, known)
         if warning is not None:
-            console.print(warning)
-            log.warning("%s", warning)
+            console.print(warning, soft_wrap=True)
         num_actors = at_once * resources.workers
         if pool_size > LARGE_POOL and num_actors > 1:
             # The actors hold the resources; the task writes what they compute.
@@ -137,8 +136,7 @@ def _run(
         done = bool(ray.wait([future], timeout=0.5)[0])
         lines = _lines(note)
         for line in lines[shown:]:
-            log.info("%s: %s", name, line)
-            console.print(f"{name}: {line}", highlight=False)
+            console.print(f"{name}: {line}", highlight=False, soft_wrap=True)
         shown = len(lines)
     try:
         return ray.get(future)
@@ -185,10 +183,12 @@ def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
     config = TrialConfig.model_validate_json(job.config)
     torch.set_num_threads(config.resources.threads)
 
+    epochs = config.teacher.train.epochs if config.teacher.train else 0
+
     def on_epoch(seen: dict[str, float]) -> None:
         _noted(
             job.note,
-            f"epoch {seen['epoch']:.0f}: train_loss {seen['train_loss']:.4f},"
+            f"epoch {seen['epoch']:.0f} of {epochs}: train_loss {seen['train_loss']:.4f},"
             f" {seen['images_per_s']:.0f} images/s",
         )
 

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from pdo_search.config.load import Loaded, parse_experiment
 from pdo_search.config.methods import searched
+from pdo_search.config.resolve import most_trials, planned_epochs
 from pdo_search.errors import InputError
 from pdo_search.results.files import Folder
 from pdo_search.results.schema import param_types
@@ -244,7 +245,13 @@ def _tune(
     )
     progress = Progress(
         console,
-        num_trials=sum(info.trials_by_method.values()),
+        num_trials=int(
+            sum(
+                min(number, most_trials(experiment, loaded.space, method))
+                for method, number in info.trials_by_method.items()
+            )
+        ),
+        epochs=planned_epochs(experiment),
         metric=settings.metric,
         mode=settings.mode,
         counts=Counter(trial.status.value for plan in plans.values() for trial in plan.past),

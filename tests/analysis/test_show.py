@@ -150,7 +150,7 @@ def test_another_metric_stands_beside_accuracy(tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_has_just_begun(tmp_path: Path) -> None:
-    assert "No trial has finished or been stopped yet" in shown(write_sweep(tmp_path / "a"))
+    assert "No trial has reported an epoch yet" in shown(write_sweep(tmp_path / "a"))
     running = {"status": "running", "objective": None, "teacher_params": None}
     text = shown(write_sweep(tmp_path / "b", running))
     assert "1 of 12 trials: 1 running, 0 finished, 0 stopped, 0 failed" in text.splitlines()
