@@ -98,7 +98,9 @@ def check_experiment(loaded: Loaded, notes: Sequence[str] = ()) -> dict[str, Any
     """
     experiment, parts = loaded.experiment, _parts(loaded)
     task = parts.task
-    teacher = measure_cost(parts.teacher, task.input_shape, torch.device("cpu"))
+    with threads(experiment.resources.threads):  # As trials measure it.
+        teacher = measure_cost(parts.teacher, task.input_shape, torch.device("cpu"))
+        students = [_student(trial.student, model, task, teacher) for trial, model in parts.trials]
     # Before its speed is measured, which trains it for a few steps.
     known = _standing(loaded, parts)
     warning = None if known is None else warning_of(experiment.teacher, known)
@@ -120,9 +122,7 @@ def check_experiment(loaded: Loaded, notes: Sequence[str] = ()) -> dict[str, Any
             **_numbers(teacher),
             **({} if known is None else {"validation": asdict(known)}),
         },
-        "students": [
-            _student(trial.student, model, task, teacher) for trial, model in parts.trials
-        ],
+        "students": students,
         "dimensions": {d.path: d.kind for d in loaded.space},
         "num_trials": experiment.search.num_trials,
         "baseline_trials": dict.fromkeys(
