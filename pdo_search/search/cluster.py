@@ -320,7 +320,8 @@ def _short_folder() -> str | None:
     given = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR")
     for folder in filter(None, (given, *USUAL_FOLDERS)):
         length = len(os.fsencode(os.path.abspath(folder)))
-        if length + BELOW_FOLDER <= LONGEST_SOCKET and unusable(folder) is None:
+        fits = length + BELOW_FOLDER <= LONGEST_SOCKET
+        if fits and os.path.isdir(folder) and unusable(folder) is None:
             return folder
     return None
 

@@ -418,3 +418,73 @@ def test_what_mattered_stands_below_where_trials_are_enough(tmp_path: Path) -> N
     found = json.loads(json.dumps(sweep_summary(open_sweep(enough)), allow_nan=False))
     assert found["importance"]["num_trials"] == 13
     assert found["importance"]["dimensions"][-1]["above_chance"] is False
+
+
+def running_sweep(directory: Path) -> Path:
+    """A running trial behind a stage's end, another in its third attempt, one paused, one done."""
+    sweep = write_sweep(
+        directory,
+        {},
+        {"status": "running", "objective": 0.5, "epochs_done": 6, "attempt": 1},
+        {"status": "running", "objective": None, "epochs_done": None, "attempt": 3},
+        {"status": "paused", "objective": 0.7, "epochs_done": 2},
+        {"status": "running", "objective": 0.6, "epochs_done": 2, "attempt": 1},
+        given={"trial": {"epochs": 20}},
+    )
+    writer = TableWriter(sweep)
+    for number, epoch in ((1, 6), (4, 2)):
+        identity = {"number": number, "trial_id": trial_id(number)}
+        row = {"epoch": epoch, "stage": 1, "phase": "stage", "val_accuracy": 0.5}
+        writer.upsert("epochs", {**identity, **row})
+        last_epoch = 6 if number == 1 else 1
+        writer.upsert("stages", {**identity, "stage": 1, "last_epoch": last_epoch})
+    writer.flush()
+    return sweep
+
+
+def test_what_runs_is_told_and_ranked_with_the_rest(tmp_path: Path) -> None:
+    opened = open_sweep(running_sweep(tmp_path))
+    summary = sweep_summary(opened, alive=True)
+    doing = {trial["trial_id"]: trial["doing"] for trial in summary["running"]}
+    assert doing == {
+        "t0001": "building or loading the teacher of stage 2",
+        "t0002": "starting: data, teacher, student",
+        "t0004": "stage 1",
+    }
+    ranked = [entry["trial_id"] for entry in summary["leaderboard"]]
+    assert ranked == ["t0000", "t0001", "t0003", "t0004"]
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    print_sweep(summary, console)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "runs now" in text
+    assert "go on with" not in text
+    assert "t0001  progressive        1  6 of 20  building" in text
+    assert "t0002  progressive        3  0 of 20  starting" in text
+
+
+@pytest.mark.parametrize(
+    ("alive", "says"),
+    [(False, "the process that ran it is gone; go on with"), (None, "if no process runs it")],
+)
+def test_a_sweep_without_a_driver_says_how_to_go_on(
+    tmp_path: Path, alive: bool | None, says: str
+) -> None:
+    summary = sweep_summary(open_sweep(running_sweep(tmp_path)), alive=alive)
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    print_sweep(summary, console)
+    assert isinstance(console.file, io.StringIO)
+    assert says in console.file.getvalue()
+    assert bool(summary["running"]) == (alive is None)
+
+
+def test_trials_that_have_no_points_left_are_not_waited_for(tmp_path: Path) -> None:
+    given = {
+        "name": "digits",
+        "task": {"data": {"source": "digits"}},
+        "teacher": {"arch": "small_resnet", "train": {"epochs": 1}},
+        "student": {"arch": "small_convnet", "width": {"choice": [4, 8]}},
+    }
+    text = shown(write_sweep(tmp_path, {}, {}, given=given))
+    assert "2 of 2 trials: 2 finished, 0 stopped, 0 failed" in text
+    assert "12 were asked for: there are no more points to try" in text
