@@ -342,7 +342,8 @@ def print_check(found: dict[str, Any]) -> None:
     _print_notes(found["notes"])
     baselines = "".join(f" + {count} {name}" for name, count in found["baseline_trials"].items())
     console.print(
-        f"{len(found['dimensions'])} dimensions, {found['num_trials']} trials{baselines}:"
+        f"{_of(len(found['dimensions']), 'dimension')},"
+        f" {_of(found['num_trials'], 'trial')}{baselines}:"
         f" {', '.join(found['dimensions']) or 'no search'}",
         soft_wrap=True,
     )
@@ -350,8 +351,8 @@ def print_check(found: dict[str, Any]) -> None:
     ladder = ""
     if estimate["ladder_levels"]:
         ladder = (
-            f"{estimate['ladders']} ladder{'s' if estimate['ladders'] > 1 else ''} of up to"
-            f" {estimate['ladder_levels']} levels, {_time(estimate['ladder_s'])} each, "
+            f"{_of(estimate['ladders'], 'ladder')} of up to"
+            f" {_of(estimate['ladder_levels'], 'level')}, {_time(estimate['ladder_s'])} each, "
         )
     console.print(
         f"On one CPU, one trial at a time: teacher {_time(estimate['teacher_training_s'])}, its"
@@ -360,6 +361,10 @@ def print_check(found: dict[str, Any]) -> None:
         f" {_time(estimate['total_one_slot_s'])} in all, if no trial is stopped",
         soft_wrap=True,
     )
+
+
+def _of(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _time(seconds: float) -> str:

@@ -61,7 +61,8 @@ def keep_output_open() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # The lowest number that is free.
+            # It gets the lowest number that is free. Processes that are started need it as well.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for name in ("stdout", "stderr"):
         old = getattr(sys, name)
         raw = _Lasting(1 if name == "stdout" else 2, "w", closefd=False)
