@@ -6,6 +6,7 @@ Decoded pictures of a folder are kept in the store, where the sweep finds them.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -98,7 +99,8 @@ def check_experiment(loaded: Loaded, notes: Sequence[str] = ()) -> dict[str, Any
     """
     experiment, parts = loaded.experiment, _parts(loaded)
     task = parts.task
-    with threads(experiment.resources.threads):  # As trials measure it.
+    # As trials measure it, but a cluster's machine may have more CPUs than this one.
+    with threads(min(experiment.resources.threads, os.cpu_count() or 1)):
         teacher = measure_cost(parts.teacher, task.input_shape, torch.device("cpu"))
         students = [_student(trial.student, model, task, teacher) for trial, model in parts.trials]
     # Before its speed is measured, which trains it for a few steps.
