@@ -29,13 +29,7 @@ from pdo_search.distill.cost import Cost, measure_cost
 from pdo_search.distill.execution import threads
 from pdo_search.distill.losses import hard_label_loss
 from pdo_search.distill.probe import probe
-from pdo_search.distill.rehearsal import (
-    Removal,
-    rehearse,
-    rehearse_pruning,
-    removal_of,
-    shrinking_of,
-)
+from pdo_search.distill.rehearsal import Removal, rehearse, removal_of, shrinking_of
 from pdo_search.distill.step import Updates
 from pdo_search.errors import Infeasible, InputError
 from pdo_search.screen import screen
@@ -209,8 +203,7 @@ def _tried(
     notes = probe(
         task, teacher, config, "teacher", batch=None if config.is_given and not removals else batch
     )
-    rehearse(task, teacher, config, "teacher", base_dir)
-    notes += rehearse_pruning(task, teacher, config, removals, base_dir)
+    notes += rehearse(task, teacher, config, "teacher", base_dir, removals)
     for trial, student in trials:
         if student is not None:
             share = trial.recipe.optimizer.batch_size // trial.resources.workers

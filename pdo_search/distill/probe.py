@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.config.schema import ModelConfig, OptimizerConfig
-from pdo_search.distill.execution import USUAL
+from pdo_search.distill.execution import USUAL, threads
 from pdo_search.distill.losses import hard_label_loss
 from pdo_search.distill.step import Updates
 from pdo_search.errors import InputError
@@ -48,7 +48,7 @@ def probe(
     placed(model, torch.device("cpu"))
     said: list[str] = []
     try:
-        with _surroundings(), torch.random.fork_rng(devices=[]):
+        with _surroundings(), threads(1), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             said += _evaluated(task, model)
             if batch is not None:

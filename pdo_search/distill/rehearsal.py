@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import torch
 from torch import nn
 
 from pdo_search.config.schema import ModelConfig, Recipe, TrialConfig
+from pdo_search.distill.execution import threads
 from pdo_search.distill.prune import drop_blocks, droppable_blocks, prune_channels
 from pdo_search.distill.stage import plan_stages
 from pdo_search.errors import Infeasible, InputError
 from pdo_search.tasks.base import Task
 from pdo_search.tasks.modelfile import ModelSpec, load_for, save_model
 
-__all__ = ["Removal", "rehearse", "rehearse_pruning", "removal_of", "shrinking_of"]
+__all__ = ["Removal", "rehearse", "removal_of", "shrinking_of"]
 
 MOST_LEVELS = 3
 """Teachers below the full one that are tried: what fails does so at once."""
@@ -74,9 +76,14 @@ def shrinking_of(trial: TrialConfig) -> Removal | None:
 
 
 def rehearse(
-    task: Task, model: nn.Module, config: ModelConfig, path: str, base_dir: Path | None
-) -> None:
-    """Store and load a model.
+    task: Task,
+    model: nn.Module,
+    config: ModelConfig,
+    path: str,
+    base_dir: Path | None,
+    removals: Sequence[Removal] = (),
+) -> list[str]:
+    """Store and load a model, and prune it as trials will do.
 
     Args:
         task: whose inputs it takes.
@@ -84,13 +91,18 @@ def rehearse(
         config: how it was built.
         path: where it stands in the experiment, for messages.
         base_dir: folder that factories refer to.
+        removals: what is removed of a teacher; the largest is done level by level, others once.
+
+    Returns:
+        Lines about what may not be meant.
 
     Raises:
-        InputError: what is loaded is not what was stored.
+        InputError: what is loaded is not what was stored; or it cannot be pruned by any ratio.
     """
-    with tempfile.TemporaryDirectory(prefix="pdo-rehearsal-") as folder:
+    with tempfile.TemporaryDirectory(prefix="pdo-rehearsal-") as scratch, threads(1):
+        whole = Path(scratch) / "whole"
         try:
-            _stored(task, model, ModelSpec.of(task, config, model), Path(folder), base_dir)
+            _stored(task, model, ModelSpec.of(task, config, model), whole, base_dir)
         except _Differs as error:
             raise InputError(
                 f"a stored model does not come back: {error}",
@@ -99,69 +111,57 @@ def rehearse(
                 remedy="keep all that its outputs depend on in parameters and buffers, and build it"
                 " alike at every call",
             ) from None
+        return _pruned(task, model, whole, removals, base_dir)
 
 
-def rehearse_pruning(
-    task: Task,
-    teacher: nn.Module,
-    config: ModelConfig,
-    removals: list[Removal],
-    base_dir: Path | None,
+def _pruned(
+    task: Task, model: nn.Module, whole: Path, removals: Sequence[Removal], base_dir: Path | None
 ) -> list[str]:
-    """Prune a teacher as trials will do, at every ratio given.
-
-    Args:
-        task: whose inputs it takes.
-        teacher: left as it is.
-        config: how it was built.
-        removals: what is removed; the largest is done level by level, the others once.
-        base_dir: folder that factories refer to.
-
-    Returns:
-        Lines about what may not be meant.
+    """Lines about the pruning of a stored model.
 
     Raises:
-        InputError: it cannot be pruned, by any of the ratios.
+        InputError: it cannot be pruned.
     """
-    said, failed = [], []
+    failed: list[tuple[Removal, str]] = []
     changed = False
-    with tempfile.TemporaryDirectory(prefix="pdo-rehearsal-") as folder:
-        whole = Path(folder) / "whole"
-        save_model(whole, teacher, ModelSpec.of(task, config, teacher))
-        largest = max((r.ratio for r in removals), default=0.0)
-        for number, removal in enumerate(removals):
-            levels = removal.levels if removal.ratio == largest else 1
-            try:
-                changed |= _descend(
-                    task, whole, Path(folder) / str(number), removal, levels, base_dir
-                )
-            except (_Differs, Infeasible, InputError) as error:
-                problem = error.problem if isinstance(error, InputError) else str(error)
-                failed.append((removal, problem))
-        if removals and not failed and not changed:
-            free = replace(removals[0], ratio=FREELY, round_to=1)
-            if not _descend(task, whole, Path(folder) / "free", free, 1, base_dir):
-                failed = [(r, "no layer of it could lose channels") for r in removals]
-            else:
-                said.append(
-                    f"teacher: none of its layers is wide enough to lose channels by"
-                    f" {removals[-1].path} {largest:g} in steps of {removals[-1].round_to}; all"
-                    " teachers of a trial are the full one"
-                )
+    largest = max((r.ratio for r in removals), default=0.0)
+    for number, removal in enumerate(removals):
+        levels = removal.levels if removal.ratio == largest else 1
+        try:
+            changed |= _descend(
+                task, whole, whole.with_name(str(number)), removal, levels, base_dir
+            )
+        except (_Differs, Infeasible) as error:
+            failed.append((removal, str(error)))
+    said = []
+    if removals and not failed and not changed:
+        if _can_lose(task, whole, removals[-1], base_dir):
+            said.append(
+                f"no layer of the teacher is wide enough to lose channels by {removals[-1].path}"
+                f" {largest:g} in steps of {removals[-1].round_to}: all teachers are the full one"
+            )
+        else:
+            why = "no layer of it can lose channels; those of attention and of the head are fixed"
+            failed = [(removal, why) for removal in removals]
     if failed and len(failed) == len(removals):
         removal, problem = failed[-1]
         raise InputError(
-            f"the teacher cannot be pruned by {removal.ratio:g}: {problem}",
+            f"the teacher cannot be pruned: {problem}",
             path=removal.path,
             value=removal.ratio,
-            remedy=_remedy(task, teacher, removal),
+            remedy=_remedy(task, model, removal),
         )
-    said += [
-        f"the teacher cannot be pruned by {removal.ratio:g}, and such trials will be infeasible:"
-        f" {problem}"
-        for removal, problem in failed
-    ]
+    said += [f"trials with {r.path} {r.ratio:g} will be infeasible: {p}" for r, p in failed]
     return [f"Warning: {line}" for line in said]
+
+
+def _can_lose(task: Task, whole: Path, removal: Removal, base_dir: Path | None) -> bool:
+    """Whether a larger ratio, in the smallest steps, would remove something."""
+    free = replace(removal, ratio=FREELY, round_to=1)
+    try:
+        return _descend(task, whole, whole.with_name("free"), free, 1, base_dir)
+    except (_Differs, Infeasible):
+        return False
 
 
 def _remedy(task: Task, teacher: nn.Module, removal: Removal) -> str:
@@ -188,18 +188,17 @@ def _descend(
         InputError: it cannot be loaded.
         _Differs: what is loaded is another model.
     """
-    parent = whole
     example = torch.zeros(1, *task.input_shape)
+    model, spec = load_for(task, whole, base_dir)
     for level in range(levels):
-        model, spec = load_for(task, parent, base_dir)
         before = _size(model)
         prune_channels(model, example, removal.ratio, removal.round_to, timeout_s=removal.timeout_s)
-        dropped = drop_blocks(model, example, removal.blocks)
+        if removal.blocks:
+            dropped = drop_blocks(model, example, removal.blocks)
+            spec = replace(spec, dropped_blocks=(*spec.dropped_blocks, *dropped))
         if _size(model) == before:
             return level > 0
-        parent = folder / str(level)
-        spec = replace(spec, dropped_blocks=(*spec.dropped_blocks, *dropped))
-        _stored(task, model, spec, parent, base_dir)
+        model = _stored(task, model, spec, folder / str(level), base_dir)
     return True
 
 
@@ -209,8 +208,8 @@ def _size(model: nn.Module) -> int:
 
 def _stored(
     task: Task, model: nn.Module, spec: ModelSpec, folder: Path, base_dir: Path | None
-) -> None:
-    """Store a model, load it, and compare its outputs with those of what is loaded.
+) -> nn.Module:
+    """Store a model, load it, and compare its outputs with those of what is loaded, which it gives.
 
     Raises:
         _Differs: they are others, or it cannot be loaded.
@@ -231,3 +230,4 @@ def _stored(
     if not torch.allclose(expected, found, rtol=TOLERANCE, atol=TOLERANCE):
         gap = (expected - found).abs().max().item()
         raise _Differs(f"its outputs differ by {gap:.2g} from those of what was stored")
+    return loaded.train(was_training)
