@@ -128,11 +128,12 @@ def _kept_whole(model: nn.Module) -> list[nn.Module]:
     Raises:
         Infeasible: nothing can be pruned between them.
     """
-    kept = [m for m in model.modules() if "Attention" in type(m).__name__]
+    inner = [m for m in model.modules() if m is not model]
+    kept = [m for m in inner if "Attention" in type(m).__name__]
     if any("WindowAttention" in type(m).__name__ for m in kept):
         # torch-pruning (1.6) fails on them, or follows their shifts for hours.
         raise Infeasible("attention in shifted windows cannot be pruned")
-    for unit in model.modules():
+    for unit in inner:
         if type(unit).__module__ == SHUFFLENET and type(unit).__name__ == "InvertedResidual":
             short, long = unit.get_submodule("branch1"), unit.get_submodule("branch2")
             kept += [short, [m for m in long.modules() if isinstance(m, nn.Conv2d)][-1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Any:
         features = F.relu(self.body(x), inplace=True)
         pooled = features.mean((2, 3))
-        return {
+        ways: dict[str, Callable[[], Any]] = {
             "linear": lambda: self.a(pooled),
             "after the head": lambda: self.norm(self.scale * self.a(pooled)),
             "sum": lambda: self.a(pooled) + self.b(pooled),
@@ -41,7 +42,8 @@ class Net(nn.Module):
             "parametrized": lambda: self.normed(pooled).log_softmax(1),
             "function": lambda: F.linear(pooled, self.a.weight),
             "twice": lambda: self.a(pooled) + self.a(2 * pooled),
-        }[self.way]()
+        }
+        return ways[self.way]()
 
 
 @pytest.mark.parametrize(
