@@ -33,6 +33,8 @@ from pdo_search.distill.chance import (
 from pdo_search.distill.cost import Cost, measure_cost
 from pdo_search.distill.execution import threads
 from pdo_search.distill.losses import hard_label_loss
+from pdo_search.distill.probe import probe
+from pdo_search.distill.rehearsal import Removal, rehearse, removal_of, shrinking_of
 from pdo_search.distill.stage import plan_stages
 from pdo_search.distill.step import Updates
 from pdo_search.distill.teaching import views_of_full_teacher
@@ -40,6 +42,7 @@ from pdo_search.errors import Infeasible, InputError
 from pdo_search.screen import screen
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.layout import placed
 from pdo_search.tasks.models import build_for
 
 __all__ = ["check_experiment", "preflight", "print_check"]
@@ -215,10 +218,58 @@ def _parts(loaded: Loaded) -> _Parts:
             (t, None if t.student.shrink is not None else build(t.student, path="student"))
             for t in _trials(loaded)
         ]
+        notes += _tried(loaded, task, teacher, trials)
         return _Parts(task, teacher, trials, list(dict.fromkeys(notes)))
     except InputError as error:
         hint = f"correct it, then `pdo-search check {loaded.file}`"
         raise error.at(file=loaded.file, remedy=hint) from None
+
+
+def _tried(
+    loaded: Loaded,
+    task: Task,
+    teacher: nn.Module,
+    trials: list[tuple[TrialConfig, nn.Module | None]],
+) -> list[str]:
+    """Lines about the models, each of which is run, stored and pruned as in a sweep.
+
+    Raises:
+        InputError: that cannot be done.
+    """
+    config, base_dir = loaded.experiment.teacher, loaded.base_dir
+    removals = _removals(loaded, [trial for trial, _ in trials])
+    batch = config.train.batch_size if config.train is not None else TIMED_BATCH
+    notes = probe(
+        task, teacher, config, "teacher", batch=None if config.is_given and not removals else batch
+    )
+    notes += rehearse(task, teacher, config, "teacher", base_dir, removals)
+    for trial, student in trials:
+        if student is not None:
+            share = trial.recipe.optimizer.batch_size // trial.resources.workers
+            notes += probe(task, student, trial.student, "student", batch=share)
+            rehearse(task, student, trial.student, "student", base_dir)
+    return notes
+
+
+def _removals(loaded: Loaded, trials: list[TrialConfig]) -> list[Removal]:
+    """What the trials at the ends of the dimensions remove from the teacher."""
+    experiment = loaded.experiment
+    first = {d.path: d.ends()[0] for d in loaded.space}
+    last = first | {d.path: d.ends()[-1] for d in loaded.space if d.path == "num_stages"}
+    points = [last]
+    for dimension in loaded.space:
+        if dimension.path == "prune_ratio" or dimension.path.startswith("simplify."):
+            points += [{**last, dimension.path: end} for end in dimension.ends()]
+    found = []
+    for method in (experiment.method, *experiment.search.baselines):
+        for point in points:
+            try:
+                found.append(removal_of(resolve(experiment, point, method).recipe))
+            except Infeasible:
+                continue
+    for trial in trials:
+        found.append(shrinking_of(trial))
+    return list(dict.fromkeys(removal for removal in found if removal is not None))
 
 
 def _trials(loaded: Loaded, prefix: str = "student.") -> list[TrialConfig]:
@@ -316,7 +367,7 @@ def _num_ladders(loaded: Loaded) -> int:
 
 def _rate(task: Task, model: nn.Module, execution: ExecutionConfig) -> float:
     """Training examples per second on the CPU, from a few steps."""
-    model = model.to(memory_format=torch.channels_last).train()
+    model = placed(model, torch.device("cpu")).train()
     train = task.examples(Split.TRAIN)
     trial = train.select(torch.arange(TIMED_BATCH) % len(train))
     inputs = task.view(trial.inputs(), trial.ids, 0)

@@ -199,6 +199,12 @@ def _run(
         return ray.get(future)
     except ray.exceptions.RayTaskError as error:
         raise _own(error) or PdoError(f"the teacher cannot be built: {error}") from error
+    except ray.exceptions.WorkerCrashedError as error:
+        raise PdoError(
+            "the teacher cannot be built: the process that does it died, twice: killed for its"
+            " memory, or by a fault in native code\n  -> `pdo-search check` runs the models in its"
+            " own process, where the fault shows"
+        ) from error
 
 
 def _call(work: Callable[[], Any], storage_timeout: float) -> Any:
