@@ -41,7 +41,7 @@ from pdo_search.distill.teaching import views_of_full_teacher
 from pdo_search.errors import Infeasible, InputError
 from pdo_search.screen import screen
 from pdo_search.tasks import cached_task
-from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.base import LeftOut, Split, Task
 from pdo_search.tasks.layout import placed
 from pdo_search.tasks.models import build_for
 
@@ -50,6 +50,8 @@ __all__ = ["check_experiment", "preflight", "print_check"]
 SEARCHED = tuple(split for split in Split if split is not Split.TEST)
 FORWARD = 1 / 3
 """Cost of a forward pass as a share of an update: backward costs twice as much."""
+CLASSES_SHOWN = 8
+LEFT_OUT_SHOWN = 12
 TIMED_STEPS = 5
 TIMED_BATCH = 64
 FEW_VALIDATION = 50
@@ -84,7 +86,13 @@ def preflight(loaded: Loaded, notes: Sequence[str] = ()) -> str:
             than guessing.
     """
     parts = _parts(loaded)
-    _standing(loaded, parts)
+    if (known := _standing(loaded, parts)) is not None:
+        try:
+            refuse_guessing(loaded.experiment.teacher, known)
+        except InputError as error:
+            raise error.at(file=loaded.file) from None
+    _print_examples(_examples(parts.task))
+    _print_left_out(_left_out(parts.task))
     _print_dropped(_dropped(parts.task))
     _print_notes([*parts.notes, *notes])
     return parts.task.fingerprint
@@ -101,8 +109,7 @@ def check_experiment(loaded: Loaded, notes: Sequence[str] = ()) -> dict[str, Any
         What was found, JSON-able.
 
     Raises:
-        InputError: data, models or weights cannot be used, or the teacher is given and no better
-            than guessing.
+        InputError: data, models or weights cannot be used.
     """
     # What a user's model prints must not come between the lines of JSON.
     with contextlib.redirect_stdout(sys.stderr):
@@ -118,7 +125,6 @@ def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
         students = [_student(trial.student, model, task, teacher) for trial, model in parts.trials]
     # Before its speed is measured, which trains it for a few steps.
     known = _standing(loaded, parts)
-    warning = None if known is None else warning_of(experiment.teacher, known)
     return {
         "name": experiment.name,
         "task": {
@@ -131,6 +137,8 @@ def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
             },
             "epoch_examples": task.epoch_examples,
             "dropped": _dropped(task),
+            "examples": _examples(task),
+            "left_out": _left_out(task),
         },
         "teacher": {
             "arch": experiment.teacher.arch,
@@ -144,24 +152,27 @@ def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
             experiment.search.baselines, experiment.search.trials_per_baseline
         ),
         "estimate": _estimate(loaded, parts),
-        "notes": [*parts.notes, *([] if warning is None else [warning]), *notes],
+        "notes": [*parts.notes, *_about_teacher(loaded, known), *notes],
     }
 
 
 def _standing(loaded: Loaded, parts: _Parts) -> Standing | None:
-    """What a given teacher knows of some validation examples; None of one that is trained here.
-
-    Raises:
-        InputError: it knows nothing, and is not forced.
-    """
+    """What a given teacher knows of some validation examples; None of one that is trained here."""
     if not loaded.experiment.teacher.is_given:
         return None
-    found = measured_standing(parts.task, parts.teacher, torch.device("cpu"))
+    return measured_standing(parts.task, parts.teacher, torch.device("cpu"))
+
+
+def _about_teacher(loaded: Loaded, known: Standing | None) -> list[str]:
+    """What a user should know of a given teacher that is no better than guessing."""
+    warning = None if known is None else warning_of(loaded.experiment.teacher, known)
+    if known is None or warning is None:
+        return []
     try:
-        refuse_guessing(loaded.experiment.teacher, found)
+        refuse_guessing(loaded.experiment.teacher, known)
     except InputError as error:
-        raise error.at(file=loaded.file) from None
-    return found
+        return [f"Warning: `run` refuses this teacher. {error}"]
+    return [warning]
 
 
 def _print_notes(notes: list[str]) -> None:
@@ -181,6 +192,44 @@ def _few_said(task: Task) -> list[str]:
     ]
 
 
+def _examples(task: Task) -> dict[str, dict[str, int]]:
+    """How many examples each split has, by class; those without a label under ``unlabelled``."""
+    found = {}
+    for split in Split:
+        examples = task.test_examples() if split is Split.TEST else task.examples(split)
+        counts = torch.bincount(examples.targets + 1, minlength=len(task.class_names) + 1).tolist()
+        found[split.value] = dict(zip(task.class_names, counts[1:], strict=True))
+        if counts[0]:
+            found[split.value]["unlabelled"] = counts[0]
+    return found
+
+
+def _print_examples(examples: dict[str, dict[str, int]]) -> None:
+    """A line per split; of many classes the smallest and the largest."""
+    for split, counts in examples.items():
+        known = {name: count for name, count in counts.items() if count}
+        said = [f"{name} {count:,}" for name, count in known.items()]
+        if len(said) > CLASSES_SHOWN:
+            classes = [name for name in known if name != "unlabelled"] or [*known]
+            few, most = min(classes, key=known.__getitem__), max(classes, key=known.__getitem__)
+            said = [f"{len(classes)} classes, {few} {known[few]:,} to {most} {known[most]:,}"]
+            if "unlabelled" in known:
+                said.append(f"unlabelled {known['unlabelled']:,}")
+        total = f"{sum(counts.values()):,}"
+        screen().print(f"{split:<10} {total:>9}: {', '.join(said)}", soft_wrap=True)
+
+
+def _left_out(task: Task) -> list[dict[str, Any]]:
+    return [asdict(one) for one in task.left_out]
+
+
+def _print_left_out(left_out: list[dict[str, Any]]) -> None:
+    for one in left_out[:LEFT_OUT_SHOWN]:
+        screen().print(f"Files: {LeftOut(**one)}", soft_wrap=True)
+    if len(left_out) > LEFT_OUT_SHOWN:
+        screen().print(f"Files: and {len(left_out) - LEFT_OUT_SHOWN} lines more, see check --json")
+
+
 def _dropped(task: Task) -> dict[str, dict[str, int]]:
     """How many examples each split lost, by the split that holds the same contents."""
     lost: dict[str, Counter[str]] = {}
@@ -198,12 +247,6 @@ def _print_dropped(dropped: dict[str, dict[str, int]]) -> None:
     ]
     if said:
         screen().print(f"Left out, as copies: {', '.join(said)}", soft_wrap=True)
-
-
-def _labels_said(labelled: int, count: int) -> str:
-    """Such as ``100 labelled``, ``1,105 unlabelled`` or both."""
-    parts = ((labelled, "labelled"), (count - labelled, "unlabelled"))
-    return " and ".join(f"{number:,} {word}" for number, word in parts if number)
 
 
 def _parts(loaded: Loaded) -> _Parts:
@@ -389,15 +432,13 @@ def print_check(found: dict[str, Any]) -> None:
     """Print what ``check_experiment`` found."""
     console = screen()
     task = found["task"]
-    splits = ", ".join(
-        f"{name} {_labels_said(task['labelled'][name], count)}"
-        for name, count in task["splits"].items()
-    )
     shape = "x".join(map(str, task["input_shape"]))
     console.print(
-        f"{found['name']}: {task['source']}, {task['classes']} classes, {shape}; {splits}",
+        f"{found['name']}: {task['source']}, {task['classes']} classes, {shape}",
         soft_wrap=True,
     )
+    _print_examples(task["examples"])
+    _print_left_out(task["left_out"])
     _print_dropped(task["dropped"])
     table = Table()
     for name in ("model", "params", "MFLOPs", "of the teacher's FLOPs"):

@@ -121,7 +121,7 @@ def _gpus() -> Finding:
 
 
 def _fashion_mnist() -> Finding:
-    from pdo_search.tasks.data import DEBIAN_FASHION_MNIST
+    from pdo_search.tasks.archives import DEBIAN_FASHION_MNIST
 
     if DEBIAN_FASHION_MNIST.is_dir():
         return Finding("data fashion_mnist", "ok", str(DEBIAN_FASHION_MNIST))

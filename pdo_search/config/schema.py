@@ -150,7 +150,10 @@ class DataConfig(Frozen):
     limit: int | None = Field(default=None, ge=10)
     """Use only this many examples, stratified and seeded: for quick looks."""
     labelled: bool = True
-    """False hides the labels, for a transfer source that has none."""
+    """False hides the labels, for a transfer source that has none; an image_folder then needs no
+    folders of classes."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """What becomes of an image_folder's files that cannot be read: all named, or left out."""
     args: dict[str, Any] = {}
     """Keyword arguments of the ``module:function`` factory."""
 
@@ -162,7 +165,7 @@ class SplitsConfig(Frozen):
     """Examples on which the teacher's outputs supervise the student beyond the train split.
     0 only where ``transfer_data`` or ``labels`` gives the split its examples."""
     validation: float = Field(default=0.15, gt=0, lt=1)
-    """Selects and stops; never trains."""
+    """Selects and stops; never trains. Ignored where the source has one of its own."""
     test: float = Field(default=0.2, gt=0, lt=1)
     """Touched by ``confirm`` only. Ignored where the source has a test split of its own."""
     labels: Labels | None = None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pdo_search.config.schema import TaskConfig
 
-__all__ = ["Dropped", "Examples", "Head", "HeadKind", "Outputs", "Split", "Task"]
+__all__ = ["Dropped", "Examples", "Head", "HeadKind", "LeftOut", "Outputs", "Split", "Task"]
 
 _EVERYTHING = slice(None)
 
@@ -130,6 +130,24 @@ class Dropped:
     count: int
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Files of a source that are no examples, or are some against their looks.
+
+    Attributes:
+        where: the folder or the link; empty where they lie all over.
+        what: what they are, and what became of them.
+        count: how many.
+    """
+
+    where: str
+    what: str
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.count:,} {self.what}{f' ({self.where})' if self.where else ''}"
+
+
 class Task(Protocol):
     """Data, heads, and how examples become a model's inputs.
 
@@ -143,6 +161,7 @@ class Task(Protocol):
             needs inputs alone.
         epoch_examples: how many examples an epoch of distillation has: as many as these.
         dropped: what was left out, so that no two splits share a content.
+        left_out: files of the source that are no examples, or are some against their looks.
     """
 
     config: TaskConfig
@@ -153,6 +172,7 @@ class Task(Protocol):
     train_inputs: Examples
     epoch_examples: int
     dropped: tuple[Dropped, ...]
+    left_out: tuple[LeftOut, ...]
 
     def examples(self, split: Split) -> Examples:
         """Examples of train, transfer or validation.

@@ -17,9 +17,10 @@ from pdo_search.config.schema import TaskConfig
 from pdo_search.errors import InputError, PdoError
 from pdo_search.store import Store
 from pdo_search.tasks.augment import augmented
-from pdo_search.tasks.base import Dropped, Examples, Head, HeadKind, Outputs, Split
+from pdo_search.tasks.base import Dropped, Examples, Head, HeadKind, LeftOut, Outputs, Split
 from pdo_search.tasks.contents import Hashes, content_hashes
-from pdo_search.tasks.data import Pictures, load_pictures
+from pdo_search.tasks.data import load_pictures
+from pdo_search.tasks.pictures import Pictures
 from pdo_search.tasks.splits import (
     four_way_split,
     labelled_count,
@@ -32,6 +33,7 @@ __all__ = ["ImageClassification", "build_image_classification"]
 HEAD = "class"
 TEST_IDS = 1 << 40
 TRANSFER_IDS = 1 << 41
+VALIDATION_IDS = 3 << 40
 NORMALIZATION_SAMPLE = 50_000
 NORMALIZATION_CHUNK = 1_024
 
@@ -47,11 +49,13 @@ class ImageClassification:
         *,
         train_inputs: Examples,
         dropped: tuple[Dropped, ...],
+        left_out: tuple[LeftOut, ...] = (),
     ) -> None:
         self.config = config
         self.train_inputs = replace(train_inputs, targets=torch.full_like(train_inputs.targets, -1))
         self.epoch_examples = len(train_inputs)
         self.dropped = dropped
+        self.left_out = left_out
         self._splits = splits
         train = splits[Split.TRAIN]
         channels, height, width = train.source.shape[1:]
@@ -137,6 +141,7 @@ def build_image_classification(
             remedy="unlabelled pictures belong into task.transfer_data",
         )
     parts = _labelled_parts(pictures, config)
+    left_out = pictures.left_out
     if config.transfer_data is not None:
         like = parts[Split.TRAIN].examples
         edge = config.transfer_data.size or like.source.shape[-1]
@@ -147,6 +152,7 @@ def build_image_classification(
             seed=config.seed,
             store=store,
         )
+        left_out += other.left_out
         parts[Split.TRANSFER] = _as_transfer(other, like, pictures.class_names)
     parts, dropped = _disjoint(parts, config, pictures.class_names)
     if config.splits.labels is None or config.transfer_data is not None:
@@ -164,6 +170,7 @@ def build_image_classification(
         pictures.class_names,
         train_inputs=train_inputs,
         dropped=dropped,
+        left_out=left_out,
     )
 
 
@@ -186,6 +193,7 @@ def _labelled_parts(pictures: Pictures, config: TaskConfig) -> dict[Split, _Part
         config.seed,
         class_names=pictures.class_names,
         own_test=pictures.test_inputs is not None,
+        own_validation=pictures.validation_inputs is not None,
         other_transfer=config.transfer_data is not None,
     )
     # None where another source, or `splits.labels` alone, gives the split its examples.
@@ -205,6 +213,14 @@ def _labelled_parts(pictures: Pictures, config: TaskConfig) -> dict[Split, _Part
             TEST_IDS,
             digest=pictures.digest,
             hashes=pictures.test_hashes,
+        )
+    if pictures.validation_inputs is not None and pictures.validation_labels is not None:
+        parts[Split.VALIDATION] = _part(
+            _tensor(pictures.validation_inputs),
+            pictures.validation_labels,
+            VALIDATION_IDS,
+            digest=pictures.digest,
+            hashes=pictures.validation_hashes,
         )
     return parts
 

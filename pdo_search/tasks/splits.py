@@ -40,6 +40,7 @@ def four_way_split(
     *,
     class_names: Sequence[str],
     own_test: bool,
+    own_validation: bool,
     other_transfer: bool,
 ) -> dict[Split, Indices]:
     """Indices of each split, sorted, every class in its share.
@@ -50,16 +51,17 @@ def four_way_split(
         seed: same seed, same splits.
         class_names: for messages.
         own_test: the source has a test split of its own; no share is taken for it.
+        own_validation: the same of validation.
         other_transfer: the transfer split comes from another source; no share is taken for it.
 
     Returns:
-        No transfer or test split where no share is taken for it.
+        No split for which no share is taken.
 
     Raises:
         InputError: names a class that would be empty in a split.
     """
     rng = np.random.default_rng(seed)
-    wanted = {Split.VALIDATION: shares.validation}
+    wanted = {} if own_validation else {Split.VALIDATION: shares.validation}
     if not other_transfer and shares.transfer > 0:
         wanted[Split.TRANSFER] = shares.transfer
     if not own_test:

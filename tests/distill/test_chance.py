@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import nn
 
-from pdo_search.check import check_experiment, print_check
+from pdo_search.check import check_experiment, preflight, print_check
 from pdo_search.config import Loaded, parse_experiment, resolve
 from pdo_search.config.schema import ModelConfig, TrainConfig
 from pdo_search.distill.chance import Standing, refuse_guessing, standing, warning_of
@@ -157,10 +157,13 @@ def test_a_given_teacher_that_knows_nothing_is_refused_unless_forced(
     folder: Path, weights: str
 ) -> None:
     with pytest.raises(InputError, match="no better than guessing: val_accuracy") as caught:
-        check_experiment(loaded(folder, normalization=BYTES, weights=weights))
+        preflight(loaded(folder, normalization=BYTES, weights=weights))
     for part in ("e.yaml", "teacher.weights", weights, "teacher.normalization", "order of classes",
                  "teacher.force"):  # fmt: skip
         assert part in str(caught.value)
+    # `check` measures it all the same, and says what `run` will say.
+    checked = check_experiment(loaded(folder, normalization=BYTES, weights=weights))
+    assert checked["notes"][-1].startswith("Warning: `run` refuses this teacher.")
     forced = check_experiment(loaded(folder, normalization=BYTES, weights=weights, force=True))
     assert "no better than guessing; nothing trains it here" in forced["notes"][-1]
 

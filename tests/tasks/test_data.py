@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from pdo_search.config.schema import DataConfig, TaskConfig
 from pdo_search.errors import InputError
 from pdo_search.store import Store
-from pdo_search.tasks import build_task, data
+from pdo_search.tasks import archives, build_task, decode
+from pdo_search.tasks.archives import DEBIAN_FASHION_MNIST, FASHION_FILES
 from pdo_search.tasks.base import Split
-from pdo_search.tasks.data import FASHION_FILES, Pictures, load_pictures
+from pdo_search.tasks.data import load_pictures
+from pdo_search.tasks.pictures import Pictures
 
 RNG = np.random.default_rng(0)
 
@@ -85,7 +87,7 @@ def test_fashion_mnist_from_a_folder_of_idx_files(tmp_path: Path, suffix: str) -
 
 
 @pytest.mark.skipif(
-    not data.DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
+    not DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
 )
 def test_fashion_mnist_as_debian_packages_it() -> None:
     pictures = load(source="fashion_mnist")
@@ -165,7 +167,7 @@ def test_image_folder_with_classes_as_folders(tmp_path: Path) -> None:
 def test_a_store_keeps_the_decoded_pictures_of_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "MAPPED_BYTES", 0)
+    monkeypatch.setattr(decode, "MAPPED_BYTES", 0)
     write_pictures(tmp_path / "train", 5)
     write_pictures(tmp_path / "test", 2)
     config = DataConfig(source="image_folder", path=str(tmp_path), size=16)
@@ -190,7 +192,7 @@ def test_a_store_keeps_the_decoded_pictures_of_a_folder(
 def test_a_task_over_mapped_pictures_copies_none_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "MAPPED_BYTES", 0)
+    monkeypatch.setattr(decode, "MAPPED_BYTES", 0)
     write_pictures(tmp_path / "pictures", 20)
     config = TaskConfig(
         data=DataConfig(source="image_folder", path=str(tmp_path / "pictures"), size=16)
@@ -225,7 +227,7 @@ def test_without_a_network_the_message_says_what_to_do(
     def offline(*_: object, **__: object) -> None:
         raise RuntimeError("Error downloading")
 
-    monkeypatch.setattr(data, "CACHE", tmp_path)
+    monkeypatch.setattr(archives, "CACHE", tmp_path)
     monkeypatch.setattr(datasets, "CIFAR10", offline)
     with pytest.raises(InputError, match=r"(?s)cannot be downloaded.*give its folder"):
         load(source="cifar10")
@@ -236,5 +238,5 @@ def test_without_a_network_the_message_says_what_to_do(
 @pytest.mark.network
 @pytest.mark.skipif("PDO_SEARCH_NETWORK" not in os.environ, reason="needs the internet")
 def test_cifar10_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "CACHE", tmp_path)
+    monkeypatch.setattr(archives, "CACHE", tmp_path)
     assert len(load(source="cifar10").labels) == 50_000

@@ -94,7 +94,7 @@ def test_an_empty_class_is_named() -> None:
     with pytest.raises(InputError, match="class 'rare' has no example"):
         four_way_split(
             labels, SplitsConfig(), 0, class_names=("common", "rare"), own_test=False,
-            other_transfer=False,
+            own_validation=False, other_transfer=False,
         )  # fmt: skip
 
 
