@@ -50,7 +50,8 @@ def _shrink_stem(model: nn.Module, edge: int) -> list[str]:
         model.maxpool = nn.Identity()
     convs = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     name, stem = convs[0]
-    if stem.stride != (1, 1):
+    # A vision transformer cuts its patches so, and has as many positions: `args` sets their size.
+    if stem.stride != (1, 1) and name != "conv_proj":
         if stem.kernel_size[0] > 3:
             small = nn.Conv2d(
                 stem.in_channels, stem.out_channels, 3, 1, 1, bias=stem.bias is not None
