@@ -130,7 +130,6 @@ def test_cables_a_stopped_job_and_a_lost_head(story: Story) -> None:
     time.sleep(75)
     story.lab.cable("w1", plugged=True)
     wait_until(lambda: len(ended(story, "second")) >= 4, 600, "trials go on beside a cut")
-    assert len(trials(story, "second")) > len(ended(story, "second"))
     story.on_laptop(story.says("ray job stop"))
     before = ended(story, "second")
     assert len(before) < 30
