@@ -36,7 +36,7 @@ def story(tmp_path: Path) -> Iterator[Story]:
         yield told
     finally:
         lab.down()
-        for step, seconds in told.seconds.items():
+        for seconds, step in told.seconds:
             print(f"{seconds:6.1f} s  {step}")
 
 
