@@ -6,6 +6,8 @@ Decoded pictures of a folder are kept in the store, where the sweep finds them.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -40,6 +42,8 @@ __all__ = ["check_experiment", "preflight", "print_check"]
 SEARCHED = tuple(split for split in Split if split is not Split.TEST)
 TIMED_STEPS = 5
 TIMED_BATCH = 64
+FEW_VALIDATION = 50
+"""Below, one example is more than two points of accuracy."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,12 @@ def check_experiment(loaded: Loaded) -> dict[str, Any]:
         InputError: data, models or weights cannot be used, or the teacher is given and no better
             than guessing.
     """
+    # What a user's model prints must not come between the lines of JSON.
+    with contextlib.redirect_stdout(sys.stderr):
+        return _measured(loaded)
+
+
+def _measured(loaded: Loaded) -> dict[str, Any]:
     experiment, parts = loaded.experiment, _parts(loaded)
     task = parts.task
     teacher = measure_cost(parts.teacher, task.input_shape, torch.device("cpu"))
@@ -140,6 +150,18 @@ def _print_notes(notes: list[str]) -> None:
         screen().print(note, soft_wrap=True)
 
 
+def _few_said(task: Task) -> list[str]:
+    """A line where validation is too small to tell one trial from another."""
+    count = len(task.examples(Split.VALIDATION))
+    if count >= FEW_VALIDATION:
+        return []
+    return [
+        f"Validation has only {count} examples, and one of them is {100 / count:.1f} points of"
+        " accuracy: trials that differ by less are not told apart. More data helps, or a larger"
+        " task.splits.validation."
+    ]
+
+
 def _dropped(task: Task) -> dict[str, dict[str, int]]:
     """How many examples each split lost, by the split that holds the same contents."""
     lost: dict[str, Counter[str]] = {}
@@ -170,6 +192,7 @@ def _parts(loaded: Loaded) -> _Parts:
     notes: list[str] = []
     try:
         task = cached_task(experiment.task, base_dir, experiment.output.store_root)
+        notes += _few_said(task)
         build = partial(build_for, task, seed=0, base_dir=base_dir, say=notes.append)
         teacher = build(experiment.teacher, path="teacher")
         trials = [

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pdo_search.config.schema import is_uri
+from pdo_search.base.storage import is_uri
 from pdo_search.safetext import presentable
 
 __all__ = ["LOG_FORMAT", "log_to_file"]

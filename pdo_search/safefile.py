@@ -31,7 +31,7 @@ def read_regular(file: Path, limit: int) -> bytes:
             raise OSError(errno.EINVAL, "is no regular file", str(file))
         if found.st_size > limit:
             raise OSError(errno.EFBIG, f"is larger than {limit:,} bytes", str(file))
-        return stream.read(limit)
+        return stream.read(min(limit, found.st_size + 1))
 
 
 def odd_entry(directory: Path) -> Path | None:

@@ -89,7 +89,8 @@ def factory(text: str, name: str = "mine:make", where: str = "student") -> Edit:
 
 def rare_class(tree: dict[str, Any], folder: Path) -> None:
     labels = np.array([0, 1] * 50 + [2])
-    np.savez(folder / "rare.npz", x=np.zeros((101, 8, 8), np.uint8), y=labels)
+    inputs = np.arange(101 * 64, dtype=np.uint8).reshape(101, 8, 8)
+    np.savez(folder / "rare.npz", x=inputs, y=labels)
     text = "import numpy as np\nfrom pathlib import Path\ndef load():\n"
     text += "    d = np.load(Path(__file__).with_name('rare.npz'))\n    return d['x'], d['y']\n"
     (folder / "rare_class_data.py").write_text(text)
@@ -241,6 +242,25 @@ CASES: dict[str, tuple[Edit, list[str]]] = {
     "factory that raises": (
         factory("def make(num_outputs):\n    raise RuntimeError('boom')\n"),
         ["student.arch", "RuntimeError: boom"],
+    ),
+    "factory that exits": (
+        factory("def make(num_outputs):\n    raise SystemExit(0)\n"),
+        ["student.arch", "ended the program: sys.exit(0)", "line 2"],
+    ),
+    "model that exits": (
+        factory(
+            "from torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n"
+            "        exit(3)\ndef make():\n    return Net()\n"
+        ),
+        ["student.arch", "sys.exit(3)", "line 4", "(N, 1, 8, 8) to (N, 10)"],
+    ),
+    "file for a module": (
+        put("task.data", {"source": "src/mine.py:load"}),
+        ["task.data.source", "'src/mine.py:load'", "src.mine:load"],
+    ),
+    "arguments that a factory does not take": (
+        put("student", {"arch": "torchvision.models:alexnet", "args": {"num_clases": 3}}),
+        ["the factory raised TypeError", "num_clases"],
     ),
     "factory of a wrong shape": (
         factory(THREE_CLASSES),

@@ -12,8 +12,9 @@ import pytest
 import pdo_search
 
 ROOT = Path(pdo_search.__file__).parent
-COMMON = {"errors", "safefile", "safetext", "screen"}
+COMMON = {"base", "errors", "safefile", "safetext", "screen"}
 ALLOWED = {
+    "base": set(),
     "errors": set(),
     "safefile": set(),
     "safetext": set(),

@@ -119,7 +119,7 @@ def record(folder: str) -> Reports:
 
     loaded = parse_experiment(EXPERIMENT, file=Path(__file__), base_dir=Path(folder))
     worker = LocalWorker()
-    places = Places(f"{folder}/store", f"{folder}/checkpoint", f"{folder}/model", None, "t0000", 0)
+    places = Places(f"{folder}/store", folder, None, "t0000", 0)
     run_trial(resolve(loaded.experiment, MIDDLE), worker, places=places)
     return [asdict(report) for report in worker.reports]
 

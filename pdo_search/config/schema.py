@@ -7,7 +7,6 @@ a search dimension is taken out of the tree (``space``) before these models see 
 from __future__ import annotations
 
 import re
-from pathlib import PurePath
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -265,8 +264,9 @@ class ModelConfig(Frozen):
     dropout: Fraction = 0.0
     """Dropout before the head, where the model has it."""
     weights: str | None = None
-    """A checkpoint (.pt, .pth, .safetensors) relative to the experiment file, or the name of
-    torchvision weights such as ``IMAGENET1K_V2``."""
+    """A checkpoint (.pt, .pth, .safetensors, an index of shards or their directory) relative to
+    the experiment file, or the name of torchvision weights such as ``IMAGENET1K_V2``. Of several
+    sets of weights in a file the average (EMA) is taken; ``file.pt#model`` names another."""
     args: dict[str, Any] = {}
     """Further keyword arguments of the model's constructor or factory; a student's may be
     dimensions."""
@@ -638,6 +638,9 @@ class LimitsConfig(Frozen):
     """No new trial starts after this, and no paused one goes on; running ones end and are kept."""
     trial_timeout: Seconds | None = None
     """A trial that takes longer fails, also where it hangs; each start of it has as long."""
+    storage_timeout: Seconds = 300.0
+    """How long driver and trials wait for an object store that does not answer, before the sweep
+    ends as interrupted."""
 
 
 class ResourcesConfig(Frozen):
@@ -789,8 +792,3 @@ class Experiment(Frozen):
             self.method: search.num_trials,
             **dict.fromkeys(search.baselines, search.trials_per_baseline),
         }
-
-
-def is_uri(path: str) -> bool:
-    """Whether a path names an object store (``s3://…``) and not the local disk."""
-    return "://" in path and not PurePath(path).is_absolute()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from pdo_search.config.schema import is_uri
+from pdo_search.base.storage import Storage, is_uri
 from pdo_search.distill.composite import FILE, load_composite
 from pdo_search.errors import InputError
 from pdo_search.tasks.modelfile import load_inference
@@ -46,16 +46,12 @@ def load_model(path: str | Path, base_dir: str | Path | None = None) -> nn.Modul
 
 
 def _fetch(uri: str, scratch: str) -> None:
-    from pyarrow import fs
-
+    """Copy a model's files, or those of a composite's two models, and nothing deeper."""
     try:
-        filesystem, path = fs.FileSystem.from_uri(uri)
-        for kind in ("", "/student", "/teacher"):
-            source = f"{path.rstrip('/')}{kind}"
-            if filesystem.get_file_info(source).type is fs.FileType.Directory:
-                Path(f"{scratch}{kind}").mkdir(exist_ok=True)
-                fs.copy_files(source, f"{scratch}{kind}", source_filesystem=filesystem)
-    except (OSError, ValueError) as error:
+        storage = Storage(uri)
+        names = [name for name in storage.objects() if name.count("/") <= 1]
+        storage.fetch("", names, Path(scratch))
+    except OSError as error:
         raise InputError(f"cannot be fetched: {error}", file=uri) from None
 
 

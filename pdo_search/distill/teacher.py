@@ -6,7 +6,6 @@ that every trial and every later sweep finds it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -28,7 +27,8 @@ from pdo_search.store import Store
 from pdo_search.tasks.base import Split, Task
 from pdo_search.tasks.factory import is_factory, load_factory, source_digest
 from pdo_search.tasks.modelfile import ModelSpec, save_model
-from pdo_search.tasks.models import build_for, placed, weights_file
+from pdo_search.tasks.models import build_for, placed
+from pdo_search.tasks.weights import weights_digest
 
 __all__ = ["trained_teacher"]
 
@@ -127,10 +127,9 @@ def _key(
         "seed": seed,
         **computed,
     }
-    if config.weights is not None:
-        file = weights_file(config, base_dir)
-        if file.is_file():
-            key["weights"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    weights = weights_digest(config, base_dir)
+    if weights is not None:
+        key["weights"] = weights
     if is_factory(config.arch):
         key["source"] = source_digest(load_factory(config.arch, "teacher.arch", base_dir))
     return key

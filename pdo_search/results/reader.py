@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from pdo_search.base.storage import Storage
 from pdo_search.errors import InputError, PdoError
-from pdo_search.results.files import Folder
 from pdo_search.results.importance import compared, importance
 from pdo_search.results.params import PARAM
 from pdo_search.results.parts import parse_part
@@ -45,7 +45,7 @@ def open_sweep(path: str | Path) -> Sweep:
         InputError: it is no sweep, or ``sweep.json`` is damaged.
     """
     info = read_sweep_file(path)
-    return Sweep(Folder(path).root, info)
+    return Sweep(Storage(path).root, info)
 
 
 class Sweep:
@@ -218,9 +218,9 @@ class Sweep:
         """
         import pyarrow as pa
 
-        folder, table = Folder(self.path), TABLES[name]
+        folder, table = Storage(self.path), TABLES[name]
         parts = [arrow_schema(table, {}).empty_table()]
-        for file in folder.names(name, ".parquet"):
+        for file in folder.files(name, ".parquet"):
             try:
                 parts.append(parse_part(table, folder.read(f"{name}/{file}")))
             except FileNotFoundError:

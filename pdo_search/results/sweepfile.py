@@ -17,9 +17,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pdo_search.base.storage import Storage
 from pdo_search.config.methods import PROGRESSIVE
 from pdo_search.errors import InputError
-from pdo_search.results.files import Folder
 from pdo_search.results.schema import SCHEMA_VERSION
 
 __all__ = ["SWEEP_FILE", "SweepInfo", "read_sweep_file", "write_sweep_file"]
@@ -124,11 +124,11 @@ def write_sweep_file(sweep: str | Path, info: SweepInfo) -> SweepInfo:
         StoreError: it cannot be written.
     """
     content = asdict(info) | {"schema_version": SCHEMA_VERSION}
-    if not Folder(sweep).exists(SWEEP_FILE):
+    if Storage(sweep).info(SWEEP_FILE) is None:
         content["revision"] = info.revision or _revision(Path(__file__))
         content["base_revision"] = info.base_revision or _revision(Path(info.file))
     text = json.dumps(content | {"seeds": info.seeds}, indent=1, default=str)
-    Folder(sweep).write(SWEEP_FILE, text.encode())
+    Storage(sweep).write(SWEEP_FILE, text.encode())
     return SweepInfo(**content)
 
 
@@ -138,7 +138,7 @@ def read_sweep_file(sweep: str | Path) -> SweepInfo:
     Raises:
         InputError: the directory holds no sweep, a damaged one, or one of a newer version.
     """
-    folder = Folder(sweep)
+    folder = Storage(sweep)
     file = f"{folder.root}/{SWEEP_FILE}"
     try:
         data = folder.read(SWEEP_FILE)

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pdo_search.base.storage import Storage
 from pdo_search.errors import InputError, StoreError
 from pdo_search.results.cells import cell
-from pdo_search.results.files import Folder
 from pdo_search.results.params import PARAM
 from pdo_search.results.parts import encode_part, parse_part, type_name
 from pdo_search.results.schema import (
@@ -73,7 +73,7 @@ class TableWriter:
         *,
         interval_s: float = 1.0,
     ) -> None:
-        self.folder = Folder(root)
+        self.folder = Storage(root)
         self.damaged: list[str] = []
         self._params: dict[str, Type] = dict(params or {})
         self._interval_s = interval_s
@@ -167,13 +167,45 @@ class TableWriter:
                 # A table without rows is a table too: whoever reads it finds its columns.
                 self._keys[table][0] = set()
                 self._changed[table].add(0)
-            for number in sorted(self._changed[table]):
-                self.folder.write(_path(table, number), self._encoded(table, number))
-                self._changed[table].discard(number)
-            self._evict(table)
+            self.flush_table(table)
         self._flushed_at = time.monotonic()
         self._flush_s = self._flushed_at - started
         return True
+
+    def flush_table(self, table: str) -> None:
+        """Write the blocks of one table that have changed.
+
+        Raises:
+            StoreError: as ``flush``.
+        """
+        for number in sorted(self._changed[table]):
+            self.folder.write(_path(table, number), self._encoded(table, number))
+            self._changed[table].discard(number)
+        self._evict(table)
+
+    def drop_orphans(self) -> list[str]:
+        """Take rows of trials that ``trials`` does not know out of the other tables.
+
+        A damaged part of ``trials`` that was set aside leaves some, and so did a driver of an
+        earlier version that was killed while it wrote. Their numbers are given to new trials.
+
+        Returns:
+            The files, beside the tables, that keep the parts as they were.
+        """
+        kept = []
+        for table in (name for name in TABLES if name != "trials"):
+            for number, keys in self._keys[table].items():
+                orphans = [key for key in keys if not self.has("trials", key[0])]
+                if not orphans:
+                    continue
+                block = self._block(table, number)
+                kept.append(f".orphans-{_path(table, number).replace('/', '-')}")
+                self.folder.write(kept[-1], self._encoded(table, number))
+                for key in orphans:
+                    del block[key]
+                self._keys[table][number] = set(block)
+                self._changed[table].add(number)
+        return kept
 
     def _encoded(self, table: str, number: int) -> bytes:
         import pyarrow as pa
@@ -207,7 +239,7 @@ class TableWriter:
     def _stored_parts(self, table: str) -> dict[int, pa.Table]:
         """All stored blocks of a table; damaged ones are set aside."""
         try:
-            names = self.folder.names(table)
+            names = self.folder.files(table)
         except OSError as error:
             raise StoreError(f"{self.folder.root}/{table} cannot be listed: {error}") from error
         found = {}

@@ -12,9 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pdo_search.config.schema import is_uri
+from pdo_search.base.storage import Storage, is_uri
 from pdo_search.errors import InputError
-from pdo_search.results.files import Folder
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo
 
 __all__ = ["CODE", "keep_code", "moved", "needs_base_dir"]
@@ -85,14 +84,14 @@ def keep_code(sweep: str, info: SweepInfo) -> None:
     """
     if not any(":" in value for key, value in _texts(info.resolved) if key in CODE_KEYS):
         return
-    base, folder = Path(info.base_dir).resolve(), Folder(sweep)
+    base, folder = Path(info.base_dir).resolve(), Storage(sweep)
     for name, module in list(sys.modules.items()):
         file = Path(getattr(module, "__file__", None) or "/").resolve()
         if not file.is_relative_to(base) or _installed(file, name):
             continue
         place = f"{CODE}/{file.relative_to(base).as_posix()}"
         # torch gives modules of its own names of files that are not there.
-        if file.suffix == ".py" and file.is_file() and not folder.exists(place):
+        if file.suffix == ".py" and file.is_file() and folder.info(place) is None:
             folder.write(place, file.read_bytes())
 
 

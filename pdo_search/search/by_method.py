@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -115,7 +116,8 @@ class SearcherByMethod(Searcher):
         self._numbers = numbers
         self._requeued = list(requeued)
         self._planned = {method: planned[method] for method in searchers}
-        self._next = 1 + max((n for ns in self._numbers.values() for n in ns), default=-1)
+        self._taken = {n for ns in self._numbers.values() for n in ns}
+        self._free = 0
         self._method_of: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -158,11 +160,14 @@ class SearcherByMethod(Searcher):
         return {method: len(self._numbers[method]) for method in methods}
 
     def _placed(self, name: str, method: str, suggestion: Any) -> dict[str, Any]:
-        """A method's suggestion under the sweep's number: the next one, for a new trial."""
+        """A method's suggestion under the sweep's number: the first free one, for a new trial."""
         numbers, within = self._numbers[method], suggestion["number"]
         if within == len(numbers):
-            numbers.append(self._next)
-            self._next += 1
+            # The first that is free: a driver that was killed may have left a hole.
+            free = next(n for n in count(self._free) if n not in self._taken)
+            numbers.append(free)
+            self._taken.add(free)
+            self._free = free + 1
         self._method_of[name] = method
         number = numbers[within]
         return {**suggestion, "number": number, "trial_id": trial_id(number), "method": method}

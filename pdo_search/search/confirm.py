@@ -140,7 +140,7 @@ def run_confirmation(
     opened = open_sweep(sweep)
     opened.best()  # Some trial has to be there.
     numbers = candidates(opened.trials, list(info.trials_by_method), top, info.mode)
-    with session(sweep, address) as scratch:
+    with session(sweep, address, loaded, console) as held:
         writer = TableWriter(sweep, param_types(loaded.space))
         runs = _runs(loaded, writer, numbers, seeds)
         left = open_runs(runs, writer.rows(TABLE))
@@ -148,7 +148,7 @@ def run_confirmation(
 
         def run(at_once: int, fingerprint: str | None) -> bool:
             return _tune(
-                info, loaded, sweep, writer, runs, left, at_once, scratch, console, fingerprint
+                info, loaded, sweep, writer, runs, left, at_once, held.scratch, console, fingerprint
             )
 
         interrupted = bool(left) and on_cluster(
@@ -160,6 +160,7 @@ def run_confirmation(
             store=info.store,
             base_dir=info.base_dir,
             fingerprint=info.fingerprint,
+            watch=held.watch,
         )
         own = {run.key for run in runs}
         rows = [r for r in writer.rows(TABLE) if (r[Col.NUMBER], r[Col.SEED]) in own]

@@ -101,7 +101,7 @@ class ConfirmationRecorder(Callback):
         self._progress.started(
             {"number": self._places[name], "trial_id": name, "method": run.method}
         )
-        self._writer.flush(force=False)
+        self._flush(force=False)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
@@ -122,7 +122,7 @@ class ConfirmationRecorder(Callback):
             raise self.unable
         if "status" in result:
             self._end(name, TrialStatus(result["status"]), result.get("cause"))
-        self._writer.flush(force=False)
+        self._flush(force=False)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A run's process died more often than it may be tried again."""
@@ -134,17 +134,25 @@ class ConfirmationRecorder(Callback):
         """The confirmation ends while runs go on: they are marked as interrupted."""
         for name in self._began:
             self._upsert(name, status=TrialStatus.INTERRUPTED.value)
+        self._flush()
+        for name in self._began:
             self._progress.ended(self._places[name], TrialStatus.INTERRUPTED, None)
         self._began.clear()
-        self._writer.flush()
+
+    def _flush(self, *, force: bool = True) -> None:
+        try:
+            self._writer.flush(force)
+        except StoreError as error:
+            self.unable = error
+            raise
 
     def _end(self, name: str, status: TrialStatus, cause: str | None) -> None:
         now = time.time()
         wall_s = now - self._began.pop(name)
         cause = cause and presentable(cause)
         self._upsert(name, status=status.value, cause=cause, ended_at=now, wall_s=wall_s)
+        self._flush()
         self._progress.ended(self._places[name], status, cause)
-        self._writer.flush()
 
     def _upsert(self, name: str, **columns: Any) -> None:
         run = self._runs[name]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from pdo_search.base.storage import patience
 from pdo_search.config.schema import TrialConfig
 from pdo_search.errors import PdoError
 
@@ -136,7 +137,13 @@ def prepare_sweep(
     job = _Job(
         config.model_dump_json(), sweep, store, base_dir, fingerprint, listener.notes, NOTE_EVERY_S
     )
-    run = partial(_run, console=console, name=name, listener=listener)
+    run = partial(
+        _run,
+        console=console,
+        name=name,
+        listener=listener,
+        storage_timeout=config.limits.storage_timeout,
+    )
     console.print(f"{name}: looking for it in {store}", soft_wrap=True)
     row, known, pool_size, found = run(partial(_teacher, job), resources.cpus, resources.gpus)
     how = "found" if row["cached"] else f"built in {row['build_s']:.0f} s"
@@ -167,6 +174,7 @@ def _run(
     console: Console,
     name: str,
     listener: _Listener,
+    storage_timeout: float,
 ) -> Any:
     """Do work in a Ray task, telling what it notes meanwhile; what it returns.
 
@@ -175,7 +183,9 @@ def _run(
     """
     import ray
 
-    future = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call).remote(work)
+    future = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call).remote(
+        work, storage_timeout
+    )
     done = False
     while not done:
         done = bool(ray.wait([future], timeout=0.5)[0])
@@ -188,8 +198,9 @@ def _run(
         raise _own(error) or PdoError(f"the teacher cannot be built: {error}") from error
 
 
-def _call(work: Callable[[], Any]) -> Any:
-    return work()
+def _call(work: Callable[[], Any], storage_timeout: float) -> Any:
+    with patience(storage_timeout):
+        return work()
 
 
 def _own(error: BaseException | None) -> PdoError | None:

@@ -28,7 +28,6 @@ from pdo_search.search.by_method import SchedulerByMethod
 from pdo_search.search.clock import SteadyClock
 from pdo_search.search.progress import Progress
 from pdo_search.search.retries import Retries
-from pdo_search.trial.shared import NotShared
 
 __all__ = ["Forgetful", "Recorder", "cannot_write"]
 
@@ -110,10 +109,13 @@ class Recorder(Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial begins, or begins again."""
         row = self._begin(trial)
+        # Before anything hangs on it: whatever befalls the driver, what the trial computes has a
+        # row to come back to.
+        self._flush(only="trials")
         # Tune asks this after a failure, and nobody else (``TuneController``, Ray 2.60).
         trial.should_recover = lambda: self._is_tried_again(trial)
         self._progress.started(row)
-        self.writer.flush(force=False)
+        self._flush(force=False)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Kill what takes too long: a process that hangs tells nobody, and cannot be asked."""
@@ -163,7 +165,7 @@ class Recorder(Callback):
             self._end(
                 identity, TrialStatus(result["status"]), decision or "raised", result.get("cause")
             )
-        self.writer.flush(force=False)
+        self._flush(force=False)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial is over; where it has not said so itself, the scheduler stopped or paused it."""
@@ -192,16 +194,17 @@ class Recorder(Callback):
             cause = self._retries.note(number, _error_of(trial))[1]
             update = {"status": TrialStatus.INTERRUPTED.value, "cause": self._causes(number, cause)}
             self.writer.upsert("trials", {**identity, **update})
-            self.writer.flush()
+            self._flush()
 
     def interrupt(self) -> None:
         """The sweep ends while trials run: they are marked as interrupted."""
-        for number, running in list(self._running.items()):
+        for running in self._running.values():
             update = {"status": TrialStatus.INTERRUPTED.value, "wall_s": running.wall_s}
             self.writer.upsert("trials", {**self._identity(running.trial), **update})
+        self._flush()
+        for number in self._running:
             self._progress.ended(number, TrialStatus.INTERRUPTED, None)
         self._running.clear()
-        self.writer.flush()
 
     def close(self) -> None:
         """The sweep is complete: what waits will not be promoted, and counts as stopped."""
@@ -209,7 +212,22 @@ class Recorder(Callback):
             if row["status"] == TrialStatus.PAUSED.value:
                 identity = {"number": row["number"], "trial_id": row["trial_id"]}
                 self.writer.upsert("trials", {**identity, "status": TrialStatus.STOPPED.value})
-        self.writer.flush()
+        self._flush()
+
+    def _flush(self, *, force: bool = True, only: str | None = None) -> None:
+        """Write what has changed, or one table of it.
+
+        Raises:
+            StoreError: it cannot be written; the sweep cannot go on.
+        """
+        try:
+            if only is None:
+                self.writer.flush(force)
+            else:
+                self.writer.flush_table(only)
+        except StoreError as error:
+            self.unable = error
+            raise
 
     def _begin(self, trial: Any) -> dict[str, Any]:
         """Note that a trial runs; its row as far as it is known."""
@@ -285,8 +303,9 @@ class Recorder(Callback):
             },
         )
         self._end_index += 1
+        self._flush()
+        # What the screen says is on the disk.
         self._progress.ended(number, status, cause and presentable(cause))
-        self.writer.flush()
 
     def _keep_traceback(self, trial_id: str, text: str) -> None:
         self.writer.folder.write(f"errors/{trial_id}.txt", presentable(text).encode())
@@ -297,10 +316,10 @@ class Recorder(Callback):
 
 
 def cannot_write(name: str, cause: str) -> StoreError:
-    """The end of a run because a trial's disk is full, or is not the one that all share."""
-    remedy = "" if NotShared.__name__ in cause else "make space and "
+    """The end of a run because a trial cannot reach its disk or object store, or that is full."""
     return StoreError(
-        f"trial {name} cannot write: {presentable(cause)}; {remedy}resume (what is written stays)"
+        f"trial {name} cannot go on: {presentable(cause)};"
+        " resume when that is mended (what is written stays)"
     )
 
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from rich.console import Console
 
+from pdo_search.base.storage import Storage
 from pdo_search.config.load import Loaded, parse_experiment
 from pdo_search.config.methods import searched
 from pdo_search.errors import InputError
-from pdo_search.results.files import Folder
 from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo, read_sweep_file, write_sweep_file
 from pdo_search.results.writer import TableWriter
@@ -63,7 +63,7 @@ def new_sweep(
         experiment = loaded.experiment
     root = absolute(experiment.output.root)
     directory = f"{root}/{experiment.name}"
-    if SWEEP_FILE in Folder(directory).names():
+    if SWEEP_FILE in Storage(directory).files():
         raise InputError(
             "the sweep's directory exists already",
             file=loaded.file,
@@ -135,7 +135,7 @@ def run_sweep(
     loaded = loaded_of(info)
     resources = loaded.experiment.resources
     priors = priors_of(loaded, sweep, info.fingerprint)
-    with session(sweep, address) as scratch:
+    with session(sweep, address, loaded, console) as held:
         write_sweep_file(sweep, info)
         keep_code(sweep, info)
         keep_priors(sweep, priors)
@@ -149,7 +149,7 @@ def run_sweep(
 
         def run(at_once: int, fingerprint: str | None) -> bool:
             return _tune(
-                info, loaded, sweep, writer, at_once, scratch, console,
+                info, loaded, sweep, writer, at_once, held.scratch, console,
                 fingerprint=fingerprint,
                 nodes_may_join=address != "local" and resources.max_concurrent == "auto",
                 trainable=trainable, priors=priors,
@@ -164,6 +164,7 @@ def run_sweep(
             store=info.store,
             base_dir=info.base_dir,
             fingerprint=info.fingerprint,
+            watch=held.watch,
             with_teacher=trainable is None,
         )
         counts = Counter(row["status"] for row in writer.rows("trials"))
@@ -269,6 +270,8 @@ def _tune(
 
 def _plans(info: SweepInfo, loaded: Loaded, writer: TableWriter) -> dict[str, Plan]:
     """What is left to do of each method, from the tables; the search's own method first."""
+    for kept in writer.drop_orphans():
+        log.warning("rows of trials that `trials` does not know are out of the tables: %s", kept)
     method_of = {row["number"]: row["method"] for row in writer.rows("trials")}
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {
         table: {method: [] for method in info.trials_by_method}
@@ -276,10 +279,7 @@ def _plans(info: SweepInfo, loaded: Loaded, writer: TableWriter) -> dict[str, Pl
     }
     for table, found in rows.items():
         for row in writer.rows(table):
-            # Trials are written last: a driver that was killed in between leaves epochs of a trial
-            # that nobody knows. It is suggested again, and reports them again.
-            if (method := method_of.get(row["number"])) is not None:
-                found[method].append(row)
+            found[method_of[row["number"]]].append(row)
     experiment = loaded.experiment
     return {
         method: plan_resume(

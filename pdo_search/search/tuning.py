@@ -19,10 +19,11 @@ from typing import Any
 
 from rich.console import Console
 
+from pdo_search.base.storage import is_uri, patience
 from pdo_search.config.load import Loaded, parse_experiment
 from pdo_search.config.resolve import resolve
-from pdo_search.config.schema import ResourcesConfig, TrialConfig, is_uri
-from pdo_search.errors import InputError
+from pdo_search.config.schema import ResourcesConfig, TrialConfig
+from pdo_search.errors import InputError, PdoError
 from pdo_search.log import log_to_file
 from pdo_search.results.sweepfile import SweepInfo
 from pdo_search.search.base_folder import needs_base_dir
@@ -31,6 +32,7 @@ from pdo_search.search.lock import only_driver
 from pdo_search.search.prepare import prepare_sweep
 from pdo_search.search.progress import Progress
 from pdo_search.search.sharing import check_cluster
+from pdo_search.search.watch import Watch
 
 __all__ = [
     "TUNE_SETTINGS",
@@ -60,6 +62,8 @@ TUNE_SETTINGS = {
 }
 
 
+AT_THE_END_S = 10.0
+"""Patience with an object store once a run is at its end."""
 LOSS_PER_BATCH = 3
 """Version of the tables from which on each term of the loss is a mean over the whole batch."""
 
@@ -79,17 +83,41 @@ class Outcome:
     interrupted: bool
 
 
+@dataclass(frozen=True)
+class Session:
+    """What a driver holds while it works on a sweep.
+
+    Attributes:
+        scratch: a local directory for Tune.
+        watch: notices when the sweep cannot go on.
+    """
+
+    scratch: str
+    watch: Watch
+
+
 @contextmanager
-def session(sweep: str, address: str) -> Iterator[str]:
-    """Hold a sweep's directory and log into it; yields a scratch directory.
+def session(sweep: str, address: str, loaded: Loaded, console: Console) -> Iterator[Session]:
+    """Hold a sweep's directory and log into it.
 
     Raises:
         PdoError: another driver holds it.
     """
     os.environ.update(TUNE_SETTINGS)
     import_ray(address)
-    with only_driver(sweep), log_to_file(sweep), scratch_folder() as scratch, terminable():
-        yield scratch
+    watch = Watch()
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    with (
+        terminable(),
+        only_driver(sweep, say=say, lost=watch.fail),
+        log_to_file(sweep),
+        scratch_folder() as scratch,
+        patience(loaded.experiment.limits.storage_timeout),
+    ):
+        yield Session(scratch, watch)
 
 
 def loaded_of(info: SweepInfo) -> Loaded:
@@ -119,6 +147,7 @@ def on_cluster(
     store: str,
     base_dir: str,
     fingerprint: str | None,
+    watch: Watch,
     with_teacher: bool = True,
 ) -> bool:
     """Start or join Ray, build what all trials share, run them, leave Ray.
@@ -133,6 +162,7 @@ def on_cluster(
         store: root of the store.
         base_dir: folder that relative paths refer to.
         fingerprint: of the task, as the sweep began with it; None where nobody has looked.
+        watch: ends the run when Ray's processes are gone.
         with_teacher: whether trials need the teacher.
 
     Returns:
@@ -141,13 +171,13 @@ def on_cluster(
     Raises:
         InputError: the resources cannot be had, the cluster's machines do not share the sweep's
             folders, or the data cannot be used.
-        PdoError: Ray cannot be reached, or the teacher cannot be built.
+        PdoError: Ray cannot be reached or died, or the teacher cannot be built.
     """
     resources, local = loaded.experiment.resources, address == "local"
     nodes = connect(address, dashboard=resources.uses_train)
     try:
         # Ray's core has put a handler of its own over ours.
-        with terminable():
+        with terminable(), watch.over(watch.ray_is_gone):
             at_once = concurrency(resources, nodes, may_grow=not local)
             if not local:
                 resolved = loaded.experiment.model_dump(mode="json")
@@ -167,11 +197,14 @@ def on_cluster(
                     at_once=at_once,
                     fingerprint=fingerprint,
                 )
-            return run(at_once, fingerprint)
+            interrupted = run(at_once, fingerprint)
     except KeyboardInterrupt:
-        return True
+        interrupted = True
     finally:
         disconnect()
+    if watch.reason is not None:
+        raise PdoError(watch.reason)
+    return interrupted
 
 
 def run_trials(
@@ -242,7 +275,9 @@ def run_trials(
                 raise recorder.unable from None
             raise
         finally:
-            recorder.interrupt()
+            # Whoever ends a sweep while its object store is gone has waited once.
+            with patience(AT_THE_END_S):
+                recorder.interrupt()
     return False
 
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from pdo_search.base.storage import Storage, is_uri
 from pdo_search.config.load import Loaded
 from pdo_search.config.resolve import resolve
-from pdo_search.config.schema import STUDENT_COSTS, LimitsConfig, is_uri
+from pdo_search.config.schema import STUDENT_COSTS, LimitsConfig
 from pdo_search.config.space import Dimension, Space
 from pdo_search.errors import InputError
-from pdo_search.results.files import Folder
 from pdo_search.results.reader import open_sweep
 from pdo_search.results.schema import Col, TrialStatus, point_of
 from pdo_search.search.dominance import costs_of
@@ -98,7 +98,7 @@ def priors_of(loaded: Loaded, sweep: str, fingerprint: str | None = None) -> tup
 def keep_priors(sweep: str, priors: tuple[Prior, ...]) -> None:
     """Write what was taken into the sweep's directory."""
     if priors:
-        Folder(sweep).write(FILE, _PRIORS.dump_json(priors, indent=1))
+        Storage(sweep).write(FILE, _PRIORS.dump_json(priors, indent=1))
 
 
 def taken_from(
@@ -292,7 +292,7 @@ def _kept(sweep: str, space: Space) -> tuple[Prior, ...] | None:
     Raises:
         InputError: it is damaged.
     """
-    folder = Folder(sweep)
+    folder = Storage(sweep)
     try:
         data = folder.read(FILE)
     except (FileNotFoundError, NotADirectoryError):

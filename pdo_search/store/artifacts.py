@@ -22,7 +22,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pdo_search.config.schema import is_uri
+from pdo_search.base.lease import Lease
+from pdo_search.base.storage import Storage, is_uri
 from pdo_search.errors import StoreError, disk_is_full
 from pdo_search.store.layout import (
     PARTIAL,
@@ -32,9 +33,7 @@ from pdo_search.store.layout import (
     owner_of_unfinished,
     unfinished_name,
 )
-from pdo_search.store.lease import Lease
 from pdo_search.store.manifest import FORMAT, MANIFEST, damage_of, fsync, parse, seal
-from pdo_search.store.mirror import Mirror
 from pdo_search.store.use import Uses
 
 __all__ = ["Artifact", "Store"]
@@ -83,7 +82,7 @@ class Store:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.mirror = Mirror(str(root)) if is_uri(str(root)) else None
+        self.mirror = Storage(root) if is_uri(str(root)) else None
         self.root = cache_of(str(root)) if self.mirror else Path(root)
 
     def get_or_build(
@@ -203,7 +202,7 @@ class Store:
         fsync(path.parent)
         _VERIFIED.add(_stamp(path))
 
-    def _fetched(self, mirror: Mirror, place: Place, refused: set[bytes]) -> bool:
+    def _fetched(self, mirror: Storage, place: Place, refused: set[bytes]) -> bool:
         """Copy an artifact from the object store, if it is whole there.
 
         Args:
@@ -211,7 +210,7 @@ class Store:
             place: which artifact.
             refused: manifests of damaged copies, which are not fetched again.
         """
-        data = mirror.read(f"{place.name}/{MANIFEST}")
+        data = mirror.read_if_there(f"{place.name}/{MANIFEST}")
         if data is None or data in refused:
             return False
         beside = self._beside(place, resumable=False)
@@ -221,22 +220,25 @@ class Store:
                 self._publish(place, beside)
                 return True
             refused.add(data)
-            self._set_aside(place, beside, f"as it is in {mirror.uri}: {damage}")
+            self._set_aside(place, beside, f"as it is in {mirror.root}: {damage}")
             return False
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def _upload(self, mirror: Mirror, place: Place) -> None:
+    def _upload(self, mirror: Storage, place: Place) -> None:
+        """Copy an artifact up; it is there when its manifest is, which goes last."""
         path = self.root / place.name
-        mirror.upload(place.name, path, parse((path / MANIFEST).read_bytes()).files)
+        files = parse((path / MANIFEST).read_bytes()).files
+        mirror.delete(f"{place.name}/{MANIFEST}")
+        mirror.put(path, place.name, (*files, MANIFEST))
 
-    def _upload_if_missing(self, mirror: Mirror, place: Place) -> None:
+    def _upload_if_missing(self, mirror: Storage, place: Place) -> None:
         """Upload what lies here and not there: its builder died while it uploaded."""
         try:
-            if mirror.changed_at(f"{place.name}/{MANIFEST}") is None:
-                log.info("%s is not whole in %s: uploaded again", place.name, mirror.uri)
+            if mirror.info(f"{place.name}/{MANIFEST}") is None:
+                log.info("%s is not whole in %s: uploaded again", place.name, mirror.root)
                 self._upload(mirror, place)
-        except OSError as error:
+        except (OSError, StoreError) as error:
             log.warning("%s is used from this machine's cache: %s", place.name, error)
 
     def _set_aside(self, place: Place, path: Path, why: str) -> None:
@@ -251,7 +253,7 @@ class Store:
         if self.mirror and _USES.is_due(path, "mirror", UPLOADED_USE_EVERY_S):
             try:
                 self.mirror.write(f"{place.name}.used", socket.gethostname().encode())
-            except OSError as error:
+            except (OSError, StoreError) as error:
                 log.debug("the use of %s is not recorded: %s", place.name, error)
 
 
@@ -276,12 +278,12 @@ def _only_builder(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _fetched_into(folder: Path, mirror: Mirror, place: Place, data: bytes) -> str | None:
+def _fetched_into(folder: Path, mirror: Storage, place: Place, data: bytes) -> str | None:
     """Copy an artifact into a directory; what is wrong with it."""
     try:
         manifest = parse(data)
-        log.info("fetching %s from %s: %s bytes", place.name, mirror.uri, manifest.bytes)
-        mirror.fetch(place.name, manifest, folder)
+        log.info("fetching %s from %s: %s bytes", place.name, mirror.root, manifest.bytes)
+        mirror.fetch(place.name, (*manifest.files, MANIFEST), folder)
     except FileNotFoundError as error:
         return f"a file is missing: {error}"
     except ValueError as error:

@@ -18,6 +18,9 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from pdo_search.base.lease import Lease, is_forgotten
+from pdo_search.base.storage import ObjectInfo, Storage
+from pdo_search.safefile import read_regular
 from pdo_search.store.layout import (
     DAMAGED,
     PARTIAL,
@@ -28,9 +31,7 @@ from pdo_search.store.layout import (
     place_of_damaged,
     unfinished_name,
 )
-from pdo_search.store.lease import Lease, is_forgotten
-from pdo_search.store.manifest import MANIFEST, Damage, Manifest, damage_of, parse
-from pdo_search.store.mirror import Mirror, ObjectInfo
+from pdo_search.store.manifest import MANIFEST, MAX_BYTES, Damage, Manifest, damage_of, parse
 from pdo_search.store.use import alone_with
 
 __all__ = ["Entry", "LeftOver", "LocalShelf", "ObjectShelf", "Shelf"]
@@ -259,7 +260,7 @@ class ObjectShelf:
     """
 
     def __init__(self, uri: str, cache: Path) -> None:
-        self.mirror = Mirror(uri)
+        self.mirror = Storage(uri)
         self.local = LocalShelf(cache)
 
     def is_one(self) -> bool:
@@ -276,7 +277,7 @@ class ObjectShelf:
             if f"{place.name}/{MANIFEST}" in files
         }
         with ThreadPoolExecutor(READERS) as pool:
-            contents = pool.map(lambda p: self.mirror.read(f"{p.name}/{MANIFEST}"), whole)
+            contents = pool.map(lambda p: self.mirror.read_if_there(f"{p.name}/{MANIFEST}"), whole)
         found = []
         for (place, files), content in zip(whole.items(), contents, strict=True):
             manifest = _parsed(content)
@@ -289,7 +290,7 @@ class ObjectShelf:
                     sum(info.bytes for info in files.values()),
                     manifest.built_at if manifest else None,
                     max(published.changed_at, used.changed_at),
-                    f"{self.mirror.uri}/{place.name}",
+                    f"{self.mirror.root}/{place.name}",
                 )
             )
         return found
@@ -315,7 +316,7 @@ class ObjectShelf:
             if what != SET_ASIDE and not is_forgotten(max(changed_at, lease.changed_at)):
                 continue
             size = sum(info.bytes for info in files.values())
-            path = f"{self.mirror.uri}/{name}"
+            path = f"{self.mirror.root}/{name}"
             found.append(LeftOver(place, what, size, changed_at, path, name))
         return found
 
@@ -323,7 +324,7 @@ class ObjectShelf:
         """What is wrong with an artifact on the object store, every checksum computed."""
         name = MANIFEST
         try:
-            content = self.mirror.read(f"{entry.place.name}/{MANIFEST}")
+            content = self.mirror.read_if_there(f"{entry.place.name}/{MANIFEST}")
             if content is None:
                 return Damage(name, "is missing")
             for name, expected in parse(content).files.items():
@@ -337,8 +338,8 @@ class ObjectShelf:
 
     def is_in_use(self, entry: Entry) -> bool:
         """Whether it is being built anywhere, or used on this machine."""
-        changed_at = self.mirror.changed_at(f"{entry.place.name}.lease")
-        if changed_at is not None and not is_forgotten(changed_at):
+        lease = self.mirror.info(f"{entry.place.name}.lease")
+        if lease is not None and not is_forgotten(lease.changed_at):
             return True
         return self._is_here(entry) and self.local.is_in_use(entry)
 
@@ -362,7 +363,7 @@ class ObjectShelf:
 
     def remove_left_over(self, left_over: LeftOver) -> bool:
         """Remove it; False where somebody is at it."""
-        if not left_over.path.startswith(f"{self.mirror.uri}/"):
+        if not left_over.path.startswith(f"{self.mirror.root}/"):
             return self.local.remove_left_over(left_over)
         for name in self.mirror.objects(left_over.name):
             self.mirror.delete(name)
@@ -451,7 +452,7 @@ def _parsed(content: bytes | None) -> Manifest | None:
 
 def _content(file: Path) -> bytes | None:
     try:
-        return None if file.is_symlink() else file.read_bytes()
+        return None if file.is_symlink() else read_regular(file, MAX_BYTES)
     except OSError:
         return None
 

@@ -30,7 +30,8 @@ from pdo_search.config.schema import DataConfig
 from pdo_search.errors import InputError
 from pdo_search.store import Store
 from pdo_search.tasks.contents import HASH, Hashes, hasher
-from pdo_search.tasks.factory import is_factory, load_factory
+from pdo_search.tasks.factory import is_factory
+from pdo_search.tasks.given import given_arrays
 from pdo_search.tasks.splits import stratified_subset
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def load_pictures(
         InputError: the source is unknown, missing, damaged, or not what it should be.
     """
     if is_factory(config.source):
-        pictures = _from_factory(config, path, base_dir)
+        pictures = Pictures(*given_arrays(config, path, base_dir))
     elif config.source in SOURCES:
         pictures = SOURCES[config.source](config, path, base_dir, store)
     else:
@@ -458,59 +459,6 @@ def _read_picture(file: Path) -> Image.Image:
         raise ValueError("it is no regular file")
     with Image.open(file, formats=IMAGE_FORMATS) as image:
         return image.convert("RGB")
-
-
-def _from_factory(config: DataConfig, path: str, base_dir: Path | None) -> Pictures:
-    where = f"{path}.source"
-    function = load_factory(config.source, where, base_dir)
-    try:
-        result = function(**config.args)
-    except Exception as error:
-        raise InputError(
-            f"the factory raised {type(error).__name__}: {error}", path=where, value=config.source
-        ) from error
-    if isinstance(result, tuple | list) and len(result) in (2, 3):
-        result = dict(zip(("inputs", "targets", "class_names"), result, strict=False))
-    if not isinstance(result, Mapping) or not {"inputs", "targets"} <= set(result):
-        raise InputError(
-            "the factory must return (inputs, targets[, class_names]), or a mapping with inputs,"
-            " targets and optionally class_names, test_inputs, test_targets",
-            path=where,
-            value=config.source,
-        )
-    inputs, labels = _checked(result["inputs"], result["targets"], where)
-    names = tuple(str(n) for n in result.get("class_names", ()))
-    names = names or tuple(str(k) for k in range(int(labels.max()) + 1))
-    if labels.max() >= len(names) or labels.min() < -1:
-        raise InputError(
-            f"targets must lie in -1…{len(names) - 1}",
-            path=where,
-            value=(int(labels.min()), int(labels.max())),
-        )
-    if "test_inputs" in result:
-        return Pictures(
-            inputs, labels, names, *_checked(result["test_inputs"], result["test_targets"], where)
-        )
-    return Pictures(inputs, labels, names)
-
-
-def _checked(inputs: Any, targets: Any, where: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    inputs, labels = np.asarray(inputs), np.asarray(targets)
-    if inputs.ndim == 3:
-        inputs = inputs[:, None]
-    if inputs.ndim != 4 or labels.shape != (len(inputs),):
-        raise InputError(
-            "inputs must have the shape (N, C, H, W) or (N, H, W), and targets (N,)",
-            path=where,
-            value=(inputs.shape, labels.shape),
-        )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise InputError("targets must be whole numbers", path=where, value=str(labels.dtype))
-    if inputs.dtype != np.uint8:
-        inputs = inputs.astype(np.float32)
-        if not np.isfinite(inputs).all():
-            raise InputError("inputs hold NaN or infinity", path=where)
-    return inputs, labels.astype(np.int64)
 
 
 def _resized(pictures: Pictures, size: int) -> Pictures:

@@ -23,6 +23,7 @@ from pdo_search.tasks.base import Task
 from pdo_search.tasks.factory import is_factory, load_local_factory
 from pdo_search.tasks.models import build_model
 from pdo_search.tasks.normalization import in_units, normalization_of, normalized_as, unit_of
+from pdo_search.tasks.tensorfile import read_safetensors
 
 __all__ = [
     "InferenceModel",
@@ -193,21 +194,19 @@ def _read(directory: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
     Raises:
         InputError: there is none, or a damaged one.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         content: Any = json.loads(read_regular(directory / SPEC_FILE, MAX_SPEC_BYTES))
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise ValueError("written by another version, or by something else")
         spec = _SPEC.validate_python(content)
-        if not (directory / WEIGHTS_FILE).is_file():
-            raise ValueError(f"{WEIGHTS_FILE} is missing or no file")
-        return spec, load_file(directory / WEIGHTS_FILE)
-    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
-        raise InputError(
-            f"holds no model that can be read: {error}", file=directory, remedy=_UNREADABLE
-        ) from None
+        return spec, read_safetensors(directory / WEIGHTS_FILE)
+    except InputError as error:
+        reason = f"{WEIGHTS_FILE}: {error.problem}"
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = str(error)
+    raise InputError(
+        f"holds no model that can be read: {reason}", file=directory, remedy=_UNREADABLE
+    )
 
 
 def _refuse_giants(spec: ModelSpec) -> None:

@@ -1,6 +1,7 @@
 """Models by name or factory, and weights from a name or a file.
 
-Knows names, stems, heads and checkpoints. How a model is trained or shrunk is elsewhere.
+Knows names, stems and heads. What a weights file holds, and how a model is trained or shrunk, is
+elsewhere.
 """
 
 from __future__ import annotations
@@ -8,8 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pdo_search.config.schema import ModelConfig, StudentConfig, TeacherConfig
 from pdo_search.errors import InputError
 from pdo_search.tasks.base import Task
-from pdo_search.tasks.factory import is_factory, load_factory
+from pdo_search.tasks.factory import call_factory, is_factory, load_factory
 from pdo_search.tasks.normalization import (
     Statistics,
     configured,
@@ -31,14 +31,15 @@ from pdo_search.tasks.normalization import (
     unit_of,
 )
 from pdo_search.tasks.small_models import SmallConvNet, SmallResNet
+from pdo_search.tasks.user_code import told
+from pdo_search.tasks.weights import load_weights, weights_file
 
-__all__ = ["build_for", "build_model", "load_weights", "placed", "set_dropout", "weights_file"]
+__all__ = ["build_for", "build_model", "placed", "set_dropout"]
 
 log = logging.getLogger(__name__)
 
 SMALL = ("small_resnet", "small_convnet")
 SMALL_PICTURE = 64
-SHOWN_KEYS = 6
 Shape = tuple[int, int, int]
 
 
@@ -84,7 +85,15 @@ def build_model(
             model = _torchvision(config, input_shape, num_outputs, path, with_weights, say)
     if with_weights and config.weights is not None and _named_weights(config) is None:
         file = weights_file(config, base_dir)
-        new = load_weights(model, file, path=f"{path}.weights", trained=_is_trained(config))
+        head = _head(model)
+        new = load_weights(
+            model,
+            file,
+            path=f"{path}.weights",
+            trained=_is_trained(config),
+            head=head and head[0],
+            say=say,
+        )
         if new:
             say(f"{path}: new head for {num_outputs} classes ({new}) on the weights of {file.name}")
     set_dropout(model, config.dropout)
@@ -201,8 +210,8 @@ def _from_factory(
     }
     taken = _parameters(function)
     arguments = {k: v for k, v in offered.items() if k in taken and v is not None} | config.args
+    model = call_factory(function, arguments, name=config.arch, path=where, offered=tuple(offered))
     try:
-        model = function(**arguments)
         if not isinstance(model, nn.Module):
             raise TypeError(f"returned {type(model).__name__}, not an nn.Module")
         outputs = _trial_forward(model, shape)
@@ -211,9 +220,9 @@ def _from_factory(
         if fixed and _is_trained(config) and _takes_new_head(model, outputs.shape, num_outputs):
             say(f"{path}: new head for {num_outputs} classes on {config.arch}")
             outputs = _trial_forward(model, shape)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
-            f"the factory cannot be used: {type(error).__name__}: {error}",
+            f"the factory cannot be used: {told(error)}",
             path=where,
             value=config.arch,
             remedy=f"it must return an nn.Module that maps (N, {', '.join(map(str, shape))}) to"
@@ -422,107 +431,3 @@ def _with_channels(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
 def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, new)
-
-
-def weights_file(config: ModelConfig, base_dir: Path | None) -> Path:
-    """The checkpoint that a model names, as a path; it may not exist."""
-    assert config.weights is not None
-    return (base_dir or Path.cwd()) / config.weights
-
-
-def load_weights(model: nn.Module, file: Path, *, path: str, trained: bool = False) -> str | None:
-    """Load a checkpoint into a model; no code in the file is run.
-
-    Args:
-        model: changed in place.
-        file: the checkpoint.
-        path: where it stands in the experiment, for messages.
-        trained: whether the model is trained afterwards: then its head may be for other classes
-            than the checkpoint's, and is left as it is.
-
-    Returns:
-        The name of the head that was left, None where all was loaded.
-
-    Raises:
-        InputError: the file is missing or damaged, or its keys or shapes differ; names them.
-    """
-    state = read_state_dict(file, path)
-    own = model.state_dict()
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in own]
-    wrong = [
-        f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    head = None if missing or unexpected else _other_head(model, state)
-    if head is not None:
-        state = {k: v for k, v in state.items() if not k.startswith(f"{head}.")}
-    elif missing or unexpected or wrong:
-        named = (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
-        parts = [f"{what}: {_listed(keys)}" for what, keys in named if keys]
-        raise InputError(
-            f"the checkpoint does not fit the model; {'; '.join(parts)}",
-            file=file,
-            path=path,
-            remedy="check arch, width, depth and the number of classes",
-        )
-    if head is not None and not trained:
-        raise InputError(
-            f"the checkpoint is for other classes ({', '.join(wrong)}), and nothing trains a new"
-            " head",
-            file=file,
-            path=path,
-            remedy=f"add `{path.partition('.')[0]}.train`, or give a checkpoint of these classes",
-        )
-    model.load_state_dict(state, strict=False)
-    return head
-
-
-def _other_head(model: nn.Module, state: Mapping[str, Tensor]) -> str | None:
-    """The name of the head, where its number of classes is all that keeps a checkpoint out."""
-    own, found = model.state_dict(), _head(model)
-    wrong = {k for k in own if k in state and state[k].shape != own[k].shape}
-    if found is None or not wrong:
-        return None
-    name = found[0]
-    same_inside = all(state[k].shape[1:] == own[k].shape[1:] for k in wrong)
-    return name if wrong <= {f"{name}.weight", f"{name}.bias"} and same_inside else None
-
-
-def _listed(keys: list[str]) -> str:
-    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-    return ", ".join(keys[:SHOWN_KEYS]) + more
-
-
-def read_state_dict(file: Path, path: str) -> dict[str, Tensor]:
-    """A checkpoint's tensors: safetensors, or torch's format restricted to weights.
-
-    Raises:
-        InputError: the file is missing, damaged, or holds no state dict.
-    """
-    if not file.is_file():
-        raise InputError("no such checkpoint", file=file, path=path, remedy="correct the path")
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(file)
-        else:
-            with warnings.catch_warnings():
-                # A file that is no checkpoint at all makes torch ask for an issue upstream.
-                warnings.simplefilter("ignore", UserWarning)
-                content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(
-            f"the checkpoint cannot be read: {str(error).splitlines()[0]}",
-            file=file,
-            path=path,
-            remedy="save it again: torch.save(model.state_dict(), …), or safetensors",
-        ) from None
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise InputError("the checkpoint holds no state dict of tensors", file=file, path=path)
-    return {str(k).removeprefix("module."): v for k, v in content.items()}

@@ -7,8 +7,9 @@ import traceback
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pdo_search.base.storage import is_unreachable, is_uri
 from pdo_search.config.resolve import confirming, resolve
-from pdo_search.config.schema import STUDENT_COSTS, Experiment, TrialConfig, is_uri
+from pdo_search.config.schema import STUDENT_COSTS, Experiment, TrialConfig
 from pdo_search.errors import Infeasible, disk_is_full
 from pdo_search.safetext import presentable
 from pdo_search.trial.protocol import Places, Report
@@ -53,8 +54,7 @@ class Assignment:
         name = suggestion["trial_id"]
         return Places(
             store=self.store,
-            checkpoint=f"{self.sweep}/checkpoints/{name}",
-            artifact=f"{self.sweep}/models/{name}",
+            sweep=self.sweep,
             base_dir=self.base_dir,
             trial_id=name,
             number=suggestion["number"],
@@ -97,11 +97,12 @@ def report_message(report: Report) -> dict[str, Any]:
 def failure_message(error: Exception) -> dict[str, Any]:
     """The last message of a trial that did not train to its end, without secrets.
 
-    A full disk is nobody's failure: such a trial goes on from its checkpoint when there is space.
-    A machine that does not see the sweep says nothing of the trial either.
+    A full disk or an object store that is gone is nobody's failure: such a trial goes on from its
+    checkpoint when there is space, or an answer. A machine that does not see the sweep says nothing
+    of the trial either.
     """
     status = "infeasible" if isinstance(error, Infeasible) else "failed"
-    nobodys = disk_is_full(error) or isinstance(error, NotShared)
+    nobodys = disk_is_full(error) or is_unreachable(error) or isinstance(error, NotShared)
     return {
         "ended": True,
         "status": "interrupted" if nobodys else status,

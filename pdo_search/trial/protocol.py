@@ -15,8 +15,7 @@ class Places:
 
     Attributes:
         store: root of the artifact store, a path or URI.
-        checkpoint: directory of this trial's checkpoint, a path or URI.
-        artifact: directory that receives the finished student and composite, a path or URI.
+        sweep: the sweep's directory, a path or URI.
         base_dir: folder that relative paths and ``module:function`` in the experiment refer to.
         trial_id: the trial's name, such as ``t0007``.
         number: the trial's number in its sweep, from 0.
@@ -24,9 +23,18 @@ class Places:
     """
 
     store: str
-    checkpoint: str
-    artifact: str
+    sweep: str
     base_dir: str | None
     trial_id: str
     number: int
     fingerprint: str | None = None
+
+    @property
+    def checkpoint(self) -> str:
+        """Folder of this trial's checkpoint, in the sweep's."""
+        return f"checkpoints/{self.trial_id}"
+
+    @property
+    def artifact(self) -> str:
+        """Folder that receives the finished student and composite, in the sweep's."""
+        return f"models/{self.trial_id}"

@@ -9,9 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from socket import gethostname
-from typing import Any
 
-from pdo_search.config.schema import is_uri
+from pdo_search.base.storage import Storage, is_uri
 from pdo_search.errors import StoreError
 
 __all__ = ["REMEDY", "NotShared", "check_visible", "exchange", "note", "remove"]
@@ -52,13 +51,9 @@ def note(folder: str, name: str) -> None:
     """Write a small file; a folder on a disk with it.
 
     Raises:
-        OSError: it cannot be written.
+        StoreError: it cannot be written.
     """
-    filesystem, path = _opened(folder)
-    if not is_uri(folder):
-        filesystem.create_dir(path, recursive=True)
-    with filesystem.open_output_stream(f"{path}/{name}") as stream:
-        stream.write(name.encode())
+    Storage(folder).write(name, name.encode())
 
 
 def exchange(folders: Sequence[str], theirs: str, own: str) -> dict[str, str]:
@@ -70,7 +65,7 @@ def exchange(folders: Sequence[str], theirs: str, own: str) -> dict[str, str]:
     wrong = {}
     for folder in folders:
         try:
-            _read(folder, theirs)
+            Storage(folder).read(theirs)
             note(folder, own)
         except Exception as error:  # An object store raises what it likes.
             wrong[folder] = f"{type(error).__name__}: {error}"
@@ -79,25 +74,10 @@ def exchange(folders: Sequence[str], theirs: str, own: str) -> dict[str, str]:
 
 def remove(folder: str, name: str) -> bool:
     """Remove a note; whether it was there."""
-    filesystem, path = _opened(folder)
+    storage = Storage(folder)
     try:
-        _read(folder, name)
-        filesystem.delete_file(f"{path}/{name}")
+        storage.read(name)
+        storage.delete(name)
     except OSError:
         return False
     return True
-
-
-def _read(folder: str, name: str) -> bytes:
-    filesystem, path = _opened(folder)
-    with filesystem.open_input_stream(f"{path}/{name}") as stream:
-        return bytes(stream.read())
-
-
-def _opened(folder: str) -> tuple[Any, str]:
-    from pyarrow import fs
-
-    if not is_uri(folder):
-        return fs.LocalFileSystem(), folder
-    filesystem, path = fs.FileSystem.from_uri(folder)
-    return filesystem, path.rstrip("/")

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pdo_search.base.storage import Storage, patience
 from pdo_search.config.schema import LimitsConfig, ModelConfig, Recipe, TrialConfig
 from pdo_search.distill.combine import combine
 from pdo_search.distill.cost import Cost, cost_of
@@ -39,7 +40,7 @@ from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Task
 from pdo_search.tasks.modelfile import ModelSpec, load_for
 from pdo_search.tasks.models import build_for, placed
-from pdo_search.trial.checkpoints import CheckpointFile, publish
+from pdo_search.trial.checkpoints import CheckpointFile
 from pdo_search.trial.protocol import Places
 
 __all__ = ["build_student", "prepare", "run_trial", "teaching_of"]
@@ -142,7 +143,7 @@ def run_trial(config: TrialConfig, worker: Worker, *, places: Places) -> None:
         InputError: data or weights cannot be used.
     """
     try:
-        with threads(config.resources.threads):
+        with patience(config.limits.storage_timeout), threads(config.resources.threads):
             _run(config, worker, places)
     except Exception as error:
         if not is_out_of_memory(error):
@@ -169,7 +170,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
     check_limits(cost, config.limits)
     check_standardize(config.recipe, task)
 
-    checkpoint = CheckpointFile(places.checkpoint)
+    checkpoint = CheckpointFile(places.sweep, places.checkpoint)
     config_key = hashlib.sha256(
         config.model_dump_json(exclude={"resources", "limits", "save_after"}).encode()
     ).hexdigest()
@@ -204,7 +205,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
         scratch = Path(tempfile.mkdtemp(prefix="pdo-model-"))
         try:
             rows = combine(config, task, teaching, student, spec, cost, scratch / "out")
-            publish(scratch / "out", places.artifact)
+            Storage(places.sweep).publish(scratch / "out", places.artifact)
             if config.confirms:
                 rows["trials"][0].update(tested(scratch / "out"))
         finally:

@@ -64,7 +64,7 @@ def places_of(case: str, folder: Path) -> Any:
     from pdo_search.trial.protocol import Places
 
     own = folder / case
-    return Places(str(folder / "store"), str(own / "ckpt"), str(own / "model"), None, "t0000", 0)
+    return Places(str(folder / "store"), str(own), None, "t0000", 0)
 
 
 def compared(reports: list[Any]) -> dict[str, list[dict[str, Any]]]:

@@ -254,6 +254,23 @@ def test_tables_of_a_newer_version_are_not_rewritten(tmp_path: Path) -> None:
         TableWriter(tmp_path)
 
 
+def test_rows_without_a_trial_are_kept_apart(tmp_path: Path) -> None:
+    writer = TableWriter(tmp_path, PARAMS)
+    for number in (0, 1, 70):
+        writer.upsert("epochs", epoch_row(number, 1))
+    for number in (0, 70):
+        writer.upsert("trials", trial_row(number))
+    writer.flush()
+    again = TableWriter(tmp_path)
+    assert again.drop_orphans() == [".orphans-epochs-part-00000.parquet"]
+    again.flush()
+    assert again.drop_orphans() == []
+    kept = tmp_path / ".orphans-epochs-part-00000.parquet"
+    whole = parse_part(TABLES["epochs"], kept.read_bytes())
+    assert whole["number"].to_pylist() == [0, 1]
+    assert sorted(row["number"] for row in TableWriter(tmp_path).rows("epochs")) == [0, 70]
+
+
 def test_another_experiment_is_refused(tmp_path: Path) -> None:
     TableWriter(tmp_path, {"temperature": "float64"}).flush()
     with pytest.raises(InputError, match="temperature is float64 there"):

@@ -130,6 +130,13 @@ def test_cut_off_it_goes_on_with_what_it_would_have_drawn() -> None:
         assert play(searcher(PLANNED, plans)) == whole[cut - 1 :]
 
 
+def test_a_hole_in_the_numbers_is_filled() -> None:
+    point = {"temperature": 2.0}
+    past = tuple(PastTrial(n, point, TrialStatus.FINISHED, 0.2, {1: 0.2}) for n in (0, 3))
+    plans = {"progressive": Plan(past, num_new=3)}
+    assert [s["number"] for s in play(searcher({"progressive": 5}, plans))] == [1, 2, 4]
+
+
 def test_a_trial_is_stopped_by_its_peers_and_by_no_other_method() -> None:
     config = SchedulerConfig(kind="asha", grace=1, reduction=2)
     scheduler = SchedulerByMethod(

@@ -95,7 +95,7 @@ def test_a_trial_finds_all_that_it_asks_the_full_teacher(tmp_path: Path) -> None
     config = tiny()
     recipe = config.recipe.model_copy(update={"composite": None})
     config = config.model_copy(update={"recipe": recipe})
-    places = Places(str(tmp_path / "store"), f"{tmp_path}/c", f"{tmp_path}/m", None, "t0000", 0)
+    places = Places(str(tmp_path / "store"), str(tmp_path), None, "t0000", 0)
     worker = LocalWorker()
     run_trial(config, worker, places=places)
     assert worker.reports[-1].metrics["done"]

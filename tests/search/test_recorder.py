@@ -11,6 +11,7 @@ from ray import cloudpickle
 from ray.exceptions import ActorDiedError, RayActorError
 from rich.console import Console
 
+from pdo_search.results.schema import TrialStatus
 from pdo_search.results.writer import TableWriter
 from pdo_search.search.by_method import SchedulerByMethod
 from pdo_search.search.clock import SteadyClock
@@ -41,6 +42,29 @@ def recorder(tmp_path: Path) -> Recorder:
         TableWriter(tmp_path), progress, scheduler, metric="val_accuracy", seed=0, end_index=0,
         retries=Retries(1), clock=SteadyClock(),
     )  # fmt: skip
+
+
+def test_a_trial_has_a_row_before_anything_hangs_on_it(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.on_trial_start(0, [], Trial(ActorDiedError(), tmp_path))
+    # As a driver finds it that comes after a killed one.
+    (row,) = TableWriter(tmp_path).rows("trials")
+    assert (row["number"], row["status"]) == (0, "running")
+
+
+def test_the_screen_says_finished_when_the_disk_does(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = Trial(ActorDiedError(), tmp_path)
+    recorder.on_trial_start(0, [], trial)
+    said = []
+
+    def ended(number: int, status: TrialStatus, cause: str | None) -> None:
+        (row,) = TableWriter(tmp_path).rows("trials")
+        said.append((number, status, row["status"]))
+
+    monkeypatch.setattr(recorder._progress, "ended", ended)
+    recorder.on_trial_result(0, [], trial, {"status": "finished"})
+    assert said == [(0, "finished", "finished")]
 
 
 def row_of(recorder: Recorder) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from pdo_search import load_model
+from pdo_search.base.storage import Storage
 from pdo_search.distill.composite import Fit, save_composite
 from pdo_search.errors import InputError, StoreError
 from pdo_search.tasks.modelfile import ModelSpec, load_model_file
-from pdo_search.trial.checkpoints import publish
 
 from .sweeps import PICTURES, write_model
 
@@ -144,7 +144,7 @@ def test_copies_do_not_carry_along_what_a_link_points_to(model: Path, tmp_path: 
     secret.write_text("mine")
     (model / "extra").symlink_to(secret)
     with pytest.raises(StoreError, match="extra is neither a file nor a folder"):
-        publish(model, str(tmp_path / "published"))
+        Storage(tmp_path).publish(model, "published")
     module, spec = load_model_file(model)
     with pytest.raises(StoreError, match="extra is neither"):
         save_composite(tmp_path / "composite", Fit("ensemble", 0.5), module, spec, model)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pdo_search.base import storage
 from pdo_search.store import Artifact, Store, artifacts
 from pdo_search.store.use import Uses
 
@@ -28,6 +29,7 @@ def bucket() -> Iterator[str]:
             "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         }.items():
             patch.setenv(name, value)
+        storage._filesystem.cache_clear()
         boto3.client("s3").create_bucket(Bucket="bucket")
         yield "s3://bucket/sweeps"
         running.stop()

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from pdo_search.base import lease
 from pdo_search.errors import StoreError
-from pdo_search.store import Store, artifacts, lease
+from pdo_search.store import Store, artifacts
 
 from .conftest import put
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from pdo_search.base import lease
+from pdo_search.base.storage import Storage
 from pdo_search.cli import run_command
-from pdo_search.store import Artifact, Store, lease
+from pdo_search.store import Artifact, Store
 from pdo_search.store.housekeeping import Criteria, expendable
 from pdo_search.store.layout import Place
-from pdo_search.store.mirror import Mirror
 from pdo_search.store.shelf import Entry
 
 from .conftest import put
@@ -37,10 +38,10 @@ class Ground:
 
     def overwrite(self, artifact: Artifact, file: str, data: bytes) -> None:
         name = artifact.path.relative_to(self.store.root).as_posix()
-        Mirror(_uri(self.root)).write(f"{name}/{file}", data)
+        Storage(_uri(self.root)).write(f"{name}/{file}", data)
 
     def names(self) -> list[str]:
-        return list(Mirror(_uri(self.root)).objects())
+        return list(Storage(_uri(self.root)).objects())
 
 
 def _uri(root: str) -> str:
@@ -112,7 +113,7 @@ def test_a_hostile_manifest_makes_nobody_read_or_delete_elsewhere(
     ground: Ground, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     artifact = put(ground.store)
-    Mirror(_uri(ground.root)).write("victim", b"victim")
+    Storage(_uri(ground.root)).write("victim", b"victim")
     manifest = json.loads((artifact.path / "manifest.json").read_text())
     manifest["files"] = {name: "0" * 64}
     ground.overwrite(artifact, "manifest.json", json.dumps(manifest).encode())

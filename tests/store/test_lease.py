@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from pdo_search.store import Store, lease
-from pdo_search.store.mirror import Mirror
+from pdo_search.base import lease
+from pdo_search.base.storage import Storage
+from pdo_search.store import Store
 
 from .conftest import put
 
 NODE = """
 import os, sys, time
-from pdo_search.store import Store, lease
+from pdo_search.base import lease
+from pdo_search.store import Store
 lease.SETTLE_S, lease.POLL_S, lease.HEARTBEAT_S, lease.STALE_S = 0.5, 0.2, 0.3, 1.5
 
 def build(folder):
@@ -46,7 +48,7 @@ def test_of_several_nodes_one_builds(bucket: str, tmp_path: Path) -> None:
     said = [n.communicate(timeout=40)[0].split() for n in nodes]
     assert sorted(s[-1] for s in said) == ["False", "False", "True"]
     assert sum(s.count("building") for s in said) == 1
-    assert not [n for n in Mirror(f"{bucket}/together").objects() if n.endswith(".lease")]
+    assert not [n for n in Storage(f"{bucket}/together").objects() if n.endswith(".lease")]
 
 
 def test_a_node_that_died_is_taken_over(bucket: str, tmp_path: Path) -> None:
@@ -77,7 +79,7 @@ def test_what_is_damaged_on_the_object_store_is_replaced_there(
         return found.built, (found.path / "data").read_text()
 
     assert on("first") == (True, "good")
-    mirror = Mirror(root)
+    mirror = Storage(root)
     data = next(n for n in mirror.objects() if n.endswith("/data"))
     manifest = data.replace("/data", "/manifest.json")
     if how == "flipped":
@@ -101,7 +103,7 @@ def test_a_silent_holder_is_believed_for_a_while_and_then_no_longer(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "STALE_S", 0.3)
-    mirror = Mirror(f"{bucket}/silent")
+    mirror = Storage(f"{bucket}/silent")
     assert lease.Lease(mirror, "a.lease", "a").take(settle_s=0)
     second = lease.Lease(mirror, "a.lease", "a")
     assert not second.take(settle_s=0)

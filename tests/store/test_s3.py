@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 import pdo_search
+from pdo_search.base.storage import Storage
 from pdo_search.config.schema import ModelConfig
 from pdo_search.store import Store, artifacts
 from pdo_search.tasks.modelfile import InferenceModel, ModelSpec, save_model
 from pdo_search.tasks.models import build_model
-from pdo_search.trial.checkpoints import CheckpointFile, publish
+from pdo_search.trial.checkpoints import CheckpointFile
 from pdo_search.trial.shared import exchange, note, remove
 
 
@@ -32,15 +33,15 @@ def test_what_one_machine_builds_another_fetches(
 
 
 def test_checkpoints_and_models(bucket: str, tmp_path: Path) -> None:
-    checkpoint = CheckpointFile(f"{bucket}/checkpoints/t0000")
+    checkpoint = CheckpointFile(bucket, "checkpoints/t0000")
     assert checkpoint.read() is None
     checkpoint.write(b"state")
-    assert CheckpointFile(f"{bucket}/checkpoints/t0000").read() == b"state"
+    assert CheckpointFile(bucket, "checkpoints/t0000").read() == b"state"
     arch = ModelConfig(arch="small_convnet")
     model = build_model(arch, (1, 8, 8), 3, seed=0)
     spec = ModelSpec(arch, (1, 8, 8), 3, ("a", "b", "c"), (0.0,), (1.0,))
     save_model(tmp_path / "out" / "student", model, spec)
-    publish(tmp_path / "out", f"{bucket}/models/t0000")
+    Storage(bucket).publish(tmp_path / "out", "models/t0000")
     loaded = pdo_search.load_model(f"{bucket}/models/t0000/student")
     assert isinstance(loaded, InferenceModel)
     assert loaded.spec.class_names == ("a", "b", "c")

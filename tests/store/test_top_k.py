@@ -128,7 +128,7 @@ def test_every_size_of_head_comes_back(tmp_path: Path, size: int) -> None:
 
 def test_a_trial_learns_from_them(store: Path, tmp_path: Path) -> None:
     worker = LocalWorker()
-    places = Places(str(store), f"{tmp_path}/ckpt", f"{tmp_path}/model", None, "t0000", 0)
+    places = Places(str(store), str(tmp_path), None, "t0000", 0)
     run_trial(config_with(), worker, places=places)
     row = worker.reports[-1].rows["epochs"][0]
     # Labels have no weight: what it knows of 1,500 classes, it has from the stored outputs.
@@ -137,6 +137,6 @@ def test_a_trial_learns_from_them(store: Path, tmp_path: Path) -> None:
 
 
 def test_standardized_logits_need_the_whole_head(store: Path, tmp_path: Path) -> None:
-    places = Places(str(store), f"{tmp_path}/ckpt", f"{tmp_path}/model", None, "t0000", 0)
+    places = Places(str(store), str(tmp_path), None, "t0000", 0)
     with pytest.raises(Infeasible, match="more than 1024"):
         run_trial(config_with(loss={"kl": 1.0, "standardize": True}), LocalWorker(), places=places)

@@ -59,7 +59,7 @@ def config_with(**changes: Any) -> TrialConfig:
 
 
 def places(store: Path, folder: Path) -> Places:
-    return Places(str(store), str(folder / "ckpt"), str(folder / "model"), None, "t0000", 0)
+    return Places(str(store), str(folder), None, "t0000", 0)
 
 
 def numbers(reports: list[Any]) -> list[Any]:
@@ -92,8 +92,8 @@ def test_a_trial_reports_every_epoch_and_leaves_models_that_load(
     modes = {row["mode"] for row in final["composites"]}
     assert modes == {"student", "teacher", "ensemble", "cascade"}
     assert sum(row["chosen"] for row in final["composites"]) == 1
-    student = pdo_search.load_model(tmp_path / "model" / "student")
-    composite = pdo_search.load_model(tmp_path / "model" / "composite")
+    student = pdo_search.load_model(tmp_path / "models" / "t0000" / "student")
+    composite = pdo_search.load_model(tmp_path / "models" / "t0000" / "composite")
     pictures = torch.randint(0, 255, (3, 1, 8, 8), dtype=torch.uint8)
     assert student(pictures).shape == (3, 10)
     assert composite(pictures).shape == (3, 10)
@@ -158,7 +158,7 @@ def test_another_execution_learns_as_well(
     expected, found = (w.reports[-1].metrics for w in (plain, other))
     assert found["val_loss"] != expected["val_loss"]
     assert found["val_accuracy"] == pytest.approx(expected["val_accuracy"], abs=0.15)
-    assert pdo_search.load_model(tmp_path / "b" / "model" / "student") is not None
+    assert pdo_search.load_model(tmp_path / "b" / "models" / "t0000" / "student") is not None
 
 
 COLD = """
@@ -175,7 +175,7 @@ from pdo_search.trial.worker import run_trial
 folder = sys.argv[2]
 worker = LocalWorker()
 run_trial(TrialConfig.model_validate_json(sys.argv[1]), worker,
-          places=Places(folder + "/store", folder + "/ckpt", folder + "/model", None, "t0000", 0))
+          places=Places(folder + "/store", folder, None, "t0000", 0))
 print([r.metrics["val_loss"] for r in worker.reports])
 """
 
@@ -186,12 +186,12 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_trial_begins_again(
     config = config_with()
     cut = LocalWorker(stop_after=3)
     run_trial(config, cut, places=places(store, tmp_path))
-    file = tmp_path / "ckpt" / "state.ckpt"
+    file = tmp_path / "checkpoints" / "t0000" / "state.ckpt"
     file.write_bytes(file.read_bytes()[:-50])
     again = LocalWorker()
     run_trial(config, again, places=places(store, tmp_path))
     assert numbers(again.reports)[:3] == numbers(cut.reports)
-    assert len(list((tmp_path / "ckpt").glob("damaged-*.ckpt"))) == 1
+    assert len(list(file.parent.glob("damaged-*.ckpt"))) == 1
 
 
 def test_a_target_stops_early(store: Path, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_shrunk_teacher_is_a_student(store: Path, tmp_path: Path) -> None:
     rungs = [row for report in worker.reports for row in report.rows["teachers"]]
     assert rungs[1]["params"] > facts["params"]
     assert worker.reports[-1].metrics["val_accuracy"] > 0.5
-    assert pdo_search.load_model(tmp_path / "model" / "student") is not None
+    assert pdo_search.load_model(tmp_path / "models" / "t0000" / "student") is not None
 
 
 class Trap:
@@ -301,7 +301,7 @@ def test_a_baseline_trains_for_the_same_epochs_on_the_same_examples(
         assert "composites" not in rows[-1]
         assert all(row["admitted"] == 1 for row in epochs[method])
         assert epochs[method][-1]["val_accuracy"] > 0.3
-        assert pdo_search.load_model(tmp_path / method / "model" / "student") is not None
+        assert pdo_search.load_model(tmp_path / method / "models" / "t0000" / "student") is not None
     assert all(row["loss_kl"] == 0 for row in epochs["scratch"])
     # The transfer split's labels teach it, too.
     assert len(task.examples(Split.TRANSFER)) > 0
@@ -362,10 +362,10 @@ def test_a_confirmation_reads_the_test_split_once_at_its_end_and_no_search_does(
     assert reads == [3], "in the last of four epochs, before its report"
     row = worker.reports[-1].rows["trials"][0]
     assert row["test_examples"] == len(test) > 200
-    student = pdo_search.load_model(tmp_path / "confirm" / "model" / "student")
+    student = pdo_search.load_model(tmp_path / "confirm" / "models" / "t0000" / "student")
     hits = (student(test.inputs()).argmax(dim=1) == test.targets).float().mean()
     assert row["test_accuracy"] == pytest.approx(hits.item())
-    composite = pdo_search.load_model(tmp_path / "confirm" / "model" / "composite")
+    composite = pdo_search.load_model(tmp_path / "confirm" / "models" / "t0000" / "composite")
     hits = (composite(test.inputs()).argmax(dim=1) == test.targets).float().mean()
     assert row["composite_test_accuracy"] == pytest.approx(hits.item())
 
@@ -391,7 +391,7 @@ def test_a_composite_is_measured_on_test_at_what_it_costs_there(
     assert row["composite_flops"] == pytest.approx(own + share * rungs[2]["flops"])
     if mode == "cascade":
         test = cached_task(config.task, None, str(store)).test_examples()
-        model = load_composite(tmp_path / "model" / "composite")
+        model = load_composite(tmp_path / "models" / "t0000" / "composite")
         assert model.student is not None
         asked = deferred(model.fit, model.student(test.inputs()))
         assert 0 < share < 1
@@ -409,7 +409,7 @@ def test_a_composite_does_not_change_the_student_that_is_measured(
         config = confirming(config_with(trial={"composite": composite}), 5)
         run_trial(config, worker, places=places(store, tmp_path / name))
         rows.append(worker.reports[-1].rows["trials"][0])
-        file = tmp_path / name / "model" / "student" / "weights.safetensors"
+        file = tmp_path / name / "models" / "t0000" / "student" / "weights.safetensors"
         weights.append(file.read_bytes())
     measured = [name for name in rows[1] if name.startswith("test_")]
     assert len(measured) == 7
@@ -471,7 +471,7 @@ def test_whatever_is_kept_has_the_statistics_of_the_train_split(
     config = config_with()
     run_trial(config, LocalWorker(), places=places(store, tmp_path))
     train = cached_task(config.task, None, str(store)).examples(Split.TRAIN)
-    kept = [tmp_path / "model" / "student"]
+    kept = [tmp_path / "models" / "t0000" / "student"]
     for kind in ("teacher", "rung"):
         kept += [path.parent for path in store.glob(f"{kind}/*/*/model.json")]
     assert len(kept) >= 4

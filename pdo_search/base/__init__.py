@@ -1,0 +1,1 @@
+"""What every room stands on: storage, leases, processes. Knows no sweep and no model."""

@@ -1,0 +1,202 @@
+"""Storage on a disk and on S3: atomic, patient, sparing with requests, blind to links."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pdo_search.base import storage
+from pdo_search.base.process import host_and_process, identity, is_dead
+from pdo_search.base.storage import Storage, Unreachable, is_unreachable, patience
+from pdo_search.errors import StoreError
+
+HIGH = 20 << 20
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[tuple[str, list[str]]]:
+    """The URI of an empty bucket's folder as moto emulates it, and the requests made so far."""
+    server = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    requests: list[str] = []
+
+    class Counted(server.DomainDispatcherApplication):  # type: ignore[name-defined]
+        def __call__(self, environ: dict[str, str], start_response: object) -> object:
+            requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
+            return super().__call__(environ, start_response)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moto.moto_server.threaded_moto_server.DomainDispatcherApplication", Counted)
+        running = server.ThreadedMotoServer(port=0)
+        running.start()
+        host, port = running.get_host_and_port()
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        }.items():
+            patch.setenv(name, value)
+        storage._filesystem.cache_clear()
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        yield "s3://bucket/a folder/sweep", requests
+        running.stop()
+        storage._filesystem.cache_clear()
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "disk":
+        return Storage(tmp_path / "sweep")
+    uri, _ = request.getfixturevalue("s3")
+    return Storage(f"{uri}-{time.time_ns()}")
+
+
+def test_what_is_written_is_read_listed_moved_and_deleted(place: Storage) -> None:
+    assert place.read_if_there("a/b") is None
+    assert place.info("a/b") is None
+    assert place.files("a") == []
+    place.write("a/b", b"one")
+    place.write("a/b", b"three")
+    place.write("a/c.parquet", b"")
+    place.write("a/.hidden", b"")
+    assert place.read("a/b") == b"three"
+    assert place.read("a/c.parquet") == b""
+    info = place.info("a/b")
+    assert info is not None
+    assert info.bytes == 5
+    assert abs(info.changed_at - time.time()) < 60
+    assert place.files("a") == ["b", "c.parquet"]
+    assert place.files("a", ".parquet") == ["c.parquet"]
+    assert list(place.objects()) == ["a/.hidden", "a/b", "a/c.parquet"]
+    place.move("a/b", "d/e")
+    assert place.read("d/e") == b"three"
+    assert place.set_aside("d/e") == ".damaged-d-e"
+    assert place.read(".damaged-d-e") == b"three"
+    place.delete("a/c.parquet")
+    place.delete("a/c.parquet")
+    assert list(place.objects("a")) == ["a/.hidden"]
+    with pytest.raises(FileNotFoundError):
+        place.read("a/b")
+    with pytest.raises(OSError, match="larger than 3 bytes"):
+        place.read(".damaged-d-e", limit=3)
+
+
+def test_folders_are_published_and_fetched(place: Storage, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "inner").mkdir(parents=True)
+    (source / "inner" / "small").write_bytes(b"small")
+    (source / "large").write_bytes(os.urandom(HIGH))
+    place.publish(source, "models/t0000")
+    place.publish(source, "models/t0000")
+    assert place.objects("models")["models/t0000/large"].bytes == HIGH
+    place.fetch("models/t0000", ("large", "inner/small"), tmp_path / "copy")
+    assert (tmp_path / "copy" / "large").read_bytes() == (source / "large").read_bytes()
+    assert (tmp_path / "copy" / "inner" / "small").read_bytes() == b"small"
+    assert place.sha256_of("models/t0000/large") == Storage(source).sha256_of("large")
+
+
+def test_an_object_costs_as_few_requests_as_it_can(s3: tuple[str, list[str]]) -> None:
+    uri, requests = s3
+    place = Storage(f"{uri}/counted")
+    place.write("warm", b"")
+    requests.clear()
+    place.write("trials/part-00000.parquet", b"x" * 100_000)
+    assert [r.split()[0] for r in requests] == ["PUT"]
+    requests.clear()
+    Storage(f"{uri}/counted").read("trials/part-00000.parquet")
+    assert [r.split()[0] for r in requests] == ["HEAD", "GET"]
+
+
+def test_what_stands_in_the_way_is_never_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("mine")
+    place = Storage(tmp_path / "sweep")
+    place.write("other", b"")
+    (tmp_path / "sweep" / "checkpoints").symlink_to(outside)
+    (tmp_path / "sweep" / "file").symlink_to(outside / "precious")
+    mine = f".file{storage.TEMPORARY}{host_and_process()}"
+    (tmp_path / "sweep" / mine).symlink_to(outside / "precious")
+    for name in ("checkpoints/new", "checkpoints/precious", "file"):
+        with pytest.raises(StoreError, match="links in it are not followed"):
+            place.write(name, b"theirs")
+    with pytest.raises(OSError, match="not followed"):
+        place.delete("checkpoints/precious")
+    with pytest.raises(OSError, match="not followed"):
+        place.move("checkpoints/precious", "stolen")
+    assert [p.name for p in outside.iterdir()] == ["precious"]
+    assert (outside / "precious").read_text() == "mine"
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "part")
+    assert Storage(tmp_path).files() == ["part"]
+    with pytest.raises(OSError, match="no regular file"):
+        Storage(tmp_path).read("part")
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket behind an address where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        storage._filesystem.cache_clear()
+        yield "s3://bucket/gone"
+    storage._filesystem.cache_clear()
+
+
+def test_without_patience_the_user_is_told_at_once(nobody: str) -> None:
+    with pytest.raises(Unreachable, match="does not answer"):
+        Storage(nobody).read("sweep.json")
+    with pytest.raises(StoreError, match=r"gone/sweep.json cannot be written") as caught:
+        Storage(nobody).write("sweep.json", b"")
+    assert is_unreachable(caught.value)
+
+
+def test_an_outage_is_waited_for(
+    s3: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, _ = s3
+    place, met = Storage(f"{uri}/outage"), threading.Event()
+    usual = storage.Storage._put
+
+    def refused(self: Storage, name: str, data: bytes) -> None:
+        if not met.is_set():
+            threading.Timer(1.0, met.set).start()
+            raise OSError("When uploading: AWS Error NETWORK_CONNECTION")
+        usual(self, name, data)
+
+    monkeypatch.setattr(storage.Storage, "_put", refused)
+    with patience(30):
+        place.write("a", b"kept")
+    assert place.read("a") == b"kept"
+
+
+def test_a_refusal_is_final(s3: tuple[str, list[str]]) -> None:
+    with patience(600), pytest.raises(StoreError, match="NO_SUCH_BUCKET"):
+        Storage("s3://no-such-bucket/x").write("a", b"")
+
+
+def test_who_is_dead_is_known_only_here() -> None:
+    mine = identity()
+    assert not is_dead(mine)
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert is_dead({**mine, "pid": child})
+    assert not is_dead({**mine, "pid": child, "namespace": "another machine's"})
+    assert not is_dead({"pid": child})
+    assert not is_dead({**mine, "pid": "1"})
