@@ -7,9 +7,11 @@ Decoded pictures of a folder are kept in the store, where the sweep finds them.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from pdo_search.config.load import Loaded
 from pdo_search.config.resolve import resolve
 from pdo_search.config.schema import ExecutionConfig, OptimizerConfig, StudentConfig, TrialConfig
+from pdo_search.config.space import Space
 from pdo_search.distill.chance import (
     Standing,
     measured_standing,
@@ -30,16 +33,23 @@ from pdo_search.distill.chance import (
 from pdo_search.distill.cost import Cost, measure_cost
 from pdo_search.distill.execution import threads
 from pdo_search.distill.losses import hard_label_loss
+from pdo_search.distill.probe import probe
+from pdo_search.distill.rehearsal import Removal, rehearse, removal_of, shrinking_of
+from pdo_search.distill.stage import plan_stages
 from pdo_search.distill.step import Updates
+from pdo_search.distill.teaching import views_of_full_teacher
 from pdo_search.errors import Infeasible, InputError
 from pdo_search.screen import screen
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.layout import placed
 from pdo_search.tasks.models import build_for
 
 __all__ = ["check_experiment", "preflight", "print_check"]
 
 SEARCHED = tuple(split for split in Split if split is not Split.TEST)
+FORWARD = 1 / 3
+"""Cost of a forward pass as a share of an update: backward costs twice as much."""
 TIMED_STEPS = 5
 TIMED_BATCH = 64
 FEW_VALIDATION = 50
@@ -57,10 +67,14 @@ class _Parts:
     notes: list[str]
 
 
-def preflight(loaded: Loaded) -> str:
+def preflight(loaded: Loaded, notes: Sequence[str] = ()) -> str:
     """Build what an experiment names, so that what cannot be built is refused before all else.
 
     Prints what was left out of the splits, and which layers are new on given weights, if any.
+
+    Args:
+        loaded: the experiment.
+        notes: lines to print as well.
 
     Returns:
         The fingerprint of its task.
@@ -72,12 +86,16 @@ def preflight(loaded: Loaded) -> str:
     parts = _parts(loaded)
     _standing(loaded, parts)
     _print_dropped(_dropped(parts.task))
-    _print_notes(parts.notes)
+    _print_notes([*parts.notes, *notes])
     return parts.task.fingerprint
 
 
-def check_experiment(loaded: Loaded) -> dict[str, Any]:
+def check_experiment(loaded: Loaded, notes: Sequence[str] = ()) -> dict[str, Any]:
     """Build what an experiment names, and measure it.
+
+    Args:
+        loaded: the experiment.
+        notes: lines to print as well.
 
     Returns:
         What was found, JSON-able.
@@ -88,13 +106,16 @@ def check_experiment(loaded: Loaded) -> dict[str, Any]:
     """
     # What a user's model prints must not come between the lines of JSON.
     with contextlib.redirect_stdout(sys.stderr):
-        return _measured(loaded)
+        return _measured(loaded, notes)
 
 
-def _measured(loaded: Loaded) -> dict[str, Any]:
+def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
     experiment, parts = loaded.experiment, _parts(loaded)
     task = parts.task
-    teacher = measure_cost(parts.teacher, task.input_shape, torch.device("cpu"))
+    # As trials measure it, but a cluster's machine may have more CPUs than this one.
+    with threads(min(experiment.resources.threads, os.cpu_count() or 1)):
+        teacher = measure_cost(parts.teacher, task.input_shape, torch.device("cpu"))
+        students = [_student(trial.student, model, task, teacher) for trial, model in parts.trials]
     # Before its speed is measured, which trains it for a few steps.
     known = _standing(loaded, parts)
     warning = None if known is None else warning_of(experiment.teacher, known)
@@ -116,16 +137,14 @@ def _measured(loaded: Loaded) -> dict[str, Any]:
             **_numbers(teacher),
             **({} if known is None else {"validation": asdict(known)}),
         },
-        "students": [
-            _student(trial.student, model, task, teacher) for trial, model in parts.trials
-        ],
+        "students": students,
         "dimensions": {d.path: d.kind for d in loaded.space},
         "num_trials": experiment.search.num_trials,
         "baseline_trials": dict.fromkeys(
             experiment.search.baselines, experiment.search.trials_per_baseline
         ),
         "estimate": _estimate(loaded, parts),
-        "notes": [*parts.notes, *([] if warning is None else [warning])],
+        "notes": [*parts.notes, *([] if warning is None else [warning]), *notes],
     }
 
 
@@ -199,18 +218,66 @@ def _parts(loaded: Loaded) -> _Parts:
             (t, None if t.student.shrink is not None else build(t.student, path="student"))
             for t in _trials(loaded)
         ]
+        notes += _tried(loaded, task, teacher, trials)
         return _Parts(task, teacher, trials, list(dict.fromkeys(notes)))
     except InputError as error:
         hint = f"correct it, then `pdo-search check {loaded.file}`"
         raise error.at(file=loaded.file, remedy=hint) from None
 
 
-def _trials(loaded: Loaded) -> list[TrialConfig]:
-    """Trials at the ends of the student's dimensions, the other dimensions at their first."""
+def _tried(
+    loaded: Loaded,
+    task: Task,
+    teacher: nn.Module,
+    trials: list[tuple[TrialConfig, nn.Module | None]],
+) -> list[str]:
+    """Lines about the models, each of which is run, stored and pruned as in a sweep.
+
+    Raises:
+        InputError: that cannot be done.
+    """
+    config, base_dir = loaded.experiment.teacher, loaded.base_dir
+    removals = _removals(loaded, [trial for trial, _ in trials])
+    batch = config.train.batch_size if config.train is not None else TIMED_BATCH
+    notes = probe(
+        task, teacher, config, "teacher", batch=None if config.is_given and not removals else batch
+    )
+    notes += rehearse(task, teacher, config, "teacher", base_dir, removals)
+    for trial, student in trials:
+        if student is not None:
+            share = trial.recipe.optimizer.batch_size // trial.resources.workers
+            notes += probe(task, student, trial.student, "student", batch=share)
+            rehearse(task, student, trial.student, "student", base_dir)
+    return notes
+
+
+def _removals(loaded: Loaded, trials: list[TrialConfig]) -> list[Removal]:
+    """What the trials at the ends of the dimensions remove from the teacher."""
+    experiment = loaded.experiment
+    first = {d.path: d.ends()[0] for d in loaded.space}
+    last = first | {d.path: d.ends()[-1] for d in loaded.space if d.path == "num_stages"}
+    points = [last]
+    for dimension in loaded.space:
+        if dimension.path == "prune_ratio" or dimension.path.startswith("simplify."):
+            points += [{**last, dimension.path: end} for end in dimension.ends()]
+    found = []
+    for method in (experiment.method, *experiment.search.baselines):
+        for point in points:
+            try:
+                found.append(removal_of(resolve(experiment, point, method).recipe))
+            except Infeasible:
+                continue
+    for trial in trials:
+        found.append(shrinking_of(trial))
+    return list(dict.fromkeys(removal for removal in found if removal is not None))
+
+
+def _trials(loaded: Loaded, prefix: str = "student.") -> list[TrialConfig]:
+    """Trials at the ends of the dimensions below a prefix, the others at their first."""
     first = {d.path: d.ends()[0] for d in loaded.space}
     points = [first]
     for dimension in loaded.space:
-        if dimension.path.startswith("student."):
+        if dimension.path.startswith(prefix):
             points += [{**first, dimension.path: end} for end in dimension.ends()[1:]]
     trials = []
     for point in points:
@@ -249,21 +316,58 @@ def _estimate(loaded: Loaded, parts: _Parts) -> dict[str, float]:
     teacher_rate = _rate(parts.task, parts.teacher, execution)
     student_rate = teacher_rate if student is None else _rate(parts.task, student, execution)
     epochs = experiment.teacher.train.epochs if experiment.teacher.train else 0
+    outputs = len(parts.task.examples(Split.VALIDATION))
+    outputs += epoch * len(views_of_full_teacher(trial.recipe, trial.recipe.num_views))
+    ladder, ladders = _ladder_passes(loaded), _num_ladders(loaded)
+    trials_s = sum(experiment.num_trials.values()) * trial.recipe.epochs * epoch / student_rate
     return {
         "student_images_per_s": student_rate,
         "teacher_images_per_s": teacher_rate,
         "teacher_training_s": epochs * train / teacher_rate,
+        "teacher_outputs_s": outputs * FORWARD / teacher_rate,
+        "ladders": ladders,
+        "ladder_levels": ladder.levels,
+        "ladder_s": ladder.passes * train / teacher_rate,
         "trial_s": trial.recipe.epochs * epoch / student_rate,
-        "all_trials_one_slot_s": sum(experiment.num_trials.values())
-        * trial.recipe.epochs
-        * epoch
-        / student_rate,
+        "all_trials_one_slot_s": trials_s,
+        "total_one_slot_s": trials_s
+        + (epochs * train + outputs * FORWARD + ladders * ladder.passes * train) / teacher_rate,
     }
+
+
+@dataclass(frozen=True)
+class _LadderWork:
+    """What the longest ladder of the space takes at most: levels, and passes over train with the
+    cost of training the full teacher."""
+
+    levels: int
+    passes: float
+
+
+def _ladder_passes(loaded: Loaded) -> _LadderWork:
+    """Each level is trained with its parent's answers, and then asked for its own."""
+    found = _LadderWork(0, 0.0)
+    for trial in _trials(loaded, ""):
+        recipe = trial.recipe
+        levels = max((stage.rung or 0 for stage in plan_stages(recipe)), default=0)
+        if recipe.composite is not None:
+            levels = max(levels, recipe.num_stages)
+        if recipe.prune_ratio == 0 and recipe.simplify.drop_blocks == 0:
+            levels = 0
+        each = recipe.simplify.recovery_epochs * (1 + FORWARD) + FORWARD
+        found = max(found, _LadderWork(levels, levels * each), key=lambda work: work.passes)
+    return found
+
+
+def _num_ladders(loaded: Loaded) -> int:
+    """How many ladders trials may build: those that agree in these dimensions share one."""
+    own = [d for d in loaded.space if d.path.partition(".")[0] in ("prune_ratio", "simplify")]
+    return int(min(loaded.experiment.search.num_trials, Space(tuple(own)).num_points))
 
 
 def _rate(task: Task, model: nn.Module, execution: ExecutionConfig) -> float:
     """Training examples per second on the CPU, from a few steps."""
-    model = model.to(memory_format=torch.channels_last).train()
+    model = placed(model, torch.device("cpu")).train()
     train = task.examples(Split.TRAIN)
     trial = train.select(torch.arange(TIMED_BATCH) % len(train))
     inputs = task.view(trial.inputs(), trial.ids, 0)
@@ -291,7 +395,8 @@ def print_check(found: dict[str, Any]) -> None:
     )
     shape = "x".join(map(str, task["input_shape"]))
     console.print(
-        f"{found['name']}: {task['source']}, {task['classes']} classes, {shape}; {splits}"
+        f"{found['name']}: {task['source']}, {task['classes']} classes, {shape}; {splits}",
+        soft_wrap=True,
     )
     _print_dropped(task["dropped"])
     table = Table()
@@ -313,12 +418,33 @@ def print_check(found: dict[str, Any]) -> None:
     _print_notes(found["notes"])
     baselines = "".join(f" + {count} {name}" for name, count in found["baseline_trials"].items())
     console.print(
-        f"{len(found['dimensions'])} dimensions, {found['num_trials']} trials{baselines}:"
-        f" {', '.join(found['dimensions']) or 'no search'}"
+        f"{_of(len(found['dimensions']), 'dimension')},"
+        f" {_of(found['num_trials'], 'trial')}{baselines}:"
+        f" {', '.join(found['dimensions']) or 'no search'}",
+        soft_wrap=True,
     )
     estimate = found["estimate"]
+    ladder = ""
+    if estimate["ladder_levels"]:
+        ladder = (
+            f"{_of(estimate['ladders'], 'ladder')} of up to"
+            f" {_of(estimate['ladder_levels'], 'level')}, {_time(estimate['ladder_s'])} each, "
+        )
     console.print(
-        f"On one CPU: teacher {estimate['teacher_training_s']:.0f} s, a whole trial"
-        f" {estimate['trial_s']:.0f} s, all trials {estimate['all_trials_one_slot_s']:.0f} s"
-        " if none is stopped; ladder and teacher outputs not counted"
+        f"On one CPU, one trial at a time: teacher {_time(estimate['teacher_training_s'])}, its"
+        f" outputs {_time(estimate['teacher_outputs_s'])}, {ladder}a whole trial"
+        f" {_time(estimate['trial_s'])}, all trials {_time(estimate['all_trials_one_slot_s'])};"
+        f" {_time(estimate['total_one_slot_s'])} in all, if no trial is stopped",
+        soft_wrap=True,
     )
+
+
+def _of(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _time(seconds: float) -> str:
+    """Such as ``8 s``, ``12 min``, ``3.1 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

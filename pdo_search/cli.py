@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pdo_search.errors import PdoError
+from pdo_search.errors import InputError, PdoError
 from pdo_search.safetext import presentable
 
 if TYPE_CHECKING:
@@ -32,8 +32,16 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-File = Annotated[str, typer.Argument(help="An experiment file (YAML).", metavar="FILE")]
-Directory = Annotated[str, typer.Argument(help="A sweep's directory.", metavar="DIR")]
+
+def _path(given: str) -> str:
+    """A path with the home directory in the place of ``~``, which a shell leaves in quotes."""
+    return os.path.expanduser(given)
+
+
+File = Annotated[
+    str, typer.Argument(help="An experiment file (YAML).", metavar="FILE", parser=_path)
+]
+Directory = Annotated[str, typer.Argument(help="A sweep's directory.", metavar="DIR", parser=_path)]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a value: a.b=value. Repeatable.", metavar="a.b=v"),
@@ -49,7 +57,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 Root = Annotated[
     str,
-    typer.Argument(help="A store, or a sweep's output root; a path or URI.", metavar="ROOT"),
+    typer.Argument(
+        help="A store, or a sweep's output root; a path or URI.", metavar="ROOT", parser=_path
+    ),
 ]
 
 store_app = typer.Typer(
@@ -78,7 +88,7 @@ def run(
     _check_address(address)
     loaded = load_experiment(file, overrides or ())
     info, directory = new_sweep(loaded, name=name, num_trials=trials)
-    _sweep(_preflight(info, address), directory, address)
+    _sweep(_preflight(info, directory, address), directory, address)
 
 
 @app.command()
@@ -96,17 +106,31 @@ def resume(
 
     _check_address(address)
     info = reopened_sweep(directory, trials=trials, base_dir=base_dir)
-    _sweep(_preflight(info, address), directory, address)
+    _sweep(_preflight(info, directory, address), directory, address)
 
 
 @app.command()
-def check(file: File, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Validate an experiment, build its models, estimate its cost. Starts nothing."""
+def check(
+    file: File, overrides: Overrides = None, address: Address = "local", as_json: AsJson = False
+) -> None:
+    """Validate an experiment, build its models, estimate its cost. Starts nothing.
+
+    Refuses what `run` would refuse. With --address auto, this machine's resources do not count.
+    """
     from pdo_search.check import check_experiment, print_check
     from pdo_search.config import load_experiment
+    from pdo_search.search.admission import admit
+    from pdo_search.search.cluster import check_local
+    from pdo_search.search.sweep import is_taken, planned_sweep
 
-    found = check_experiment(load_experiment(file, overrides or ()))
-    _print(found, as_json, print_check)
+    _check_address(address)
+    info, directory = planned_sweep(load_experiment(file, overrides or ()))
+    loaded, notes = admit(info, directory, address)
+    if address == "local":
+        notes.append(f"Trials: {check_local(loaded.experiment.resources, loaded.file)}")
+    if is_taken(directory):
+        notes.append(f"{directory} is there already: run wants another --name, or resume")
+    _print(check_experiment(loaded, notes), as_json, print_check)
 
 
 @app.command()
@@ -131,10 +155,13 @@ def confirm(
     from pdo_search.analysis.confirm import confirmation_summary
     from pdo_search.analysis.show import print_confirmation
     from pdo_search.results.reader import open_sweep
+    from pdo_search.results.sweepfile import read_sweep_file
     from pdo_search.screen import screen
+    from pdo_search.search.admission import admit
     from pdo_search.search.confirm import run_confirmation
 
     _check_address(address)
+    admit(read_sweep_file(directory), directory, address)
     console = screen(stderr=as_json)
     outcome = run_confirmation(
         directory, top=top, seeds=seeds, address=address, console=console, base_dir=base_dir
@@ -229,6 +256,14 @@ def store_gc(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code."""
+    from pdo_search.screen import keep_output_open
+
+    keep_output_open()
+    try:
+        os.getcwd()
+    except OSError:
+        print("error: the current directory is gone: cd to one that exists", file=sys.stderr)
+        sys.exit(InputError.exit_code)
     code = run_command(arguments)
     # The process's end frees all there is; collecting torch's modules first takes 0.6 s.
     gc.freeze()
@@ -245,10 +280,6 @@ def run_command(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has what it wanted, as in `pdo-search schema | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
     return 0
@@ -281,31 +312,28 @@ def _joined(address: str) -> str:
     return "" if address == "local" else f" --address {address}"
 
 
-def _preflight(info: SweepInfo, address: str) -> SweepInfo:
+def _preflight(info: SweepInfo, directory: str, address: str) -> SweepInfo:
     """Refuse what cannot work before anything starts; the sweep, with the data's fingerprint."""
     from pdo_search.check import preflight
-    from pdo_search.search.cluster import check_local
-    from pdo_search.search.tuning import loaded_of
+    from pdo_search.search.admission import admit
 
-    loaded = loaded_of(info)
-    if address == "local":
-        check_local(loaded.experiment.resources, loaded.file)
-    fingerprint = preflight(loaded)
+    fingerprint = preflight(*admit(info, directory, address))
     return replace(info, fingerprint=info.fingerprint or fingerprint)
 
 
 def _check_address(address: str) -> None:
-    from pdo_search.errors import InputError
-
     if address not in ("local", "auto"):
         raise InputError("is local or auto", path="--address", value=address)
 
 
 def _print(found: dict[str, Any], as_json: bool, show_it: Callable[[dict[str, Any]], None]) -> None:
+    from pdo_search.screen import check_written
+
     if as_json:
         print(json.dumps(found, indent=1, default=str))
     else:
         show_it(found)
+    check_written()
 
 
 if __name__ == "__main__":

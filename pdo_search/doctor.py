@@ -6,6 +6,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import tempfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -42,7 +43,8 @@ def examine() -> dict[str, Any]:
     findings = [
         Finding("python", "ok", platform.python_version()),
         *(_package(name) for name in PACKAGES),
-        Finding("cpus", "ok", str(os.cpu_count())),
+        _cpus(),
+        _temporary(),
         _memory(),
         _disk(),
         _gpus(),
@@ -76,6 +78,25 @@ def _extra(name: str, module: str) -> Finding:
     return Finding(f"extra {name}", "missing", f'optional; in a clone: pip install -e ".[{name}]"')
 
 
+def _cpus() -> Finding:
+    from joblib import cpu_count
+
+    usable, there = cpu_count(), os.cpu_count() or 1
+    limited = f" of {there}: the affinity or the container allows no more"
+    return Finding("cpus", "ok", f"{usable}{limited if usable < there else ''}")
+
+
+def _temporary() -> Finding:
+    given = os.environ.get("TMPDIR")
+    try:
+        found = tempfile.gettempdir()
+    except FileNotFoundError:
+        return Finding("temporary files", "missing", "set TMPDIR to a folder that can be written")
+    if given and not os.path.samefile(found, given if os.path.exists(given) else os.sep):
+        return Finding("temporary files", "warn", f"{found}: TMPDIR ({given}) cannot be used")
+    return Finding("temporary files", "ok", found)
+
+
 def _memory() -> Finding:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     state = "ok" if total >= LITTLE_MEMORY_GIB else "warn"
@@ -94,7 +115,9 @@ def _gpus() -> Finding:
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if names:
         return Finding("gpus", "ok", ", ".join(names))
-    return Finding("gpus", "warn", "none; trials run on CPUs, resources.gpus must be 0")
+    if torch.backends.mps.is_available():
+        return Finding("gpus", "warn", "Apple's (MPS) is not used: trials run on CPUs")
+    return Finding("gpus", "warn", "none that torch can use: trials run on CPUs")
 
 
 def _fashion_mnist() -> Finding:

@@ -70,7 +70,7 @@ def entry(row: Row) -> Entry:
 
 
 def leaderboard(trials: pd.DataFrame, mode: str, n: int) -> list[Entry]:
-    """The n first trials: finished ones, best first, then the stopped ones by how far they came."""
+    """The n first trials: finished ones, best first, then the others by how far they came."""
     return [entry(row) for row in ranked(trials, mode).head(n).to_dict("records")]
 
 

@@ -26,9 +26,12 @@ from pdo_search.analysis.leaderboard import (
     status_counts,
     teacher_of,
 )
+from pdo_search.analysis.live import possible_trials, running_trials
 from pdo_search.analysis.methods import methods_of
 from pdo_search.analysis.pareto import STUDENT, model_front
+from pdo_search.base.storage import Storage
 from pdo_search.config.methods import METHODS, fixed
+from pdo_search.results.driver import driver_of
 from pdo_search.results.importance import caveat, compared, importance
 from pdo_search.results.schema import Col, TrialStatus
 from pdo_search.safetext import printable
@@ -47,6 +50,7 @@ LATENCY = 4
 CAUSES_SHOWN = 3
 GAP = 2
 WIDTH_WITHOUT_TERMINAL = 100
+UNFINISHED = (TrialStatus.RUNNING, TrialStatus.INTERRUPTED, TrialStatus.PAUSED)
 BIASED = (
     "the best validation score of a search is biased upwards (winner's curse) until it is"
     " confirmed on fresh seeds"
@@ -58,7 +62,9 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
 
     Returns:
         ``name``, ``path``, ``created_at``, ``task``, ``metric``, ``mode``, ``num_trials``,
-        ``baselines`` (trials by name), ``counts`` by status, ``causes`` of failures, ``teacher``;
+        ``baselines`` (trials by name), ``possible_trials`` (all of them, fewer where the space has
+        fewer points), ``counts`` by status, ``alive`` (whether a driver runs it) and ``driver`` in
+        words, ``running`` trials, ``causes`` of failures, ``teacher``;
         ``best``, the best student of all methods (with ``against_teacher``); ``composite``, that of
         the same trial or, where this has none, the most accurate of all, whose ``trial_id`` it
         names; ``methods`` beside each other; ``front`` of all models; ``leaderboard`` and
@@ -66,6 +72,8 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
         None where nothing was confirmed; and ``note``.
     """
     info, everything, composites = sweep.info, sweep.trials, sweep.composites
+    driver = driver_of(Storage(sweep.path))
+    alive = driver is not None and driver.alive
     trials = everything[everything[Col.METHOD] == info.method]
     teacher, best = teacher_of(everything), best_student(everything, info.mode)
     composite = composite_of(composites, best[Col.TRIAL_ID]) if best else None
@@ -85,7 +93,11 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
         "mode": info.mode,
         "num_trials": info.num_trials,
         "baselines": info.baselines,
+        "possible_trials": possible_trials(info),
         "counts": status_counts(everything),
+        "alive": alive,
+        "driver": driver and str(driver),
+        "running": running_trials(sweep) if alive else [],
         "causes": causes(everything),
         "teacher": teacher and {"arch": _at(info.resolved, "teacher", "arch"), **teacher},
         "best": best and {**best, "against_teacher": against(best, teacher)},
@@ -131,6 +143,9 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
     console = console or screen(WIDTH_WITHOUT_TERMINAL)
     for line in _header(summary):
         console.print(plain_text(line), soft_wrap=True)
+    if summary["running"]:
+        console.print()
+        console.print(_running(summary["running"]))
     if summary["teacher"]:
         console.print()
         console.print(_comparison(summary, console.width))
@@ -141,7 +156,7 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
         console.print()
         console.print(_leaderboard(summary, console.width))
     else:
-        console.print("No trial has finished or been stopped yet.")
+        console.print("No trial has reported an epoch yet.")
     if len(summary["front"]) > 1:
         console.print()
         console.print(_front(summary["front"], methods=bool(summary["baselines"])))
@@ -200,15 +215,39 @@ def _header(summary: Mapping[str, Any]) -> Iterable[str]:
     counts = summary["counts"]
     always = (TrialStatus.FINISHED.value, TrialStatus.STOPPED.value, TrialStatus.FAILED.value)
     shown = ", ".join(f"{n} {status}" for status, n in counts.items() if n or status in always)
-    planned = summary["num_trials"] + sum(summary["baselines"].values())
+    asked = summary["num_trials"] + sum(summary["baselines"].values())
+    planned = summary["possible_trials"]
     yield f"{sum(counts.values())} of {planned} trials: {shown}"
+    if planned < asked:
+        yield f"  {asked} were asked for: there are no more points to try"
     if summary["baselines"]:
         started = (f"{m['trials']} {m['method']}" for m in summary["methods"])
         yield f"  by method: {', '.join(started)}"
     for found in summary["causes"][:CAUSES_SHOWN]:
         yield f"  {found['count']} {found['status']}: {found['cause']}"
-    if counts[TrialStatus.INTERRUPTED.value] or counts[TrialStatus.PAUSED.value]:
-        yield f"  go on with: pdo-search resume {summary['path']}"
+    yield from _state(summary)
+
+
+def _state(summary: Mapping[str, Any]) -> Iterable[str]:
+    """Whether somebody runs the sweep, and how to go on where nobody does."""
+    counts, resume = summary["counts"], f"pdo-search resume {summary['path']}"
+    if summary["alive"]:
+        yield f"  {summary['driver']}: figures change, and nothing is decided yet"
+    elif summary["driver"]:
+        yield f"  {summary['driver']} with {resume}"
+    elif any(counts[status.value] for status in UNFINISHED):
+        yield f"  go on with: {resume}"
+
+
+def _running(trials: Sequence[Mapping[str, Any]]) -> Table:
+    """What runs: where each trial stands, and what it does."""
+    table = _empty_table("trial", "method", "attempt", "epoch", "")
+    table.title = "Running"
+    for trial in trials:
+        of = "" if trial["epochs"] is None else f" of {trial['epochs']}"
+        cells = (trial[Col.TRIAL_ID], trial[Col.METHOD], _fixed(trial[Col.ATTEMPT], 0))
+        table.add_row(*map(plain_text, (*cells, f"{trial['epoch']}{of}", trial["doing"])))
+    return table
 
 
 def _comparison(summary: Mapping[str, Any], width: int) -> Table:

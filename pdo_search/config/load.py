@@ -17,9 +17,17 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pdo_search.config.messages import translated
 from pdo_search.config.methods import METHODS
 from pdo_search.config.schema import Experiment, Recipe, StudentConfig
-from pdo_search.config.space import Dimension, Space, fill, find_dimensions, is_dimension
+from pdo_search.config.space import (
+    Dimension,
+    Space,
+    as_written,
+    fill,
+    find_dimensions,
+    is_dimension,
+)
 from pdo_search.errors import InputError
 from pdo_search.safefile import read_regular
 from pdo_search.safetext import redact
@@ -33,6 +41,7 @@ MAX_VALUES = 100_000
 """Values of an experiment once its aliases are written out: a few nested ones make billions."""
 MAX_DIGITS = 40
 """Of a whole number: no field takes more, and Python refuses to print thousands."""
+LARGEST = (1 << 63) - 1
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -136,6 +145,7 @@ def parse_experiment(tree: dict[str, Any], *, file: Path, base_dir: Path) -> Loa
     """
     try:
         _refuse_secrets(tree)
+        _refuse_huge(tree)
         experiment = _validate(Experiment, tree)
         _check_method(experiment)
         dimensions = [
@@ -182,6 +192,20 @@ def _refuse_secrets(node: Any, path: str = "") -> None:
     if isinstance(node, Mapping | list):
         for key, child in node.items() if isinstance(node, Mapping) else enumerate(node):
             _refuse_secrets(child, f"{path}.{key}" if path else str(key))
+
+
+def _refuse_huge(node: Any, path: str = "") -> None:
+    """Tables, samplers and generators hold whole numbers of 64 bits."""
+    if isinstance(node, int) and not -LARGEST - 1 <= node <= LARGEST:
+        raise InputError(
+            "is too large a whole number",
+            path=path,
+            value=node,
+            remedy=f"the largest is {LARGEST} (below 2^63)",
+        )
+    if isinstance(node, Mapping | list):
+        for key, child in node.items() if isinstance(node, Mapping) else enumerate(node):
+            _refuse_huge(child, f"{path}.{key}" if path else str(key))
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -266,7 +290,9 @@ def _corners(dimensions: Sequence[Dimension]) -> Iterable[dict[str, Any]]:
     low = {d.path: d.ends()[0] for d in dimensions}
     yield low
     for dimension in dimensions:
-        for value in itertools.islice(dimension.ends(), 1, MAX_CHOICE_CORNERS):
+        between = [dimension.between] if dimension.kind == "float" else []
+        ends = itertools.islice(dimension.ends(), 1, MAX_CHOICE_CORNERS)
+        for value in (*between, *ends):
             yield {**low, dimension.path: value}
     yield {d.path: d.ends()[-1] for d in dimensions}
 
@@ -278,91 +304,7 @@ def _validate(
         return model.model_validate(tree)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise _translate(model, tree, first, prefix, dimensions) from None
-
-
-def _translate(
-    model: type[BaseModel],
-    tree: Mapping[str, Any],
-    error: Any,
-    prefix: str,
-    dimensions: Sequence[Dimension],
-) -> InputError:
-    """One pydantic error as a message with a full path and the nearest valid name."""
-    location = [str(part) for part in error["loc"]]
-    path = ".".join(part for part in (prefix, *location) if part)
-    kind, value = error["type"], error["input"]
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if kind == "extra_forbidden":
-        known = sorted(_fields_at(model, location[:-1]))
-        near = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return InputError("unknown key", path=path, value=value, remedy=hint)
-    if kind == "missing":
-        field = _field(model, location)
-        about = f": {field}" if field else ""
-        return InputError("is missing", path=path, remedy=f"add {location[-1]!r}{about}")
-    searched = next((d for d in dimensions if path in (d.path, f"trial.{d.path}")), None)
-    if searched is not None:
-        return InputError(
-            f"the dimension reaches {value!r}: {message}",
-            path=path,
-            value=_as_written(searched),
-            remedy="narrow the dimension",
-        )
-    if kind == "value_error":
-        section = isinstance(value, Mapping)
-        remedy = "change one of the values shown" if section else _remedy(model, location)
-        return InputError(message, path=path or None, value=_compact(value), remedy=remedy)
-    return InputError(message, path=path, value=value, remedy=_remedy(model, location))
-
-
-def _as_written(dimension: Dimension) -> dict[str, Any]:
-    if dimension.kind == "choice":
-        return {"choice": list(dimension.choices)}
-    return {dimension.kind: [dimension.low, dimension.high]}
-
-
-def _compact(value: object) -> object:
-    """A section's own scalars, so that the message shows what was given and stays short."""
-    if isinstance(value, Mapping):
-        return {k: v for k, v in value.items() if not isinstance(v, Mapping | list)}
-    return value
-
-
-def _remedy(model: type[BaseModel], location: Sequence[str]) -> str | None:
-    text = _field(model, location)
-    return f"{location[-1]}: {text}" if text else None
-
-
-def _model_at(model: type[BaseModel], location: Sequence[str]) -> type[BaseModel] | None:
-    """The nested model that a path of field names leads to."""
-    current: type[BaseModel] | None = model
-    for key in location:
-        if current is None or key not in current.model_fields:
-            return None
-        annotation = current.model_fields[key].annotation
-        options = getattr(annotation, "__args__", ()) or (annotation,)
-        current = next(
-            (o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None
-        )
-    return current
-
-
-def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
-    found = _model_at(model, location)
-    return list(found.model_fields) if found else []
-
-
-def _field(model: type[BaseModel], location: Sequence[str]) -> str | None:
-    """The documentation of the field at a path."""
-    if not location:
-        return None
-    owner = _model_at(model, location[:-1])
-    if owner is None or location[-1] not in owner.model_fields:
-        return None
-    text = owner.model_fields[location[-1]].description
-    return " ".join(text.split()).rstrip(".") if text else None
+        raise translated(model, first, prefix, dimensions) from None
 
 
 def _check_method(experiment: Experiment) -> None:
@@ -404,7 +346,7 @@ def _check_points(experiment: Experiment, space: Space) -> None:
             if not space[key].contains(value):
                 raise InputError(
                     "lies outside its dimension", path=f"{path}.{key}", value=value,
-                    remedy=f"the dimension is {json.dumps(_as_written(space[key]))}",
+                    remedy=f"the dimension is {json.dumps(as_written(space[key]))}",
                 )  # fmt: skip
         missing = [path_ for path_ in space.paths if path_ not in point]
         if missing and experiment.search.sampler == "grid":

@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pdo_search.config.methods import Method, fixed
+from pdo_search.config.methods import Method, fixed, searched
 from pdo_search.config.schema import Experiment, LimitsConfig, Recipe, StudentConfig, TrialConfig
-from pdo_search.config.space import fill
+from pdo_search.config.space import Space, fill, is_dimension
 from pdo_search.errors import Infeasible
 
-__all__ = ["confirming", "resolve"]
+__all__ = ["confirming", "most_trials", "planned_epochs", "resolve"]
 
 
 def resolve(
@@ -71,3 +71,24 @@ def confirming(config: TrialConfig, seed: int) -> TrialConfig:
             "confirms": True,
         }
     )
+
+
+def most_trials(experiment: Experiment, space: Space, method: str) -> float:
+    """How many trials of a method there can be: no point of its space is run twice.
+
+    Args:
+        experiment: a validated experiment.
+        space: its dimensions.
+        method: of the trials.
+    """
+    own = searched(space, method)
+    if experiment.search.sampler == "grid" and method == experiment.method:
+        points = {tuple(point[path] for path in own.paths) for point in experiment.search.points}
+        return len(points)
+    return own.num_points
+
+
+def planned_epochs(experiment: Experiment) -> int | None:
+    """Epochs of every trial's budget; None where they are searched."""
+    given = experiment.trial.get("epochs", Recipe.model_fields["epochs"].default)
+    return None if is_dimension(given) else int(given)

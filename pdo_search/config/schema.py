@@ -6,6 +6,7 @@ a search dimension is taken out of the tree (``space``) before these models see 
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Any, Literal, get_args
 
@@ -15,10 +16,14 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from pdo_search.config.methods import METHODS, PROGRESSIVE, Baseline, Method, fixed
+
+MOST_GPUS = 1024
 
 __all__ = [
     "AdaptConfig",
@@ -48,12 +53,28 @@ __all__ = [
 ]
 
 
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of."""
+    parts = get_args(annotation)
+    return set().union(*map(_kinds, parts)) if parts else {annotation}
+
+
 class Frozen(BaseModel):
     """Immutable, no unknown keys, no NaN; the docstring under a field is its documentation."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """Pydantic takes true for 1."""
+        if isinstance(value, bool) and info.field_name is not None:
+            kinds = _kinds(cls.model_fields[info.field_name].annotation)
+            if bool not in kinds and kinds & {int, float}:
+                raise ValueError(f"{str(value).lower()} is no number")
+        return value
 
 
 def _seconds(value: object) -> object:
@@ -80,6 +101,33 @@ def _labels(value: object) -> object:
     raise ValueError("must be a whole number from 2, or a share between 0 and 1")
 
 
+def _gpus(value: object) -> object:
+    """A number from 0, or auto; anything else is left to fail with words that name both."""
+    if value == "auto":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_GPUS:
+        raise ValueError(f"is auto, or a number of GPUs from 0 to {MOST_GPUS}")
+    if 0 < value < 0.01 or (value > 1 and value != int(value)):
+        raise ValueError("is a whole number of GPUs, or a share of one from 0.01 on")
+    return value
+
+
+def _home(value: object) -> object:
+    """A path with the home directory in the place of ``~``."""
+    if not isinstance(value, str):
+        return value
+    if not value or "\0" in value:
+        raise ValueError("is no path")
+    path = os.path.expanduser(value)
+    if path.startswith("~"):
+        raise ValueError(f"the home directory {path.partition('/')[0]} is not known")
+    return path
+
+
+Given = Annotated[str, BeforeValidator(_home)]
+"""A path or URI that a user gave."""
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""What a column of whole numbers holds."""
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 Name = Annotated[str, BeforeValidator(_name)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -93,7 +141,7 @@ class DataConfig(Frozen):
     source: str
     """``digits``, ``fashion_mnist``, ``cifar10``, ``cifar100``, ``image_folder``, or
     ``module:function`` that returns the data."""
-    path: str | None = None
+    path: Given | None = None
     """Folder of files; used when present instead of a download. Relative to the experiment file."""
     download: bool = True
     """Whether a torchvision source may be fetched from the network when no folder holds it."""
@@ -167,7 +215,7 @@ class TaskConfig(Frozen):
     """Shares of the splits."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of train and transfer pictures."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the splits; apart from the search's seed, so that sweeps share them."""
 
     @model_validator(mode="after")
@@ -263,7 +311,7 @@ class ModelConfig(Frozen):
     """Blocks per stage of the small models."""
     dropout: Fraction = 0.0
     """Dropout before the head, where the model has it."""
-    weights: str | None = None
+    weights: Given | None = None
     """A checkpoint (.pt, .pth, .safetensors, an index of shards or their directory) relative to
     the experiment file, or the name of torchvision weights such as ``IMAGENET1K_V2``. Of several
     sets of weights in a file the average (EMA) is taken; ``file.pt#model`` names another."""
@@ -549,11 +597,11 @@ class SearchConfig(Frozen):
     points: tuple[dict[str, Any], ...] = ()
     """Points tried first (all there is, for grid): dimension path to value. Of the progressive
     trials: baselines are sampled, by TPE where the sampler is grid."""
-    warm_start: tuple[str, ...] = ()
+    warm_start: tuple[Given, ...] = ()
     """Directories of earlier sweeps (relative to the experiment file, or URIs) whose trials TPE
     learns from where they are points of this experiment: same task, teacher, fixed values and
     metric. They are no trials of this sweep, in no table, and may be run again in it."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the sampler and of every trial's initialisation and data order."""
     retries: int = Field(default=1, ge=0)
     """How often a trial whose process died is started again from its checkpoint; a node that went
@@ -646,14 +694,15 @@ class LimitsConfig(Frozen):
 class ResourcesConfig(Frozen):
     """What a trial gets."""
 
-    cpus: float = Field(default=1, gt=0)
+    cpus: float = Field(default=1, ge=0.01)
     """CPUs per worker; whole numbers give as many threads."""
     teacher_cpus: int | None = Field(default=None, ge=1)
     """Threads with which the experiment trains its teacher, where it does so on a CPU; None is as
     many as a trial has. Part of the teacher's key: other numbers of threads round otherwise, and
     training makes another teacher of that."""
-    gpus: float = Field(default=0, ge=0)
-    """GPUs per worker; below 1 several trials share one."""
+    gpus: Annotated[float | Literal["auto"], BeforeValidator(_gpus)] = "auto"
+    """GPUs per worker; below 1 several trials share one. auto is one where there are GPUs for every
+    worker of a trial, else none: the trial runs on CPUs. Other accelerators are not used."""
     workers: int = Field(default=1, ge=1)
     """Processes per trial that train together (DDP)."""
     sync_batch_norm: bool = False
@@ -663,6 +712,11 @@ class ResourcesConfig(Frozen):
     """In the trial's own warm process, or by Ray Train; auto takes Ray Train for workers > 1."""
     max_concurrent: int | Literal["auto"] = "auto"
     """Trials at once; auto fills the machine or cluster."""
+
+    @property
+    def num_gpus(self) -> float:
+        """GPUs per worker; none for an auto that ``search.cluster.with_gpus`` has not resolved."""
+        return 0.0 if self.gpus == "auto" else self.gpus
 
     @property
     def uses_train(self) -> bool:
@@ -709,9 +763,9 @@ class ExecutionConfig(Frozen):
 class OutputConfig(Frozen):
     """Where results go."""
 
-    root: str = "results"
+    root: Given = "results"
     """Directory or object-store URI; the sweep is ``<root>/<name>``. Relative to where you run."""
-    store: str | None = None
+    store: Given | None = None
     """Artifacts shared by sweeps (teachers, ladders, banks); None is ``<root>/.store``."""
 
     @property

@@ -13,8 +13,12 @@ from typing import Any, Literal
 
 from pdo_search.errors import InputError
 
-__all__ = ["Dimension", "Space", "fill", "find_dimensions", "parse_dimension"]
+__all__ = ["Dimension", "Space", "as_written", "fill", "find_dimensions", "parse_dimension"]
 
+INSIDE = 0.381966
+"""Where a range is looked at between its ends."""
+MOST_STEPS = 1e15
+"""Of a grid: beyond, the rounding of floats is as wide as a step."""
 KINDS = ("int", "float", "choice")
 _OPTIONS = {"int": {"step", "log"}, "float": {"step", "log"}, "choice": set()}
 
@@ -44,6 +48,23 @@ class Dimension:
     def ends(self) -> tuple[Any, ...]:
         """The values at which the experiment is validated: both bounds, or every choice."""
         return self.choices if self.kind == "choice" else (self.low, self.high)
+
+    @property
+    def between(self) -> float:
+        """A value inside of a range, on its grid: whole only where all of them are."""
+        if self.step is None:
+            return self.low + (self.high - self.low) * INSIDE
+        return self.low + self.step * min(1, self.num_values - 1)
+
+    @property
+    def num_values(self) -> float:
+        """How many values it has; infinite for a range without a grid."""
+        if self.kind == "choice":
+            return len(self.choices)
+        if self.low == self.high:
+            return 1
+        step = self.step or (1 if self.kind == "int" else None)
+        return math.inf if step is None else round((self.high - self.low) / step) + 1
 
     def contains(self, value: object) -> bool:
         """Whether a value lies in the dimension (the grid of ``step`` included)."""
@@ -77,6 +98,11 @@ class Space:
         return next(d for d in self.dimensions if d.path == path)
 
     @property
+    def num_points(self) -> float:
+        """How many points it has; infinite where a dimension is."""
+        return math.prod(dimension.num_values for dimension in self)
+
+    @property
     def paths(self) -> tuple[str, ...]:
         """Paths of all dimensions."""
         return tuple(d.path for d in self.dimensions)
@@ -97,7 +123,10 @@ def parse_dimension(path: str, node: Mapping[str, Any]) -> Dimension:
     kinds = [kind for kind in KINDS if kind in node]
     if len(kinds) != 1:
         raise InputError(
-            "a dimension has exactly one of int, float, choice", path=where, value=dict(node)
+            "a dimension has exactly one of int, float, choice",
+            path=where,
+            value=dict(node),
+            remedy=f"leave out {' or '.join(kinds)}",
         )
     kind = kinds[0]
     unknown = sorted(set(node) - {kind} - _OPTIONS[kind])
@@ -106,24 +135,59 @@ def parse_dimension(path: str, node: Mapping[str, Any]) -> Dimension:
             f"unknown option {unknown[0]!r} of a {kind} dimension",
             path=where,
             value=dict(node),
-            remedy=f"known: {', '.join(sorted(_OPTIONS[kind])) or 'none'}",
+            remedy=_known_options(kind),
         )
     if kind == "choice":
         return Dimension(path, "choice", choices=_choices(where, node[kind]))
     return _range(path, where, kind, node)
 
 
+def _known_options(kind: str) -> str:
+    known = ", ".join(sorted(_OPTIONS[kind]))
+    return f"known: {known}" if known else "write {choice: [a, b]} and nothing beside it"
+
+
 def _choices(where: str, values: object) -> tuple[Any, ...]:
     if not isinstance(values, list) or not values:
-        raise InputError("choice needs a list of at least one value", path=where, value=values)
+        raise InputError(
+            "choice needs a list of at least one value",
+            path=where,
+            value=values,
+            remedy="write {choice: [a, b]}",
+        )
+    known: dict[object, object] = {}
     for value in values:
         if value is not None and not isinstance(value, bool | int | float | str):
             raise InputError(
-                "a choice is a number, a string, true, false or null", path=where, value=value
+                "a choice is a number, a string, true, false or null",
+                path=where,
+                value=value,
+                remedy="write {choice: [a, b]}; search the values of a section one by one",
             )
-    if len({(type(v), v) for v in values}) != len(values):
-        raise InputError("choice has a value twice", path=where, value=values)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError("a choice is finite", path=where, value=value, remedy="leave it out")
+        # Optuna looks values up by equality, and fields read a text such as "1e-3" as a number.
+        number = _as_number(value, values)
+        if number in known:
+            raise InputError(
+                f"choice has a value twice: {known[number]!r} and {value!r} are one",
+                path=where,
+                value=values,
+                remedy="give each value once",
+            )
+        known[number] = value
     return tuple(values)
+
+
+def _as_number(value: object, beside: list[Any]) -> object:
+    """A text that stands among numbers and reads as one, as that number; else the value."""
+    numbers = any(isinstance(v, int | float) and not isinstance(v, bool) for v in beside)
+    if numbers and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
 
 
 def _range(path: str, where: str, kind: str, node: Mapping[str, Any]) -> Dimension:
@@ -138,7 +202,7 @@ def _range(path: str, where: str, kind: str, node: Mapping[str, Any]) -> Dimensi
             f"{kind} needs two finite {'whole ' if whole else ''}numbers [low, high]",
             path=where,
             value=bounds,
-            remedy=None if whole else "write 1.0e-3, not 1e-3: YAML reads the latter as text",
+            remedy=_range_remedy(kind, bounds),
         )
     low, high = (int(b) if whole else float(b) for b in bounds)
     if low > high:
@@ -146,22 +210,61 @@ def _range(path: str, where: str, kind: str, node: Mapping[str, Any]) -> Dimensi
     log: Any = node.get("log", False)
     step: Any = node.get("step")
     if not isinstance(log, bool):
-        raise InputError("log is true or false", path=where, value=log)
+        raise InputError(
+            "log is true or false", path=where, value=log, remedy="write log: true, or leave it out"
+        )
     if log and low <= 0:
-        raise InputError("log needs bounds above 0", path=where, value=bounds)
+        raise InputError(
+            "log needs bounds above 0",
+            path=where,
+            value=bounds,
+            remedy="raise the lower bound, or leave out log",
+        )
     if step is not None:
         if not _is_number(step, whole) or not step > 0:
-            raise InputError(f"step must be a positive {kind}", path=where, value=step)
+            raise InputError(
+                f"step must be a positive {kind}",
+                path=where,
+                value=step,
+                remedy="leave it out" if not whole else "write a whole number, or leave it out",
+            )
         if log:
-            raise InputError("step and log exclude each other", path=where, value=dict(node))
+            raise InputError(
+                "step and log exclude each other",
+                path=where,
+                value=dict(node),
+                remedy="leave one of the two out",
+            )
+        if not (high - low) / step < MOST_STEPS:
+            raise InputError(
+                "step is too small for the range", path=where, value=step, remedy="leave it out"
+            )
         reached = low + math.floor((high - low) / step + 1e-9) * step
         high = int(reached) if whole else round(reached, 12)
     return Dimension(path, "int" if whole else "float", low, high, step, log)
 
 
+def _range_remedy(kind: str, bounds: object) -> str:
+    """What to write in the place of bounds that are none."""
+    if isinstance(bounds, list) and len(bounds) > 2:
+        return f"write {{choice: {bounds}}}, or the lowest and the highest value"
+    if isinstance(bounds, list) and any(isinstance(b, str) for b in bounds):
+        return "write 1.0e-3, not 1e-3: YAML reads the latter as text"
+    if kind == "int" and isinstance(bounds, list) and len(bounds) == 2:
+        return f"write whole numbers, or {{float: {bounds}}}"
+    return f"write {{{kind}: [low, high]}}"
+
+
 def _is_number(value: object, whole: bool) -> bool:
     allowed = int if whole else int | float
     return isinstance(value, allowed) and not isinstance(value, bool)
+
+
+def as_written(dimension: Dimension) -> dict[str, Any]:
+    """A dimension as a file has it, without its options."""
+    if dimension.kind == "choice":
+        return {"choice": list(dimension.choices)}
+    return {dimension.kind: [dimension.low, dimension.high]}
 
 
 def find_dimensions(tree: Mapping[str, Any], prefix: str = "") -> list[Dimension]:

@@ -56,15 +56,21 @@ def _counted_flops(model: nn.Module, example: torch.Tensor) -> float:
     """FLOPs of a forward pass; attention is computed as plain products meanwhile.
 
     torch's counter knows neither the CPU's fused attention nor the fast path of
-    ``nn.MultiheadAttention``, and would count nothing for them.
+    ``nn.MultiheadAttention``, and would count nothing for them. It fails on layers whose input is a
+    parameter that wants a gradient, as parametrizations have it (torch 2.14).
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
     try:
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             model(example)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        for parameter in trained:
+            parameter.requires_grad_(True)
     return float(counter.get_total_flops())
 
 

@@ -7,7 +7,9 @@ Both change the model in place and make its tensors really smaller. Recovery and
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,8 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pdo_search.errors import Infeasible
+from pdo_search.tasks.heads import heads_of
 
 __all__ = ["drop_blocks", "droppable_blocks", "prune_channels", "time_limit"]
+
+SHUFFLENET = "torchvision.models.shufflenetv2"
 
 
 class _TimeIsUp(Exception):
@@ -58,8 +63,8 @@ def prune_channels(
 ) -> None:
     """Remove the least important channels of every layer, and what depends on them.
 
-    Groups of coupled channels are ranked by their L2 norm (Fang et al. 2023, DepGraph). The last
-    linear layer's outputs, the classes, are kept.
+    Groups of coupled channels are ranked by their L2 norm (Fang et al. 2023, DepGraph). The
+    head's outputs, the classes, are kept, and channels whose places are fixed.
 
     Args:
         model: pruned in place; on the CPU.
@@ -83,18 +88,23 @@ def prune_channels(
             left = (current_channels - n_pruned) / round_to
             return max(0, current_channels - max(1, round(left)) * round_to)
 
-    heads = [m for m in model.modules() if isinstance(m, nn.Linear)]
     name = type(model).__name__
     was_training = model.training
     model.eval()
     try:
-        with time_limit(timeout_s, f"pruning {name}"):
+        kept = [*heads_of(model, example).values(), *_kept_whole(model)]
+        with (
+            time_limit(timeout_s, f"pruning {name}"),
+            _unshuffled(),
+            # Of parameters that belong to no known layer; what it makes of them is tried below.
+            warnings.catch_warnings(action="ignore"),
+        ):
             pruner = Pruner(
                 model,
                 example,
                 importance=tp.importance.GroupMagnitudeImportance(p=2),
                 pruning_ratio=ratio,
-                ignored_layers=heads[-1:],
+                ignored_layers=kept,
                 round_to=round_to,
             )
             pruner.step()
@@ -108,6 +118,45 @@ def prune_channels(
         ) from error
     finally:
         model.train(was_training)
+
+
+def _kept_whole(model: nn.Module) -> list[nn.Module]:
+    """The layers whose channels have fixed places, beside the head.
+
+    Those of attention belong to its heads; those at the end of a ShuffleNetV2's unit are shuffled.
+
+    Raises:
+        Infeasible: nothing can be pruned between them.
+    """
+    inner = [m for m in model.modules() if m is not model]
+    kept = [m for m in inner if "Attention" in type(m).__name__]
+    if any("WindowAttention" in type(m).__name__ for m in kept):
+        # torch-pruning (1.6) fails on them, or follows their shifts for hours.
+        raise Infeasible("attention in shifted windows cannot be pruned")
+    for unit in inner:
+        if type(unit).__module__ == SHUFFLENET and type(unit).__name__ == "InvertedResidual":
+            short, long = unit.get_submodule("branch1"), unit.get_submodule("branch2")
+            kept += [short, [m for m in long.modules() if isinstance(m, nn.Conv2d)][-1]]
+    return kept
+
+
+@contextmanager
+def _unshuffled() -> Iterator[None]:
+    """Let ShuffleNetV2 leave its channels in place, which are not pruned where they are shuffled.
+
+    torch-pruning (1.6) cannot follow them there: it divides by a number of channels that it takes
+    for 0.
+    """
+    network: Any = sys.modules.get(SHUFFLENET)
+    if network is None:
+        yield
+        return
+    shuffle = network.channel_shuffle
+    network.channel_shuffle = lambda x, groups: x
+    try:
+        yield
+    finally:
+        network.channel_shuffle = shuffle
 
 
 def droppable_blocks(model: nn.Module, example: Tensor) -> list[str]:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["finished", "non_dominated", "pareto_front", "ranked"]
 
 
+OPEN = [status.value for status in TrialStatus if not status.ended]
+
+
 def finished(trials: pd.DataFrame, mode: str) -> pd.DataFrame:
     """The trials that trained to their end and have an objective, best first.
 
@@ -39,20 +42,23 @@ def finished(trials: pd.DataFrame, mode: str) -> pd.DataFrame:
 
 
 def ranked(trials: pd.DataFrame, mode: str) -> pd.DataFrame:
-    """Finished trials, best first, and below them the stopped ones.
+    """Finished trials, best first, and below them those that were stopped, wait or run.
 
-    The stopped ones are ordered by how far they came, then by what they had reached there: an
-    objective after two epochs says little beside one after twelve.
+    These are ordered by how far they came, then by what they had reached there: an objective after
+    two epochs says little beside one after twelve. Of those that may still go on, only what has an
+    objective is there.
     """
     import pandas as pd
 
     best = finished(trials, mode)
-    stopped = trials[trials[Col.STATUS] == TrialStatus.STOPPED.value].sort_values(
+    open_ones = trials[Col.STATUS].isin(OPEN) & trials[Col.OBJECTIVE].notna()
+    stopped = trials[Col.STATUS] == TrialStatus.STOPPED.value
+    others = trials[stopped | open_ones].sort_values(
         [Col.EPOCHS_DONE, Col.OBJECTIVE, Col.NUMBER], ascending=[False, mode == "min", True]
     )
-    if best.empty or stopped.empty:
-        return (stopped if best.empty else best).reset_index(drop=True)
-    return pd.concat([best, stopped], ignore_index=True)
+    if best.empty or others.empty:
+        return (others if best.empty else best).reset_index(drop=True)
+    return pd.concat([best, others], ignore_index=True)
 
 
 def pareto_front(trials: pd.DataFrame, x: str, y: str, mode: str) -> pd.DataFrame:

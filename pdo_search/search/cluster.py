@@ -6,10 +6,12 @@ import logging
 import math
 import os
 import secrets
+import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +19,21 @@ from typing import Any
 from pdo_search.config.schema import ResourcesConfig
 from pdo_search.errors import InputError
 from pdo_search.log import LOG_FORMAT
+from pdo_search.search.places import unusable
 
 __all__ = [
     "Capacity",
     "alive_nodes",
     "check_local",
+    "check_temporary",
     "concurrency",
     "connect",
     "disconnect",
     "fitting",
     "import_ray",
+    "placement",
     "slots",
+    "with_gpus",
 ]
 
 log = logging.getLogger(__name__)
@@ -36,6 +42,10 @@ CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")
 """Where `ray start` leaves its address."""
 
 CONNECT_S = 3.0
+LONGEST_SOCKET = 107
+"""Bytes of the path of a Unix socket."""
+BELOW_FOLDER = len("/ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
+USUAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -46,25 +56,87 @@ class Capacity:
     gpus: float
 
 
-def check_local(resources: ResourcesConfig, file: Path) -> None:
+def this_machine() -> Capacity:
+    """What this machine gives to a local Ray: the CPUs that this process may use, by affinity and
+    by the limits of its container, and the GPUs that torch can use."""
+    import torch
+    from joblib import cpu_count
+
+    return Capacity(float(cpu_count()), float(torch.cuda.device_count()))
+
+
+def check_local(resources: ResourcesConfig, file: Path) -> str:
     """Refuse what this machine cannot give, before Ray is started.
 
     Args:
         resources: of a trial.
         file: of the experiment, for the message.
 
+    Returns:
+        How trials are placed here, in words.
+
     Raises:
         InputError: with the numbers asked and had.
     """
-    gpus = 0
-    if resources.gpus:
-        import torch
-
-        gpus = torch.cuda.device_count()
+    nodes = [this_machine()]
     try:
-        slots(resources, [Capacity(float(os.cpu_count() or 1), float(gpus))])
+        resources = with_gpus(resources, nodes)
+        return placement(resources, nodes, concurrency(resources, nodes, may_grow=False))
     except InputError as error:
         raise error.at(file=file) from None
+
+
+def with_gpus(resources: ResourcesConfig, nodes: Sequence[Capacity]) -> ResourcesConfig:
+    """The resources with a number of GPUs in the place of ``auto``.
+
+    One for each worker where a trial fits so, else none.
+
+    Raises:
+        InputError: there are none, and ``sync_batch_norm`` needs some.
+    """
+    if resources.gpus != "auto":
+        return resources
+    one = resources.model_copy(update={"gpus": 1.0})
+    if fitting(one, nodes):
+        return one
+    if resources.sync_batch_norm:
+        raise InputError(
+            "is for several workers on GPUs, and there is no GPU for each",
+            path="resources.sync_batch_norm",
+            value=True,
+            remedy="leave it out, or lower resources.workers",
+        )
+    return resources.model_copy(update={"gpus": 0.0})
+
+
+def placement(resources: ResourcesConfig, nodes: Sequence[Capacity], at_once: int) -> str:
+    """What trials use and what lies idle: ``4 trials at once on 8 CPUs, 1 GPU each; 2 GPUs idle``.
+
+    Args:
+        resources: of a trial, with a number of GPUs.
+        nodes: those that are there.
+        at_once: how many trials run at once.
+    """
+    shares = at_once * resources.workers
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    asked = resources.num_gpus
+    used = shares * asked
+    if 0 < asked < 1:
+        used = math.ceil(shares / math.floor(1 / asked + 1e-9))
+    each = f"{_counted(asked, 'GPU')} each" if asked else "no GPU"
+    if resources.workers > 1:
+        each = f"{resources.workers} workers each, {each}"
+    idle = [
+        _counted(left, name)
+        for left, name in ((cpus - shares * resources.cpus, "CPU"), (gpus - used, "GPU"))
+        if left >= 1
+    ]
+    text = f"{_counted(at_once, 'trial')} at once on {_counted(cpus, 'CPU')}, {each}"
+    return text + (f"; {' and '.join(idle)} idle" if idle else "")
+
+
+def _counted(number: float, noun: str) -> str:
+    return f"{number:g} {noun}{'' if number <= 1 else 's'}"
 
 
 def fitting(resources: ResourcesConfig, nodes: Sequence[Capacity]) -> int:
@@ -72,7 +144,7 @@ def fitting(resources: ResourcesConfig, nodes: Sequence[Capacity]) -> int:
     per_node = []
     for node in nodes:
         by_cpu = math.floor(node.cpus / resources.cpus + 1e-9)
-        by_gpu = _by_gpu(node.gpus, resources.gpus) if resources.gpus else by_cpu
+        by_gpu = _by_gpu(node.gpus, resources.num_gpus) if resources.num_gpus else by_cpu
         per_node.append(max(0, min(by_cpu, by_gpu)))
     return sum(per_node) // resources.workers
 
@@ -96,7 +168,7 @@ def slots(resources: ResourcesConfig, nodes: Sequence[Capacity]) -> int:
         largest = max(nodes, key=lambda n: (n.cpus, n.gpus), default=Capacity(0, 0))
         raise InputError(
             f"a trial needs {resources.workers} worker(s) with {resources.cpus:g} CPUs and"
-            f" {resources.gpus:g} GPUs each; there are {len(nodes)} node(s) with"
+            f" {resources.num_gpus:g} GPUs each; there are {len(nodes)} node(s) with"
             f" {total.cpus:g} CPUs and {total.gpus:g} GPUs in all,"
             f" {largest.cpus:g} CPUs on the largest",
             path="resources",
@@ -131,6 +203,7 @@ def import_ray(address: str) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address == "local":
         _secure()
+        _shorten()
     import ray  # noqa: F401
 
 
@@ -157,12 +230,17 @@ def connect(address: str, *, dashboard: bool) -> list[Capacity]:
         "logging_format": LOG_FORMAT,
     }
     if address == "local":
-        ray.init(
-            address="local",
-            include_dashboard=dashboard,
-            dashboard_host="127.0.0.1",
-            **settings,
-        )
+        here = this_machine()
+        with _deaf_to_hangup():
+            ray.init(
+                address="local",
+                # Ray counts CPUs and GPUs by other rules, and takes those that torch cannot use.
+                num_cpus=int(here.cpus),
+                num_gpus=int(here.gpus),
+                include_dashboard=dashboard,
+                dashboard_host="127.0.0.1",
+                **settings,
+            )
     else:
         known = os.environ.get("RAY_ADDRESS")
         if dashboard and known:
@@ -212,6 +290,59 @@ def listening() -> str | None:
             return address
     except (OSError, ValueError):
         return None
+
+
+@contextmanager
+def _deaf_to_hangup() -> Iterator[None]:
+    """Let processes that start meanwhile outlive their terminal: this one ends them in order.
+
+    They inherit the blocked signal. Here it is delivered at the end of the context.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
+
+
+def check_temporary() -> None:
+    """Refuse a machine without a place for temporary files.
+
+    Raises:
+        InputError: neither TMPDIR nor the usual places can be written.
+    """
+    try:
+        tempfile.gettempdir()
+        found = _short_folder()
+    except FileNotFoundError:
+        found = None
+    if found is None:
+        raise InputError(
+            "there is no folder for temporary files and Ray's sockets",
+            path="TMPDIR",
+            value=os.environ.get("TMPDIR"),
+            remedy=f"set TMPDIR to a folder that can be written and is shorter than"
+            f" {LONGEST_SOCKET - BELOW_FOLDER} bytes, such as /tmp",
+        )
+
+
+def _shorten() -> None:
+    """Have Ray keep its session in a folder that exists and is short enough for its sockets."""
+    given = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR")
+    found = _short_folder()
+    if given and found and found != given:
+        os.environ["RAY_TMPDIR"] = found
+
+
+def _short_folder() -> str | None:
+    """The folder below which Ray is to make its own; None where none will do."""
+    given = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR")
+    for folder in filter(None, (given, *USUAL_FOLDERS)):
+        length = len(os.fsencode(os.path.abspath(folder)))
+        fits = length + BELOW_FOLDER <= LONGEST_SOCKET
+        if fits and os.path.isdir(folder) and unusable(folder) is None:
+            return folder
+    return None
 
 
 def explained(error: Exception, listens: str | None = None) -> str:

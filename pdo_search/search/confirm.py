@@ -15,6 +15,7 @@ from rich.console import Console
 
 from pdo_search.config.load import Loaded
 from pdo_search.config.methods import searched
+from pdo_search.config.resolve import planned_epochs
 from pdo_search.distill.seeds import seed_for
 from pdo_search.results.interval import USUAL_SEEDS, precision
 from pdo_search.results.ranking import finished
@@ -146,9 +147,18 @@ def run_confirmation(
         left = open_runs(runs, writer.rows(TABLE))
         _announce(info, writer, numbers, runs, left, console)
 
-        def run(at_once: int, fingerprint: str | None) -> bool:
+        def run(counted: Loaded, at_once: int, fingerprint: str | None) -> bool:
             return _tune(
-                info, loaded, sweep, writer, runs, left, at_once, held.scratch, console, fingerprint
+                info,
+                counted,
+                sweep,
+                writer,
+                runs,
+                left,
+                at_once,
+                held.scratch,
+                console,
+                fingerprint,
             )
 
         interrupted = bool(left) and on_cluster(
@@ -237,6 +247,7 @@ def _tune(
         mode=info.mode,
         counts={TrialStatus.FINISHED.value: len(runs) - len(left)},
         compares=False,
+        epochs=planned_epochs(experiment),
     )
     recorder = ConfirmationRecorder(writer, progress, left)
     assignment = Assignment(

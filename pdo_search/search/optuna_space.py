@@ -42,25 +42,17 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
 
 def all_points(space: Space, limit: int) -> Iterator[dict[str, Any]] | None:
     """Every point of a finite space of at most ``limit`` points; None for a larger one."""
-    values, total = [], 1
-    for dimension in space:
-        found = _values(dimension)
-        if found is None:
-            return None
-        total *= len(found)
-        if total > limit:
-            return None
-        values.append(found)
+    if space.num_points > limit:
+        return None
+    values = [_values(dimension) for dimension in space]
     return (dict(zip(space.paths, point, strict=True)) for point in itertools.product(*values))
 
 
-def _values(dimension: Dimension) -> list[Any] | None:
+def _values(dimension: Dimension) -> list[Any]:
     """The values of a finite dimension."""
     if dimension.kind == "choice":
         return list(dimension.choices)
     if dimension.kind == "int":
         return list(range(int(dimension.low), int(dimension.high) + 1, int(dimension.step or 1)))
-    if dimension.step is None:
-        return [dimension.low] if dimension.low == dimension.high else None
-    count = round((dimension.high - dimension.low) / dimension.step) + 1
-    return [dimension.low + i * dimension.step for i in range(count)]
+    step = dimension.step or 0.0
+    return [dimension.low + i * step for i in range(int(dimension.num_values))]

@@ -144,25 +144,28 @@ def prepare_sweep(
         listener=listener,
         storage_timeout=config.limits.storage_timeout,
     )
-    console.print(f"{name}: looking for it in {store}", soft_wrap=True)
-    row, known, pool_size, found = run(partial(_teacher, job), resources.cpus, resources.gpus)
+    if not config.teacher.is_given:
+        console.print(f"{name}: looking for it in {store}", soft_wrap=True)
+    row, known, pool_size, found = run(partial(_teacher, job), resources.cpus, resources.num_gpus)
     how = "found" if row["cached"] else f"built in {row['build_s']:.0f} s"
+    how = "as given" if config.teacher.is_given else how
     console.print(
         f"Teacher {how}: val_accuracy {row['val_accuracy']:.4f}, {row['params']:,} params,"
         f" {row['flops'] / 1e6:.2f} MFLOPs",
         highlight=False,
+        soft_wrap=True,
     )
-    console.print(f"Teacher on validation: {known}", highlight=False)
+    console.print(f"Teacher on validation: {known}", highlight=False, soft_wrap=True)
     warning = warning_of(config.teacher, known)
     if warning is not None:
-        console.print(warning)
+        console.print(warning, soft_wrap=True)
         log.warning("%s", warning)
     num_actors = at_once * resources.workers
     if pool_size > LARGE_POOL and num_actors > 1:
         # The actors hold the resources; the task writes what they compute.
         run(partial(_banks, job, num_actors), 0, 0)
     else:
-        run(partial(_banks, job, 0), resources.cpus, resources.gpus)
+        run(partial(_banks, job, 0), resources.cpus, resources.num_gpus)
     return str(found)
 
 
@@ -191,11 +194,17 @@ def _run(
         done = bool(ray.wait([future], timeout=0.5)[0])
         for line in listener.heard():
             log.info("%s: %s", name, line)
-            console.print(f"{name}: {line}", highlight=False)
+            console.print(f"{name}: {line}", highlight=False, soft_wrap=True)
     try:
         return ray.get(future)
     except ray.exceptions.RayTaskError as error:
         raise _own(error) or PdoError(f"the teacher cannot be built: {error}") from error
+    except ray.exceptions.WorkerCrashedError as error:
+        raise PdoError(
+            "the teacher cannot be built: the process that does it died, twice: killed for its"
+            " memory, or by a fault in native code\n  -> `pdo-search check` runs the models in its"
+            " own process, where the fault shows"
+        ) from error
 
 
 def _call(work: Callable[[], Any], storage_timeout: float) -> Any:
@@ -238,14 +247,16 @@ def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
     config = TrialConfig.model_validate_json(job.config)
     torch.set_num_threads(config.resources.threads)
 
+    epochs = config.teacher.train.epochs if config.teacher.train else 0
+
     def on_epoch(seen: dict[str, float]) -> None:
         _noted(
             job.notes,
-            f"epoch {seen['epoch']:.0f}: train_loss {seen['train_loss']:.4f},"
+            f"epoch {seen['epoch']:.0f} of {epochs}: train_loss {seen['train_loss']:.4f},"
             f" {seen['images_per_s']:.0f} images/s",
         )
 
-    device = torch.device("cuda" if config.resources.gpus else "cpu")
+    device = torch.device("cuda" if config.resources.num_gpus else "cpu")
     full = prepare(
         config,
         store=job.store,

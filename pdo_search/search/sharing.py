@@ -99,7 +99,7 @@ def _note(place: str, token: str, name: str, file: Path) -> None:
 
 
 def _runs_trials(there: Mapping[str, float], asked: ResourcesConfig) -> bool:
-    return there.get("CPU", 0.0) >= asked.cpus and there.get("GPU", 0.0) >= asked.gpus
+    return there.get("CPU", 0.0) >= asked.cpus and there.get("GPU", 0.0) >= asked.num_gpus
 
 
 def _asked(

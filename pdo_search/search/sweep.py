@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections import Counter
 from dataclasses import replace
@@ -19,6 +20,7 @@ from rich.console import Console
 from pdo_search.base.storage import Storage
 from pdo_search.config.load import Loaded, parse_experiment
 from pdo_search.config.methods import searched
+from pdo_search.config.resolve import most_trials, planned_epochs
 from pdo_search.errors import InputError
 from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo, read_sweep_file, write_sweep_file
@@ -26,6 +28,7 @@ from pdo_search.results.writer import TableWriter
 from pdo_search.search.base_folder import keep_code, moved
 from pdo_search.search.clock import SteadyClock
 from pdo_search.search.cluster import alive_nodes, fitting
+from pdo_search.search.places import refuse_places
 from pdo_search.search.progress import Progress
 from pdo_search.search.resume import Plan, plan_resume
 from pdo_search.search.tuning import (
@@ -39,7 +42,7 @@ from pdo_search.search.tuning import (
 )
 from pdo_search.search.warm_start import Prior, keep_priors, priors_of
 
-__all__ = ["Outcome", "new_sweep", "reopened_sweep", "run_sweep"]
+__all__ = ["Outcome", "is_taken", "new_sweep", "planned_sweep", "reopened_sweep", "run_sweep"]
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +53,32 @@ def new_sweep(
     """What ``sweep.json`` will hold for a new sweep, and the sweep's directory; writes nothing.
 
     Raises:
-        InputError: the sweep's directory exists, or the machine lacks the resources.
+        InputError: the sweep's directory exists, or cannot be made or written.
+    """
+    info, directory = planned_sweep(loaded, name=name, num_trials=num_trials)
+    if is_taken(directory):
+        raise InputError(
+            "the sweep's directory exists already",
+            file=loaded.file,
+            path="name",
+            value=directory,
+            remedy=f"`pdo-search resume {directory}` goes on with it; --name starts another",
+        )
+    return info, directory
+
+
+def is_taken(directory: str) -> bool:
+    """Whether a directory holds a sweep."""
+    return SWEEP_FILE in Storage(directory).files()
+
+
+def planned_sweep(
+    loaded: Loaded, *, name: str | None = None, num_trials: int | None = None
+) -> tuple[SweepInfo, str]:
+    """As ``new_sweep``, whether or not the sweep exists already.
+
+    Raises:
+        InputError: its directory or its store cannot be made or written.
     """
     experiment = loaded.experiment
     if name is not None or num_trials is not None:
@@ -63,14 +91,8 @@ def new_sweep(
         experiment = loaded.experiment
     root = absolute(experiment.output.root)
     directory = f"{root}/{experiment.name}"
-    if SWEEP_FILE in Storage(directory).files():
-        raise InputError(
-            "the sweep's directory exists already",
-            file=loaded.file,
-            path="name",
-            value=directory,
-            remedy=f"`pdo-search resume {directory}` goes on with it; --name starts another",
-        )
+    store = absolute(experiment.output.store_root)
+    refuse_places(directory, store, loaded.file)
     info = SweepInfo(
         name=experiment.name,
         given=loaded.given,
@@ -80,7 +102,7 @@ def new_sweep(
         metric=experiment.search.metric,
         mode=experiment.search.mode,
         num_trials=experiment.search.num_trials,
-        store=absolute(experiment.output.store_root),
+        store=store,
         method=experiment.method,
         baselines=dict.fromkeys(experiment.search.baselines, experiment.search.trials_per_baseline),
     )
@@ -99,18 +121,26 @@ def reopened_sweep(
         base_dir: the experiment's folder; None where it is still the same.
 
     Raises:
-        InputError: the directory holds no sweep, ``trials`` is no number, or the experiment's
-            folder is not there.
+        InputError: the directory holds no sweep, ``trials`` is no number or below what the sweep
+            was asked for, or the experiment's folder is not there.
     """
     info = moved(read_sweep_file(sweep), sweep, base_dir)
     if trials is None:
         return info
-    if not trials.lstrip("+").isdigit():
+    if not re.fullmatch(r"\+?[0-9]{1,9}", trials):
         raise InputError(
             "is no number of trials", path="--trials", value=trials, remedy="write +50"
         )
-    count = int(trials.lstrip("+"))
-    return replace(info, num_trials=info.num_trials + count if trials[0] == "+" else count)
+    count = int(trials) + (info.num_trials if trials[0] == "+" else 0)
+    if count < info.num_trials:
+        raise InputError(
+            f"the sweep has {info.num_trials} trials already, and none is taken back",
+            path="--trials",
+            value=trials,
+            remedy=f"write +50 for 50 more, or leave it out to go on with the {info.num_trials};"
+            " Ctrl-C ends a sweep early, its results stay",
+        )
+    return replace(info, num_trials=count)
 
 
 def run_sweep(
@@ -148,9 +178,9 @@ def run_sweep(
             said = f"A damaged part of the tables was set aside: {sweep}/{aside}"
             console.print(said, soft_wrap=True)
 
-        def run(at_once: int, fingerprint: str | None) -> bool:
+        def run(counted: Loaded, at_once: int, fingerprint: str | None) -> bool:
             return _tune(
-                info, loaded, sweep, writer, at_once, held.scratch, console,
+                info, counted, sweep, writer, at_once, held.scratch, console,
                 fingerprint=fingerprint,
                 nodes_may_join=address != "local" and resources.max_concurrent == "auto",
                 trainable=trainable, priors=priors,
@@ -229,7 +259,13 @@ def _tune(
     )
     progress = Progress(
         console,
-        num_trials=sum(info.trials_by_method.values()),
+        num_trials=int(
+            sum(
+                min(number, most_trials(experiment, loaded.space, method))
+                for method, number in info.trials_by_method.items()
+            )
+        ),
+        epochs=planned_epochs(experiment),
         metric=settings.metric,
         mode=settings.mode,
         counts=Counter(trial.status.value for plan in plans.values() for trial in plan.past),

@@ -10,9 +10,10 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,14 @@ from pdo_search.errors import InputError, PdoError
 from pdo_search.log import log_to_file
 from pdo_search.results.sweepfile import SweepInfo
 from pdo_search.search.base_folder import needs_base_dir
-from pdo_search.search.cluster import concurrency, connect, disconnect, import_ray
+from pdo_search.search.cluster import (
+    concurrency,
+    connect,
+    disconnect,
+    import_ray,
+    placement,
+    with_gpus,
+)
 from pdo_search.search.lock import only_driver
 from pdo_search.search.prepare import prepare_sweep
 from pdo_search.search.progress import Progress
@@ -134,12 +142,21 @@ def loaded_of(info: SweepInfo) -> Loaded:
             remedy="its tables and models can be read as before; to go on, run the experiment anew:"
             " with the default splits `init` times 1.3 and `avg` times 4.3 mean what they did",
         )
-    return parse_experiment(info.given, file=Path(info.file), base_dir=Path(info.base_dir))
+    return parse_experiment(_given(info), file=Path(info.file), base_dir=Path(info.base_dir))
+
+
+def _given(info: SweepInfo) -> dict[str, Any]:
+    """The experiment as given, with the GPUs that were the default when the sweep began."""
+    before, given = info.resolved.get("resources"), info.given.get("resources", {})
+    number = before.get("gpus") if isinstance(before, dict) else None
+    if not isinstance(number, int | float) or not isinstance(given, dict) or "gpus" in given:
+        return info.given
+    return {**info.given, "resources": {**given, "gpus": number}}
 
 
 def on_cluster(
     loaded: Loaded,
-    run: Callable[[int, str | None], bool],
+    run: Callable[[Loaded, int, str | None], bool],
     *,
     sweep: str,
     address: str,
@@ -154,8 +171,8 @@ def on_cluster(
 
     Args:
         loaded: the experiment.
-        run: runs the trials, so many at once, on a task of a fingerprint; returns whether the user
-            cut it off.
+        run: runs the trials of the experiment with its GPUs counted, so many at once, on a task of
+            a fingerprint; returns whether the user cut it off.
         sweep: the sweep's directory.
         address: ``local`` or ``auto``.
         console: where to print.
@@ -173,12 +190,16 @@ def on_cluster(
             folders, or the data cannot be used.
         PdoError: Ray cannot be reached or died, or the teacher cannot be built.
     """
-    resources, local = loaded.experiment.resources, address == "local"
-    nodes = connect(address, dashboard=resources.uses_train)
+    local = address == "local"
+    nodes = connect(address, dashboard=loaded.experiment.resources.uses_train)
     try:
         # Ray's core has put a handler of its own over ours.
         with terminable(), watch.over(watch.ray_is_gone):
+            resources = with_gpus(loaded.experiment.resources, nodes)
+            experiment = loaded.experiment.model_copy(update={"resources": resources})
+            loaded = replace(loaded, experiment=experiment)
             at_once = concurrency(resources, nodes, may_grow=not local)
+            console.print(f"Trials: {placement(resources, nodes, at_once)}", soft_wrap=True)
             if not local:
                 resolved = loaded.experiment.model_dump(mode="json")
                 check_cluster(
@@ -197,7 +218,7 @@ def on_cluster(
                     at_once=at_once,
                     fingerprint=fingerprint,
                 )
-            interrupted = run(at_once, fingerprint)
+            interrupted = run(loaded, at_once, fingerprint)
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -308,7 +329,7 @@ def trainable_of(resources: ResourcesConfig, assignment: Any, scratch: str) -> A
     from pdo_search.trial.inprocess import run_in_process
 
     alone = partial(run_in_process, assignment=assignment)
-    asked = {"cpu": resources.cpus, **({"gpu": resources.gpus} if resources.gpus else {})}
+    asked = {"cpu": resources.cpus, **({"gpu": resources.num_gpus} if resources.num_gpus else {})}
     return tune.with_resources(named(alone), asked)
 
 
@@ -343,21 +364,24 @@ def scratch_folder() -> Iterator[str]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM ends the sweep as Ctrl-C does: results kept, trials marked."""
+    """SIGTERM and the end of the terminal (SIGHUP) end the sweep as Ctrl-C does: results kept,
+    trials marked. Under ``nohup``, which ignores SIGHUP, the sweep outlives its terminal."""
 
     def interrupt(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:
-        # Not the main thread: signals are somebody else's business.
-        yield
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Signals are somebody else's business.
         return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if number == signal.SIGTERM or handler != signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def absolute(path: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -245,7 +246,7 @@ def _rebuilt(
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, nn.Identity())
         fit_shapes(model, state)
-        model.load_state_dict(state)
+        model.load_state_dict(_as_own(model, state))
     except InputError as error:
         raise error.at(file=directory / SPEC_FILE) from None
     except (ValueError, KeyError, RuntimeError) as error:
@@ -257,30 +258,64 @@ def _rebuilt(
     return model
 
 
-def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Give a model's layers the shapes of stored tensors, in place: a pruned model's, say.
+def _as_own(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Stored tensors as a state dict of a model, which may ask for the version of its layers.
 
-    Convolutions (depthwise ones keep one filter per channel), linear layers and batch norms are
-    fitted; the values are not loaded.
+    The code that stored them is the code that loads them, so the version is the same.
     """
+    own = model.state_dict()
+    found = OrderedDict(state)
+    found._metadata = getattr(own, "_metadata", {})  # type: ignore[attr-defined]
+    return found
+
+
+def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give a model's parameters and buffers the shapes of stored tensors, in place.
+
+    The values are not loaded. Layers that keep their sizes in attributes, too, have these fitted:
+    convolutions (depthwise ones keep one filter per channel), linear and normalisation layers,
+    embeddings.
+    """
+    fitted: dict[int, nn.Parameter] = {}
     for name, module in model.named_modules():
-        weight = state.get(f"{name}.weight")
-        if weight is None or not isinstance(getattr(module, "weight", None), Tensor):
-            continue
-        if module.weight.shape == weight.shape:
-            continue
+        prefix = f"{name}." if name else ""
+        changed = False
         for key, parameter in list(module._parameters.items()):
-            if parameter is not None:
-                module._parameters[key] = nn.Parameter(torch.empty_like(state[f"{name}.{key}"]))
+            stored = state.get(prefix + key)
+            if parameter is None or stored is None or parameter.shape == stored.shape:
+                continue
+            # Layers that share a parameter share the fitted one.
+            new = nn.Parameter(torch.empty_like(stored), requires_grad=parameter.requires_grad)
+            module._parameters[key] = fitted.setdefault(id(parameter), new)
+            changed = True
         for key, buffer in list(module._buffers.items()):
-            if buffer is not None:
-                module._buffers[key] = torch.empty_like(state[f"{name}.{key}"])
-        if isinstance(module, nn.Conv2d):
-            depthwise = module.groups > 1 and weight.shape[1] == 1
-            module.groups = weight.shape[0] if depthwise else module.groups
-            module.out_channels = weight.shape[0]
-            module.in_channels = weight.shape[1] * module.groups
-        elif isinstance(module, nn.Linear):
-            module.out_features, module.in_features = weight.shape
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.num_features = weight.shape[0]
+            stored = state.get(prefix + key)
+            if buffer is not None and stored is not None and buffer.shape != stored.shape:
+                module._buffers[key] = torch.empty_like(stored)
+                changed = True
+        if changed:
+            _fit_sizes(module)
+
+
+def _fit_sizes(module: nn.Module) -> None:
+    """Let a layer's attributes say what its tensors' shapes are."""
+    weight: Any = getattr(module, "weight", None)
+    if isinstance(module, nn.modules.conv._ConvNd):
+        inputs, outputs = (0, 1) if module.transposed else (1, 0)
+        if module.groups > 1 and weight.shape[inputs] == 1 and not module.transposed:
+            module.groups = weight.shape[0] * module.groups // module.out_channels
+        module.out_channels = weight.shape[outputs] * (module.groups if module.transposed else 1)
+        module.in_channels = weight.shape[inputs] * (1 if module.transposed else module.groups)
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        statistics: Any = module.running_mean
+        module.num_features = len(statistics if weight is None else weight)
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        module.normalized_shape = tuple(weight.shape)
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = len(weight)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = len(weight)
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = weight.shape

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,11 @@ from torch import Tensor, nn
 
 from pdo_search.config.schema import ModelConfig, StudentConfig, TeacherConfig
 from pdo_search.errors import InputError
+from pdo_search.tasks.adapt import adapt_to_pictures, new_heads
 from pdo_search.tasks.base import Task
 from pdo_search.tasks.factory import call_factory, is_factory, load_factory
+from pdo_search.tasks.heads import Head, heads_of
+from pdo_search.tasks.layout import Shape, mark_built, needs_contiguous, picture_shape, placed
 from pdo_search.tasks.normalization import (
     Statistics,
     configured,
@@ -39,8 +42,8 @@ __all__ = ["build_for", "build_model", "placed", "set_dropout"]
 log = logging.getLogger(__name__)
 
 SMALL = ("small_resnet", "small_convnet")
-SMALL_PICTURE = 64
-Shape = tuple[int, int, int]
+AUXILIARY = ("googlenet", "inception_v3")
+"""With further heads, by default, whose outputs nothing here trains."""
 
 
 def build_model(
@@ -83,6 +86,8 @@ def build_model(
             model = _small(config, input_shape, num_outputs, path)
         else:
             model = _torchvision(config, input_shape, num_outputs, path, with_weights, say)
+        contiguous = config.arch not in SMALL and needs_contiguous(model, input_shape)
+    mark_built(model.train(), input_shape, needs_contiguous=contiguous)
     if with_weights and config.weights is not None and _named_weights(config) is None:
         file = weights_file(config, base_dir)
         head = _head(model)
@@ -159,11 +164,6 @@ def _is_trained(config: ModelConfig) -> bool:
     return not (isinstance(config, TeacherConfig) and config.is_given)
 
 
-def placed(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model on a device, convolutions in channels-last order: faster on CPUs and GPUs alike."""
-    return model.to(device).to(memory_format=torch.channels_last)
-
-
 def set_dropout(model: nn.Module, probability: float) -> bool:
     """Set every dropout layer's probability; False where the model has none."""
     layers = [m for m in model.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
@@ -214,12 +214,15 @@ def _from_factory(
     try:
         if not isinstance(model, nn.Module):
             raise TypeError(f"returned {type(model).__name__}, not an nn.Module")
+        model = _in_usual_numbers(model, path, say)
         outputs = _trial_forward(model, shape)
         # A pre-trained teacher's: a student is made for its task.
         fixed = "num_outputs" not in taken and not isinstance(config, StudentConfig)
-        if fixed and _is_trained(config) and _takes_new_head(model, outputs.shape, num_outputs):
-            say(f"{path}: new head for {num_outputs} classes on {config.arch}")
-            outputs = _trial_forward(model, shape)
+        if fixed and _is_trained(config) and outputs.dim() == 2:
+            new = new_heads(model, shape, num_outputs)
+            if new:
+                say(f"{path}: new head for {num_outputs} classes on {config.arch}")
+                outputs = _trial_forward(model, shape)
     except (Exception, SystemExit) as error:
         raise InputError(
             f"the factory cannot be used: {told(error)}",
@@ -238,24 +241,36 @@ def _from_factory(
     return model
 
 
-def _takes_new_head(model: nn.Module, outputs: torch.Size, num_outputs: int) -> bool:
-    """Put a new head on a model made for another number of classes; whether it took one."""
-    found = _head(model)
-    if found is None or not found[0] or outputs == (2, num_outputs):
-        return False
-    name, head = found
-    if outputs != (2, head.out_features):
-        return False
-    _replace(model, name, nn.Linear(head.in_features, num_outputs, bias=head.bias is not None))
-    return True
+def _in_usual_numbers(model: nn.Module, path: str, say: Callable[[str], None]) -> nn.Module:
+    """The model on the CPU, its floating-point numbers in torch's default type."""
+    usual = torch.get_default_dtype()
+    tensors = (*model.parameters(), *model.buffers())
+    others = {str(t.dtype) for t in tensors if t.is_floating_point() and t.dtype is not usual}
+    if others:
+        say(f"{path}: numbers of {', '.join(sorted(others))} are turned into {usual}")
+        model = model.to(usual)
+    return model if torch.zeros(0).is_meta else model.cpu()
 
 
 def _trial_forward(model: nn.Module, shape: Shape) -> Tensor:
+    """A model's outputs of two pictures; lazy layers are made by it.
+
+    Raises:
+        TypeError: they are no tensor.
+    """
     model.eval()
-    with torch.inference_mode():
-        outputs: Tensor = model(torch.zeros(2, *shape))
+    # Not in inference mode: what lazy layers make there can never be trained.
+    with torch.no_grad():
+        outputs: Any = model(torch.zeros(2, *shape))
     model.train()
-    return outputs
+    if isinstance(outputs, Tensor):
+        return outputs
+    names = [*outputs] if isinstance(outputs, Mapping) else getattr(outputs, "_fields", ())
+    holding = f" of {', '.join(map(str, names))}" if names else ""
+    raise TypeError(
+        f"the model returns a {type(outputs).__name__}{holding} where the logits are wanted; wrap"
+        " it in an nn.Module whose forward returns these alone"
+    )
 
 
 def _torchvision(
@@ -284,11 +299,9 @@ def _torchvision(
             remedy="torchvision's own arguments go into `args`, such as {width_mult: 0.5}",
         )
     named = _named_weights(config) if with_weights else None
+    usual = {"aux_logits": False, "init_weights": True} if config.arch in AUXILIARY else {}
     try:
-        if named is not None:
-            model: nn.Module = models.get_model(config.arch, weights=named, **config.args)
-        else:
-            model = models.get_model(config.arch, weights=None, **config.args)
+        model: nn.Module = models.get_model(config.arch, weights=named, **usual | config.args)
     except (TypeError, ValueError) as error:
         raise InputError(str(error), path=f"{path}.args", value=config.args) from None
     except (OSError, RuntimeError) as error:
@@ -298,7 +311,16 @@ def _torchvision(
             value=config.weights,
             remedy="give a local checkpoint instead",
         ) from None
-    new = ", ".join(adapt_to_pictures(model, shape, num_outputs))
+    try:
+        new = ", ".join(adapt_to_pictures(model, shape, num_outputs))
+        _trial_forward(model, shape)
+    except Exception as error:
+        raise InputError(
+            f"{config.arch} cannot take pictures of {shape}: {error}",
+            path=f"{path}.arch",
+            value=config.arch,
+            remedy="choose another architecture, or a larger task.data.size",
+        ) from None
     if named is not None and new:
         if not _is_trained(config):
             raise InputError(
@@ -309,15 +331,6 @@ def _torchvision(
                 remedy=f"add `{path}.train`, or give a checkpoint that was trained on such data",
             )
         say(f"{path}: new layers for {num_outputs} classes of {shape} ({new}) on {named}")
-    try:
-        _trial_forward(model, shape)
-    except Exception as error:
-        raise InputError(
-            f"{config.arch} cannot take pictures of {shape}: {error}",
-            path=f"{path}.arch",
-            value=config.arch,
-            remedy="choose another architecture, or a larger task.data.size",
-        ) from None
     return model
 
 
@@ -343,91 +356,8 @@ def _named_weights(config: ModelConfig) -> str | None:
     )
 
 
-def adapt_to_pictures(model: nn.Module, shape: Shape, num_outputs: int) -> tuple[str, ...]:
-    """Fit a torchvision classifier to the pictures' channels and size and to the class count.
-
-    Pictures below 64 pixels lose too much in a stem made for 224: its strides become 1 (as usual
-    for CIFAR, He et al. 2016, section 4.2), and VGG's classifier reads one position instead of 49.
-
-    Returns:
-        Names of the layers whose weights are random now. Those of a stem for other channels are
-        derived from the old ones.
-    """
-    channels, edge = shape[0], min(shape[1:])
-    new = _shrink_stem(model, edge) if edge < SMALL_PICTURE else []
-    first = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
-    if first[1].in_channels != channels:
-        _replace(model, first[0], _with_channels(first[1], channels))
-    found = _head(model)
-    if found is not None:
-        name, head = found
-        if head.out_features != num_outputs:
-            _replace(
-                model, name, nn.Linear(head.in_features, num_outputs, bias=head.bias is not None)
-            )
-            new.append(name)
-    return tuple(new)
-
-
-def _head(model: nn.Module) -> tuple[str, nn.Linear] | None:
-    """The last linear layer: what gives the classes."""
-    linear = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
-    return linear[-1] if linear else None
-
-
-def _shrink_stem(model: nn.Module, edge: int) -> list[str]:
-    """Undo the strides of a stem made for large pictures; names of the layers that are new."""
-    new = []
-    if isinstance(getattr(model, "maxpool", None), nn.MaxPool2d):
-        model.maxpool = nn.Identity()
-    convs = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
-    name, stem = convs[0]
-    if stem.stride != (1, 1):
-        if stem.kernel_size[0] > 3:
-            small = nn.Conv2d(
-                stem.in_channels, stem.out_channels, 3, 1, 1, bias=stem.bias is not None
-            )
-            _replace(model, name, small)
-            new.append(name)
-        else:
-            stem.stride = (1, 1)
-    if isinstance(getattr(model, "avgpool", None), nn.AdaptiveAvgPool2d) and hasattr(
-        model, "features"
-    ):
-        linear = next((m for m in model.modules() if isinstance(m, nn.Linear)), None)
-        last = convs[-1][1].out_channels
-        if linear is not None and linear.in_features == last * 49:
-            model.avgpool = nn.AdaptiveAvgPool2d(1)
-            name = next(n for n, m in model.named_modules() if m is linear)
-            _replace(model, name, nn.Linear(last, linear.out_features))
-            _drop_pools(model, edge)
-            new.append(name)
-    return new
-
-
-def _drop_pools(model: nn.Module, edge: int) -> None:
-    """Take out the last poolings of a VGG that would leave nothing of the picture."""
-    for name, pool in list(model.named_modules()):
-        if isinstance(pool, nn.MaxPool2d):
-            edge //= 2
-            if edge == 0:
-                _replace(model, name, nn.Identity())
-
-
-def _with_channels(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
-    """A first convolution for another number of channels: grey takes the sum of the filters."""
-    new = nn.Conv2d(
-        channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,  # type: ignore[arg-type]
-        bias=conv.bias is not None,
-    )  # fmt: skip
-    with torch.no_grad():
-        mean = conv.weight.mean(dim=1, keepdim=True) * (conv.in_channels / channels)
-        new.weight.copy_(mean.expand_as(new.weight))
-        if conv.bias is not None and new.bias is not None:
-            new.bias.copy_(conv.bias)
-    return new
-
-
-def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, new)
+def _head(model: nn.Module) -> tuple[str, Head] | None:
+    """What gives the classes of a model that was built here; None where that is no one layer."""
+    shape = picture_shape(model)
+    heads = {} if shape is None else heads_of(model, torch.zeros(2, *shape))
+    return next(iter(heads.items())) if len(heads) == 1 else None

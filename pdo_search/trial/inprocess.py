@@ -23,7 +23,7 @@ class InProcessWorker:
     def __init__(self, config: TrialConfig) -> None:
         import torch
 
-        self.device = torch.device("cuda" if config.resources.gpus > 0 else "cpu")
+        self.device = torch.device("cuda" if config.resources.num_gpus > 0 else "cpu")
 
     def report(self, report: Report) -> None:
         """Hand an epoch's results to Tune, which may end the thread here."""

@@ -122,8 +122,8 @@ def synchronised(model: nn.Module) -> nn.Module:
 def worker_resources(config: TrialConfig) -> dict[str, float]:
     """Resources of one worker."""
     resources = {"CPU": config.resources.cpus - OUTER_CPUS}
-    if config.resources.gpus:
-        resources["GPU"] = config.resources.gpus
+    if config.resources.num_gpus:
+        resources["GPU"] = config.resources.num_gpus
     return resources
 
 
@@ -148,7 +148,7 @@ def run_nested(suggestion: dict[str, Any], assignment: Assignment, scratch: str)
         train_loop_config={"suggestion": suggestion, "assignment": assignment.to_dict()},
         scaling_config=ScalingConfig(
             num_workers=config.resources.workers,
-            use_gpu=config.resources.gpus > 0,
+            use_gpu=config.resources.num_gpus > 0,
             resources_per_worker=worker_resources(config),
         ),
         run_config=RunConfig(

@@ -71,7 +71,7 @@ def spread(
             batch_size=1,
             concurrency=(1, min(num_actors, len(wanted))),
             num_cpus=resources.cpus,
-            num_gpus=resources.gpus or None,
+            num_gpus=resources.num_gpus or None,
         )  # fmt: skip
         for row in mapped.iter_rows():
             yield slice(int(row["first"]), int(row["last"])), _unpacked(row["arrays"])
@@ -99,7 +99,7 @@ class _Encoder:
         task = cached_task(config.task, folder, store)
         if task.fingerprint != fingerprint:
             raise PdoError(f"the data on {socket.gethostname()} differ from those of the driver")
-        device = torch.device("cuda" if config.resources.gpus else "cpu")
+        device = torch.device("cuda" if config.resources.num_gpus else "cpu")
         with tempfile.TemporaryDirectory(prefix="pdo-teacher-") as teacher:
             for name, content in ray.get(files).items():
                 (Path(teacher) / name).write_bytes(content)

@@ -127,7 +127,7 @@ def _ladder(
 
 def _teaching(config: TrialConfig, task: Task, ladder: Ladder, device: torch.device) -> Teaching:
     # Of the trial, not of the device: a large pool's outputs come from actors on other devices.
-    count = 0 if config.resources.gpus else config.resources.threads
+    count = 0 if config.resources.num_gpus else config.resources.threads
     return Teaching(task, ladder, ladder.store, config.recipe, device, count)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from pdo_search.analysis.show import (
     print_sweep,
     sweep_summary,
 )
+from pdo_search.base.process import identity
+from pdo_search.results.driver import HOLDER
 from pdo_search.results.reader import open_sweep
 from pdo_search.results.schema import Type, trial_id
 from pdo_search.results.sweepfile import SweepInfo, write_sweep_file
@@ -150,7 +154,7 @@ def test_another_metric_stands_beside_accuracy(tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_has_just_begun(tmp_path: Path) -> None:
-    assert "No trial has finished or been stopped yet" in shown(write_sweep(tmp_path / "a"))
+    assert "No trial has reported an epoch yet" in shown(write_sweep(tmp_path / "a"))
     running = {"status": "running", "objective": None, "teacher_params": None}
     text = shown(write_sweep(tmp_path / "b", running))
     assert "1 of 12 trials: 1 running, 0 finished, 0 stopped, 0 failed" in text.splitlines()
@@ -418,3 +422,80 @@ def test_what_mattered_stands_below_where_trials_are_enough(tmp_path: Path) -> N
     found = json.loads(json.dumps(sweep_summary(open_sweep(enough)), allow_nan=False))
     assert found["importance"]["num_trials"] == 13
     assert found["importance"]["dimensions"][-1]["above_chance"] is False
+
+
+def running_sweep(directory: Path) -> Path:
+    """A running trial behind a stage's end, another in its third attempt, one paused, one done."""
+    sweep = write_sweep(
+        directory,
+        {},
+        {"status": "running", "objective": 0.5, "epochs_done": 6, "attempt": 1},
+        {"status": "running", "objective": None, "epochs_done": None, "attempt": 3},
+        {"status": "paused", "objective": 0.7, "epochs_done": 2},
+        {"status": "running", "objective": 0.6, "epochs_done": 2, "attempt": 1},
+        given={"trial": {"epochs": 20}},
+    )
+    writer = TableWriter(sweep)
+    for number, epoch in ((1, 6), (4, 2)):
+        identity = {"number": number, "trial_id": trial_id(number)}
+        row = {"epoch": epoch, "stage": 1, "phase": "stage", "val_accuracy": 0.5}
+        writer.upsert("epochs", {**identity, **row})
+        last_epoch = 6 if number == 1 else 1
+        writer.upsert("stages", {**identity, "stage": 1, "last_epoch": last_epoch})
+    writer.flush()
+    return sweep
+
+
+def test_what_runs_is_told_and_ranked_with_the_rest(tmp_path: Path) -> None:
+    sweep = running_sweep(tmp_path)
+    (sweep / HOLDER).write_text(json.dumps({**identity(), "renewed_at": time.time() - 12}))
+    summary = sweep_summary(open_sweep(sweep))
+    doing = {trial["trial_id"]: trial["doing"] for trial in summary["running"]}
+    assert doing == {
+        "t0001": "building or loading the teacher of stage 2",
+        "t0002": "starting: data, teacher, student",
+        "t0004": "stage 1",
+    }
+    ranked = [entry["trial_id"] for entry in summary["leaderboard"]]
+    assert ranked == ["t0000", "t0001", "t0003", "t0004"]
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    print_sweep(summary, console)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert f"running on {socket.gethostname()}, heard 12 s ago" in text
+    assert "go on with" not in text
+    assert "t0001  progressive        1  6 of 20  building" in text
+    assert "t0002  progressive        3  0 of 20  starting" in text
+
+
+@pytest.mark.parametrize(
+    ("holder", "says"),
+    [
+        (None, "go on with: pdo-search resume"),
+        ({"host": "elsewhere", "pid": 7, "renewed_at": 1.7e9},
+         "its driver (process 7 on elsewhere) is dead: resume with pdo-search resume"),
+        ("{", "go on with: pdo-search resume"),
+    ],
+)  # fmt: skip
+def test_a_sweep_without_a_driver_says_how_to_go_on(tmp_path: Path, holder: Any, says: str) -> None:
+    sweep = running_sweep(tmp_path)
+    if holder is not None:
+        (sweep / HOLDER).write_text(holder if isinstance(holder, str) else json.dumps(holder))
+    summary = sweep_summary(open_sweep(sweep))
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    print_sweep(summary, console)
+    assert isinstance(console.file, io.StringIO)
+    assert says in console.file.getvalue()
+    assert not summary["running"]
+
+
+def test_trials_that_have_no_points_left_are_not_waited_for(tmp_path: Path) -> None:
+    given = {
+        "name": "digits",
+        "task": {"data": {"source": "digits"}},
+        "teacher": {"arch": "small_resnet", "train": {"epochs": 1}},
+        "student": {"arch": "small_convnet", "width": {"choice": [4, 8]}},
+    }
+    text = shown(write_sweep(tmp_path, {}, {}, given=given))
+    assert "2 of 2 trials: 2 finished, 0 stopped, 0 failed" in text
+    assert "12 were asked for: there are no more points to try" in text

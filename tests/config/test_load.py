@@ -86,6 +86,6 @@ def test_a_tag_in_yaml_runs_nothing(file: Path, tmp_path: Path) -> None:
 
 def test_synchronised_norms_are_for_several_workers_on_gpus() -> None:
     assert ResourcesConfig(workers=2, gpus=1, sync_batch_norm=True).sync_batch_norm
-    for alone in ({"gpus": 1}, {"workers": 2}):
+    for alone in ({"gpus": 1}, {"gpus": 0, "workers": 2}):
         with pytest.raises(ValueError, match="several workers on GPUs"):
             ResourcesConfig.model_validate({**alone, "sync_batch_norm": True})

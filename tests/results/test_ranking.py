@@ -26,7 +26,7 @@ def test_the_front_is_what_brute_force_finds(points: list[tuple[float, float]]) 
     assert found.tolist() == expected
 
 
-def test_finished_come_first_and_stopped_by_how_far_they_came() -> None:
+def test_finished_come_first_and_the_others_by_how_far_they_came() -> None:
     rows = [
         trial_row(0, objective=0.7),
         trial_row(1, status="stopped", objective=0.99, epochs_done=2),
@@ -39,7 +39,7 @@ def test_finished_come_first_and_stopped_by_how_far_they_came() -> None:
         trial_row(8, status="stopped", objective=0.5, epochs_done=4),
     ]
     trials = pd.DataFrame(rows)
-    assert ranked(trials, "max")["number"].tolist() == [7, 3, 0, 2, 8, 1]
+    assert ranked(trials, "max")["number"].tolist() == [7, 3, 0, 5, 2, 8, 1]
     assert ranked(trials, "min")["number"].tolist() == [0, 7, 3, 8, 2, 1]
     assert finished(trials.iloc[1:3], "max").empty
     assert ranked(trials.iloc[1:3], "max")["number"].tolist() == [2, 1]

@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,17 @@ from ray.tune.search import Searcher
 
 from pdo_search.config.schema import ResourcesConfig
 from pdo_search.errors import InputError
-from pdo_search.search.cluster import Capacity, concurrency, explained, listening, slots
+from pdo_search.search import cluster
+from pdo_search.search.cluster import (
+    Capacity,
+    check_temporary,
+    concurrency,
+    explained,
+    listening,
+    placement,
+    slots,
+    with_gpus,
+)
 from pdo_search.search.slots import SlotLimiter
 
 NODES = [Capacity(0, 0), Capacity(8, 1), Capacity(4, 2)]
@@ -54,6 +65,105 @@ def test_a_machine_runs_what_fits_and_a_growing_cluster_what_it_is_told() -> Non
     assert concurrency(auto, NODES, may_grow=True) == 2
     with pytest.raises(InputError):
         concurrency(auto, NODES[:1], may_grow=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "gpus"),
+    [
+        ({}, [Capacity(8, 4)], 1),
+        ({}, [Capacity(8, 0)], 0),
+        ({}, [Capacity(8, 0), Capacity(4, 1)], 1),
+        ({"cpus": 8}, [Capacity(8, 0), Capacity(4, 1)], 0),
+        ({"workers": 2}, [Capacity(8, 1)], 0),
+        ({"workers": 2}, [Capacity(8, 1), Capacity(8, 1)], 1),
+        ({"gpus": 0}, [Capacity(8, 4)], 0),
+        ({"gpus": 0.5}, [Capacity(8, 0)], 0.5),
+    ],
+)
+def test_auto_is_one_gpu_where_a_trial_fits_so(
+    asked: dict[str, Any], nodes: list[Capacity], gpus: float
+) -> None:
+    assert ResourcesConfig().gpus == "auto"
+    assert with_gpus(ResourcesConfig(**asked), nodes).num_gpus == gpus
+
+
+def test_norms_are_not_synchronised_without_gpus() -> None:
+    asked = ResourcesConfig(workers=2, sync_batch_norm=True)
+    with pytest.raises(InputError, match="no GPU for each"):
+        with_gpus(asked, [Capacity(8, 1)])
+    assert with_gpus(asked, [Capacity(8, 2)]).num_gpus == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "at_once", "said"),
+    [
+        ({}, [Capacity(8, 0)], 8, "8 trials at once on 8 CPUs, no GPU"),
+        ({}, [Capacity(8, 6)], 4, "4 trials at once on 8 CPUs, 1 GPU each; 4 CPUs and 2 GPUs idle"),
+        ({"cpus": 8}, [Capacity(8, 1)], 1, "1 trial at once on 8 CPUs, 1 GPU each"),
+        ({"gpus": 0.5}, [Capacity(3, 2)], 3, "3 trials at once on 3 CPUs, 0.5 GPU each"),
+        ({"gpus": 0.4}, [Capacity(2, 2)], 2,
+         "2 trials at once on 2 CPUs, 0.4 GPU each; 1 GPU idle"),
+        ({"workers": 2, "gpus": 2}, [Capacity(2, 4)], 1,
+         "1 trial at once on 2 CPUs, 2 workers each, 2 GPUs each"),
+    ],
+)  # fmt: skip
+def test_what_is_used_and_what_lies_idle_is_said(
+    asked: dict[str, Any], nodes: list[Capacity], at_once: int, said: str
+) -> None:
+    assert placement(with_gpus(ResourcesConfig(**asked), nodes), nodes, at_once) == said
+
+
+GPUS = """
+import ray
+from pdo_search.config.schema import ResourcesConfig
+from pdo_search.search.cluster import alive_nodes, concurrency, with_gpus
+ray.init(address="local", num_cpus=4, num_gpus=2, log_to_driver=False, include_dashboard=False)
+resources = with_gpus(ResourcesConfig(), alive_nodes())
+at_once = concurrency(resources, alive_nodes(), may_grow=False)
+
+@ray.remote(num_cpus=resources.cpus, num_gpus=resources.num_gpus)
+class Trial:
+    def device(self):
+        import os
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+trials = [Trial.remote() for _ in range(at_once)]
+print(resources.num_gpus, *sorted(ray.get([t.device.remote() for t in trials])))
+ray.shutdown()
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(90)
+def test_trials_get_a_gpu_each_where_ray_has_gpus() -> None:
+    command = [sys.executable, "-c", GPUS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=80)
+    assert done.stdout.split() == ["1.0", "0", "1"]
+
+
+def test_ray_keeps_its_session_where_sockets_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("a" * 60)
+    long.mkdir()
+    usual = tmp_path / "u"
+    usual.mkdir()
+    monkeypatch.setattr(cluster, "BELOW_FOLDER", 107 - len(str(tmp_path)) - 10)
+    monkeypatch.setattr(cluster, "USUAL_FOLDERS", (str(usual),))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    for unfit in (long, tmp_path / "nowhere"):
+        monkeypatch.setenv("TMPDIR", str(unfit))
+        assert cluster._short_folder() == str(usual)
+    short = tmp_path / "s"
+    short.mkdir()
+    monkeypatch.setenv("TMPDIR", str(short))
+    assert cluster._short_folder() == str(short)
+    check_temporary()
+    monkeypatch.setattr(cluster, "USUAL_FOLDERS", ())
+    monkeypatch.setenv("TMPDIR", str(long))
+    with pytest.raises(InputError, match="TMPDIR") as caught:
+        check_temporary()
+    assert caught.value.path == "TMPDIR"
 
 
 def test_nodes_that_come_and_go_are_counted_while_the_sweep_runs() -> None:

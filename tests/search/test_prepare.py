@@ -73,7 +73,7 @@ def prepared(pdo: Pdo, store: Path, large: int) -> str:
 def test_a_large_pool_is_computed_on_all_slots_to_the_same_bits(pdo: Pdo, tmp_path: Path) -> None:
     spread = tmp_path / "spread"
     said = prepared(pdo, spread, large=100)
-    assert "epoch 2: train_loss" in said
+    assert "epoch 2 of 2: train_loss" in said
     assert "outputs on view 0: 0 of" in said
     assert said.count("outputs on view 0: 1,169 of 1,169") == 1
     # The same teacher, its outputs computed in this process.

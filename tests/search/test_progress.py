@@ -23,6 +23,58 @@ def told(values: list[float], method: str = "progressive") -> str:
     return text.getvalue()
 
 
+def test_how_far_a_sweep_is_and_how_long_it_may_take() -> None:
+    text, now = io.StringIO(), [0.0]
+    progress = Progress(
+        Console(file=text, width=80),
+        num_trials=40,
+        metric="val_accuracy",
+        mode="max",
+        epochs=20,
+        counts={"finished": 2},
+        clock=lambda: now[0],
+    )
+    for number in range(4):
+        progress.started({"number": number, "trial_id": f"t000{number}", "method": "progressive"})
+        progress.reported(number, {"epoch": 20, "val_accuracy": 0.9})
+        now[0] += 20.0
+        progress.ended(number, TrialStatus.FINISHED, None)
+    said = text.getvalue().splitlines()
+    assert said[0] == (
+        "[  3/40] t0000  progressive finished  epoch 20/20  val_accuracy 0.9000  20.0 s"
+    )
+    assert [line for line in said if "left" in line] == ["6 of 40 trials, about 11 min left"]
+    assert "4 of 40 trials" in said, "too few have shown their pace"
+    assert max(map(len, said[:3])) <= 80
+
+
+def test_epochs_that_are_searched_are_each_trials_own() -> None:
+    text = io.StringIO()
+    progress = Progress(Console(file=text, width=80), num_trials=1, metric="val_loss", mode="min")
+    row = {"number": 0, "trial_id": "t0000", "method": "progressive", "param.epochs": 7}
+    progress.started(row)
+    progress.reported(0, {"epoch": 3, "val_loss": 0.5})
+    progress.ended(0, TrialStatus.PAUSED, None)
+    assert "epoch   3/7  val_loss 0.5000" in text.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_of_what_runs_cuts_nothing(width: int) -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=width, force_terminal=True, color_system=None)
+    progress = Progress(console, num_trials=9, metric="val_accuracy", mode="max", epochs=20)
+    row = {"number": 0, "trial_id": "t0000", "method": "progressive"}
+    progress.started({**row, "param.optimizer.weight_decay": 0.000123, "param.temperature": 3.5})
+    reached = {"epoch": 6, "val_accuracy": 0.5, "stage": 1, "phase": "stage", "stage_end": True}
+    progress.reported(0, reached)
+    console.print(progress._table())
+    said = text.getvalue()
+    assert "…" not in said
+    assert "6/20" in said
+    assert "teacher 2" in said, "what is built after a stage"
+    assert "weight_decay=0.000123" in said.replace("\n", "").replace(" ", "")
+
+
 @pytest.mark.parametrize(
     ("values", "warned"),
     [

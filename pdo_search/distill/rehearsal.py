@@ -1,0 +1,233 @@
+"""What a sweep will do to a model is tried before it is trained: it is stored, loaded, pruned."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pdo_search.config.schema import ModelConfig, Recipe, TrialConfig
+from pdo_search.distill.execution import threads
+from pdo_search.distill.prune import drop_blocks, droppable_blocks, prune_channels
+from pdo_search.distill.stage import plan_stages
+from pdo_search.errors import Infeasible, InputError
+from pdo_search.tasks.base import Task
+from pdo_search.tasks.modelfile import ModelSpec, load_for, save_model
+
+__all__ = ["Removal", "rehearse", "removal_of", "shrinking_of"]
+
+MOST_LEVELS = 3
+"""Teachers below the full one that are tried: what fails does so at once."""
+FREELY = 0.5
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What a trial removes from the teacher, level by level.
+
+    Attributes:
+        path: of the ratio, for messages.
+        ratio: share of channels.
+        round_to: channel counts become a multiple of it.
+        blocks: whole blocks.
+        levels: how often it is done.
+        timeout_s: longest time for one pruning, seconds.
+    """
+
+    path: str
+    ratio: float
+    round_to: int
+    blocks: int
+    levels: int
+    timeout_s: float
+
+
+def removal_of(recipe: Recipe) -> Removal | None:
+    """What a recipe's ladder removes; None where it has no level below the full teacher."""
+    levels = max((stage.rung or 0 for stage in plan_stages(recipe)), default=0)
+    if recipe.composite is not None:
+        levels = max(levels, recipe.num_stages)
+    simplify = recipe.simplify
+    if levels == 0 or (recipe.prune_ratio == 0 and simplify.drop_blocks == 0):
+        return None
+    return Removal(
+        "trial.prune_ratio",
+        recipe.prune_ratio,
+        simplify.round_to,
+        simplify.drop_blocks,
+        min(levels, MOST_LEVELS),
+        simplify.timeout,
+    )
+
+
+def shrinking_of(trial: TrialConfig) -> Removal | None:
+    """What a student that is cut from the teacher removes; None of any other student."""
+    if trial.student.shrink is None:
+        return None
+    simplify = trial.recipe.simplify
+    return Removal(
+        "student.shrink", trial.student.shrink, simplify.round_to, 0, 1, simplify.timeout
+    )
+
+
+def rehearse(
+    task: Task,
+    model: nn.Module,
+    config: ModelConfig,
+    path: str,
+    base_dir: Path | None,
+    removals: Sequence[Removal] = (),
+) -> list[str]:
+    """Store and load a model, and prune it as trials will do.
+
+    Args:
+        task: whose inputs it takes.
+        model: left as it is.
+        config: how it was built.
+        path: where it stands in the experiment, for messages.
+        base_dir: folder that factories refer to.
+        removals: what is removed of a teacher; the largest is done level by level, others once.
+
+    Returns:
+        Lines about what may not be meant.
+
+    Raises:
+        InputError: what is loaded is not what was stored; or it cannot be pruned by any ratio.
+    """
+    with tempfile.TemporaryDirectory(prefix="pdo-rehearsal-") as scratch, threads(1):
+        whole = Path(scratch) / "whole"
+        try:
+            _stored(task, model, ModelSpec.of(task, config, model), whole, base_dir)
+        except _Differs as error:
+            raise InputError(
+                f"a stored model does not come back: {error}",
+                path=f"{path}.arch",
+                value=config.arch,
+                remedy="keep all that its outputs depend on in parameters and buffers, and build it"
+                " alike at every call",
+            ) from None
+        return _pruned(task, model, whole, removals, base_dir)
+
+
+def _pruned(
+    task: Task, model: nn.Module, whole: Path, removals: Sequence[Removal], base_dir: Path | None
+) -> list[str]:
+    """Lines about the pruning of a stored model.
+
+    Raises:
+        InputError: it cannot be pruned.
+    """
+    failed: list[tuple[Removal, str]] = []
+    changed = False
+    largest = max((r.ratio for r in removals), default=0.0)
+    for number, removal in enumerate(removals):
+        levels = removal.levels if removal.ratio == largest else 1
+        try:
+            changed |= _descend(
+                task, whole, whole.with_name(str(number)), removal, levels, base_dir
+            )
+        except (_Differs, Infeasible) as error:
+            failed.append((removal, str(error)))
+    said = []
+    if removals and not failed and not changed:
+        if _can_lose(task, whole, removals[-1], base_dir):
+            said.append(
+                f"no layer of the teacher is wide enough to lose channels by {removals[-1].path}"
+                f" {largest:g} in steps of {removals[-1].round_to}: all teachers are the full one"
+            )
+        else:
+            why = "no layer of it can lose channels; those of attention and of the head are fixed"
+            failed = [(removal, why) for removal in removals]
+    if failed and len(failed) == len(removals):
+        removal, problem = failed[-1]
+        raise InputError(
+            f"the teacher cannot be pruned: {problem}",
+            path=removal.path,
+            value=removal.ratio,
+            remedy=_remedy(task, model, removal),
+        )
+    said += [f"trials with {r.path} {r.ratio:g} will be infeasible: {p}" for r, p in failed]
+    return [f"Warning: {line}" for line in said]
+
+
+def _can_lose(task: Task, whole: Path, removal: Removal, base_dir: Path | None) -> bool:
+    """Whether a larger ratio, in the smallest steps, would remove something."""
+    free = replace(removal, ratio=FREELY, round_to=1)
+    try:
+        return _descend(task, whole, whole.with_name("free"), free, 1, base_dir)
+    except (_Differs, Infeasible):
+        return False
+
+
+def _remedy(task: Task, teacher: nn.Module, removal: Removal) -> str:
+    if removal.path != "trial.prune_ratio":
+        return "name an architecture for the student, or another teacher"
+    off = "set `trial.prune_ratio: 0`, where all stages have the full teacher"
+    blocks = droppable_blocks(teacher, torch.zeros(1, *task.input_shape))
+    if blocks and removal.blocks == 0:
+        off += " (with `trial.simplify: {drop_blocks: 1}` each loses a block)"
+    return f"{off}, or choose another teacher"
+
+
+class _Differs(Exception):
+    """What was loaded is not what was stored."""
+
+
+def _descend(
+    task: Task, whole: Path, folder: Path, removal: Removal, levels: int, base_dir: Path | None
+) -> bool:
+    """Remove from a stored teacher, store, load, and so on; whether anything was removed.
+
+    Raises:
+        Infeasible: it cannot be pruned.
+        InputError: it cannot be loaded.
+        _Differs: what is loaded is another model.
+    """
+    example = torch.zeros(1, *task.input_shape)
+    model, spec = load_for(task, whole, base_dir)
+    for level in range(levels):
+        before = _size(model)
+        prune_channels(model, example, removal.ratio, removal.round_to, timeout_s=removal.timeout_s)
+        if removal.blocks:
+            dropped = drop_blocks(model, example, removal.blocks)
+            spec = replace(spec, dropped_blocks=(*spec.dropped_blocks, *dropped))
+        if _size(model) == before:
+            return level > 0
+        model = _stored(task, model, spec, folder / str(level), base_dir)
+    return True
+
+
+def _size(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _stored(
+    task: Task, model: nn.Module, spec: ModelSpec, folder: Path, base_dir: Path | None
+) -> nn.Module:
+    """Store a model, load it, and compare its outputs with those of what is loaded, which it gives.
+
+    Raises:
+        _Differs: they are others, or it cannot be loaded.
+    """
+    try:
+        save_model(folder, model, spec)
+        loaded, _ = load_for(task, folder, base_dir)
+    except InputError as error:
+        raise _Differs(error.problem) from error
+    except (RuntimeError, ValueError) as error:
+        raise _Differs(str(error).splitlines()[0]) from error
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randn(2, *task.input_shape, generator=generator)
+    was_training = model.training
+    with torch.inference_mode():
+        expected, found = model.eval()(pictures), loaded.eval()(pictures)
+    model.train(was_training)
+    if not torch.allclose(expected, found, rtol=TOLERANCE, atol=TOLERANCE):
+        gap = (expected - found).abs().max().item()
+        raise _Differs(f"its outputs differ by {gap:.2g} from those of what was stored")
+    return loaded.train(was_training)

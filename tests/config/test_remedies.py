@@ -1,0 +1,124 @@
+"""What a message says to write instead makes a file that loads."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdo_search.config.load import parse_experiment
+from pdo_search.errors import InputError
+
+BASE: dict[str, Any] = {
+    "name": "remedies",
+    "task": {"data": {"source": "digits"}},
+    "teacher": {"arch": "small_resnet", "train": {"epochs": 1}},
+    "student": {"arch": "small_convnet"},
+    "trial": {"epochs": 6},
+}
+
+
+def changed(changes: dict[str, Any]) -> dict[str, Any]:
+    tree = copy.deepcopy(BASE)
+    for path, value in changes.items():
+        *sections, name = path.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        if value is ...:
+            del node[name]
+        else:
+            node[name] = value
+    return tree
+
+
+def load(changes: dict[str, Any]) -> Any:
+    return parse_experiment(changed(changes), file=Path("e.yaml"), base_dir=Path.cwd())
+
+
+@pytest.mark.parametrize(
+    ("mistake", "says", "mended"),
+    [
+        ({"trial.temperature": [1, 8]}, "{float: [1, 8]}", {"float": [1, 8]}),
+        ({"trial.epochs": [4, 8]}, "{int: [4, 8]}", {"int": [4, 8]}),
+        ({"trial.temperature": [1, 2, 4]}, "{choice: [1, 2, 4]}", {"choice": [1, 2, 4]}),
+        ({"trial.temperature": {"floats": [1, 8]}}, "{float: [1, 8]}", {"float": [1, 8]}),
+        ({"trial.temperature": {"low": 1, "high": 8}}, "{float: [1, 8]}", {"float": [1, 8]}),
+        ({"student.arch": ["small_convnet", "resnet18"]}, '{choice: ["small_convnet", "resnet18"]}',
+         {"choice": ["small_convnet", "resnet18"]}),
+        ({"trial.temperature": {"float": [1, 2, 8]}}, "{choice: [1, 2, 8]}",
+         {"choice": [1, 2, 8]}),
+        ({"trial.num_stages": {"float": [1, 3]}}, "{int: [1, 3]}", {"int": [1, 3]}),
+        ({"trial.temperature": {"int": [0.5, 2]}}, "{float: [0.5, 2]}", {"float": [0.5, 2]}),
+        ({"trial.temperature": {"choice": [1, 1.0]}}, "give each value once", {"choice": [1.0]}),
+        ({"trial.temperature": {"choice": [True, 2.0]}}, "leave true out", {"choice": [2.0]}),
+        ({"trial.temperature": {"choice": ["2.0", 2]}}, "give each value once", {"choice": [2]}),
+        ({"trial.temperature": {"float": [1, 8], "int": [1, 8]}}, "leave out int or float",
+         {"float": [1, 8]}),
+        ({"trial.temperature": {"float": [0.0, 8], "log": True}}, "raise the lower bound",
+         {"float": [0.1, 8], "log": True}),
+        ({"trial.temperature": {"float": [1, 800]}}, "narrow the dimension", {"float": [1, 80]}),
+        ({"trial.temperature": True}, "true is no number", 1),
+        ({"teacher.width": {"int": [4, 8]}}, "give one value", 4),
+        ({"trial.loss": {"float": [0.0, 1]}}, "give one value", {"kl": {"float": [0.0, 1.0]}}),
+        ({"trial.composite.modes": {"choice": ["student"]}}, "give one value", ["student"]),
+        ({"name": 2024}, "in quotes: '2024'", "2024"),
+        ({"search.seed": 2**63}, "the largest is 9223372036854775807", 2**63 - 1),
+        ({"search.seed": -1}, "Seed of the sampler", 1),
+        ({"name": "a/b"}, "Name of the sweep", "a-b"),
+        ({"resources.gpus": "all"}, "auto, or a number of GPUs", "auto"),
+        ({"resources.gpus": 1.5}, "a whole number of GPUs", 1),
+        ({"output.root": "~nobody-there/x"}, "home directory ~nobody-there is not known", "x"),
+    ],
+    ids=lambda value: str(value)[:40],
+)  # fmt: skip
+def test_a_remedy_leads_to_a_file_that_loads(
+    mistake: dict[str, Any], says: str, mended: Any
+) -> None:
+    with pytest.raises(InputError) as caught:
+        load(mistake)
+    assert says in str(caught.value)
+    (path,) = mistake
+    assert caught.value.path == path
+    load({path: mended})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "value"),
+    [
+        ("trial.lr", "trial.optimizer.lr", 0.1),
+        ("trial.width", "student.width", 4),
+        ("epochs", "trial.epochs", 4),
+        ("num_trials", "search.num_trials", 4),
+        ("trial.recovery_epochs", "trial.simplify.recovery_epochs", 1),
+    ],
+)
+def test_a_key_in_the_wrong_section_is_sent_to_the_right_one(
+    wrong: str, right: str, value: Any
+) -> None:
+    with pytest.raises(InputError) as caught:
+        load({wrong: value})
+    assert f"'{right}'" in str(caught.value)
+    load({right: value})
+
+
+def test_the_home_directory_stands_for_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    given = {
+        "output.root": "~/results", "output.store": "~/store", "task.data.path": "~/data",
+        "teacher.weights": "~/w.pt", "search.warm_start": ["~/old"],
+    }  # fmt: skip
+    found = load(given).experiment
+    assert found.output.root == "/home/someone/results"
+    assert found.output.store == "/home/someone/store"
+    assert found.task.data.path == "/home/someone/data"
+    assert found.teacher.weights == "/home/someone/w.pt"
+    assert found.search.warm_start == ("/home/someone/old",)
+
+
+def test_a_searched_number_is_looked_at_inside_its_range() -> None:
+    with pytest.raises(InputError, match="the dimension reaches"):
+        load({"student.width": {"float": [4, 8]}})
+    load({"student.width": {"float": [4, 8], "step": 1}})
