@@ -73,11 +73,16 @@ def _leaves(tree: Any) -> Iterator[str]:
             yield from _leaves(part)
 
 
-def keep_code(sweep: str, info: SweepInfo) -> None:
+def keep_code(sweep: str, info: SweepInfo, *, anew: bool) -> None:
     """Copy the modules of the experiment's folder that this process has imported to the sweep.
 
     Those are what its functions need, once data and models were built. They are run from there
     only where a user says so.
+
+    Args:
+        sweep: its directory.
+        info: what it is asked to do.
+        anew: whether it begins; later, what is kept stays as it was.
 
     Raises:
         StoreError: they cannot be written.
@@ -91,7 +96,8 @@ def keep_code(sweep: str, info: SweepInfo) -> None:
             continue
         place = f"{CODE}/{file.relative_to(base).as_posix()}"
         # torch gives modules of its own names of files that are not there.
-        if file.suffix == ".py" and file.is_file() and folder.info(place) is None:
+        own = file.suffix == ".py" and file.is_file()
+        if own and (anew or folder.info(place) is None):
             folder.write(place, file.read_bytes())
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pdo_search.config.schema import ResourcesConfig
-from pdo_search.errors import InputError, PdoError
+from pdo_search.errors import InputError
 from pdo_search.log import LOG_FORMAT
 from pdo_search.search.places import unusable
 
@@ -219,7 +219,7 @@ def connect(address: str, *, dashboard: bool) -> list[Capacity]:
         Capacity by node.
 
     Raises:
-        PdoError: there is no cluster, or it refuses this client.
+        InputError: there is no cluster, or it refuses this client.
     """
     import ray
 
@@ -251,7 +251,8 @@ def connect(address: str, *, dashboard: bool) -> list[Capacity]:
         try:
             ray.init(address="auto", **settings)
         except Exception as error:
-            raise PdoError(explained(error, listening())) from error
+            said = explained(error, listening())
+            raise InputError(said, path="--address", value=address) from error
     return alive_nodes()
 
 

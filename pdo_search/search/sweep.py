@@ -166,8 +166,9 @@ def run_sweep(
     resources = loaded.experiment.resources
     priors = priors_of(loaded, sweep, info.fingerprint)
     with session(sweep, address, loaded, console) as held:
+        new = Storage(sweep).info(SWEEP_FILE) is None
         write_sweep_file(sweep, info)
-        keep_code(sweep, info)
+        keep_code(sweep, info, anew=new)
         keep_priors(sweep, priors)
         for prior in priors:
             console.print(f"Warm start: {prior}", soft_wrap=True)
@@ -185,18 +186,24 @@ def run_sweep(
                 trainable=trainable, priors=priors,
             )  # fmt: skip
 
-        interrupted = on_cluster(
-            loaded,
-            run,
-            sweep=sweep,
-            address=address,
-            console=console,
-            store=info.store,
-            base_dir=info.base_dir,
-            fingerprint=info.fingerprint,
-            watch=held.watch,
-            with_teacher=trainable is None,
-        )
+        try:
+            interrupted = on_cluster(
+                loaded,
+                run,
+                sweep=sweep,
+                address=address,
+                console=console,
+                store=info.store,
+                base_dir=info.base_dir,
+                fingerprint=info.fingerprint,
+                watch=held.watch,
+                with_teacher=trainable is None,
+            )
+        except InputError:
+            if new and not any(True for _ in writer.rows("trials")):
+                # Nothing has begun: the same command may be given again.
+                Storage(sweep).delete(SWEEP_FILE)
+            raise
         counts = Counter(row["status"] for row in writer.rows("trials"))
     return Outcome(sweep, dict(counts), interrupted)
 

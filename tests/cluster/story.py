@@ -118,11 +118,11 @@ class Story:
 
     Attributes:
         lab: the hosts.
-        seconds: what steps took, by name.
+        seconds: what steps took, and which they were.
     """
 
     lab: Lab
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: list[tuple[float, str]] = field(default_factory=list)
 
     def prepare(self) -> None:
         """Put the clone on the laptop, and a folder of the user's own beside it."""
@@ -166,7 +166,7 @@ class Story:
         """Wait for a command's end; its output."""
         began = time.monotonic()
         output, _ = process.communicate(timeout=timeout_s)
-        self.seconds[command[:70]] = time.monotonic() - began
+        self.seconds.append((time.monotonic() - began, command[:70]))
         assert code is None or process.returncode == code, f"{command}: {output[-4000:]}"
         return output
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +35,7 @@ def story(tmp_path: Path) -> Iterator[Story]:
         yield told
     finally:
         lab.down()
-        for step, seconds in told.seconds.items():
+        for seconds, step in told.seconds:
             print(f"{seconds:6.1f} s  {step}")
 
 
@@ -78,8 +77,9 @@ def test_readme_from_the_token_to_the_tables_at_home(story: Story) -> None:
 
     run = story.says("ray exec", containing="pdo-search run")
     here = run.partition('"')[2].removesuffix('"')
-    token = f"cp -r ~/my_project /tmp && HOME=/tmp {HOME}/venv/bin/{here}; echo exit code $?"
-    assert "`export RAY_AUTH_MODE=token`" in story.in_home("head", token)
+    stranger = story.in_home("head", f"HOME=/tmp {HOME}/venv/bin/{here}; echo exit code $?")
+    assert "`export RAY_AUTH_MODE=token`" in stranger
+    assert "exit code 2" in stranger
     unshared = run.replace(SWEEPS, f"{HOME}/unshared").removesuffix('"')
     refused = story.on_laptop(f'{unshared}; echo exit code \\$?"')
     assert "exit code 2" in refused
@@ -91,8 +91,8 @@ def test_readme_from_the_token_to_the_tables_at_home(story: Story) -> None:
     refused = story.on_laptop(run, code=None)
     assert "the experiment's folder is not on w2" in refused
     story.in_home("w2", "mv away my_project")
-    shutil.rmtree(story.lab.folder / "shared" / "sweeps")
 
+    # Refused, it has not begun: the same command will do.
     sweep = story.start(run)
     wait_until(lambda: runs_on(story, "small", "w1") or sweep.poll() is not None, 300, "a trial")
     story.lab.lose("w1")
@@ -102,7 +102,6 @@ def test_readme_from_the_token_to_the_tables_at_home(story: Story) -> None:
     lost = rows[rows["attempt"] > 1]
     assert len(lost) == 1
     assert lost["cause"].str.contains("went away").all()
-    assert set(lost["host"]) == {"w2"}
 
     dashboard = story.dashboard()
     story.on_laptop(story.says("ray job submit", also="--trials 2"))
@@ -130,7 +129,6 @@ def test_cables_a_stopped_job_and_a_lost_head(story: Story) -> None:
     time.sleep(75)
     story.lab.cable("w1", plugged=True)
     wait_until(lambda: len(ended(story, "second")) >= 4, 600, "trials go on beside a cut")
-    assert len(trials(story, "second")) > len(ended(story, "second"))
     story.on_laptop(story.says("ray job stop"))
     before = ended(story, "second")
     assert len(before) < 30

@@ -35,7 +35,7 @@ loaded = load_experiment("their.yaml", ())
 info, sweep = new_sweep(loaded)
 preflight(loaded)
 write_sweep_file(sweep, info)
-keep_code(sweep, info)
+keep_code(sweep, info, anew=True)
 """
 AGAIN = """
 import sys
