@@ -308,7 +308,7 @@ def test_a_number_of_labels_that_cannot_be_is_refused(labels: float, problem: st
 
 @pytest.mark.parametrize("labels", [1, 0, -5, 0.0, 1.0, 50.0, True, "100", [100]])
 def test_labels_are_a_whole_number_or_a_share(labels: Any) -> None:
-    with pytest.raises(ValueError, match="from 2, or a share between 0 and 1|true is no number"):
+    with pytest.raises(ValueError, match=r"from 2, or a share|true is no number"):
         SplitsConfig(labels=labels)
 
 
