@@ -40,7 +40,7 @@ def test_finished_come_first_and_the_others_by_how_far_they_came() -> None:
     ]
     trials = pd.DataFrame(rows)
     assert ranked(trials, "max")["number"].tolist() == [7, 3, 0, 5, 2, 8, 1]
-    assert ranked(trials, "min")["number"].tolist() == [0, 7, 3, 8, 2, 1]
+    assert ranked(trials, "min")["number"].tolist() == [0, 7, 3, 5, 8, 2, 1]
     assert finished(trials.iloc[1:3], "max").empty
     assert ranked(trials.iloc[1:3], "max")["number"].tolist() == [2, 1]
     assert ranked(trials.iloc[:0], "max").empty

@@ -530,7 +530,8 @@ def test_pictures_that_are_none_are_refused(case: str, tmp_path: Path) -> None:
         (tmp_path / name / "1.png").write_bytes(FILES[case])
     peak = megabytes(lambda: pictures(tmp_path, "image_folder"))
     assert peak < 50
-    assert "a/1.png: is not a picture that can be read" in pictures(tmp_path, "image_folder")
+    said = pictures(tmp_path, "image_folder")
+    assert "2 of 2 pictures cannot be read: a/1.png (" in said
 
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
@@ -541,21 +542,23 @@ def test_ghostscript_is_not_started(
 ) -> None:
     from PIL import EpsImagePlugin
 
-    for name in ("a", "b", "bin"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "a" / "1.png").write_bytes(POSTSCRIPT)
+    for name in ("pictures/a", "pictures/b", "bin"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("a", "b"):
+        (tmp_path / "pictures" / name / "1.png").write_bytes(POSTSCRIPT)
     (tmp_path / "bin" / "gs").write_text(f"#!/bin/sh\ntouch {canary}\n")
     (tmp_path / "bin" / "gs").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
-    assert "a/1.png: is not a picture" in pictures(tmp_path, "image_folder")
+    said = pictures(tmp_path / "pictures", "image_folder")
+    assert "a/1.png (no picture, or not of a kind that is read)" in said
 
 
 def test_a_pipe_among_pictures_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     os.mkfifo(tmp_path / "a" / "1.png")
-    assert "no regular file" in pictures(tmp_path, "image_folder")
+    assert "in a (1 pipes or devices: left out" in pictures(tmp_path, "image_folder")
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
