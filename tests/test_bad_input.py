@@ -208,7 +208,10 @@ CASES: dict[str, tuple[Edit, list[str]]] = {
         put("task.data", {"source": "image_folder"}),
         ["task.data.path", "needs a path"],
     ),
-    "picture that cannot be read": (broken_picture, ["a/1.png (no picture", "2 of 2", "repair"]),
+    "picture that cannot be read": (
+        broken_picture,
+        ["a/1.png (no picture", "2 of 2", "repair or remove"],
+    ),
     "class empty in a split": (rare_class, ["task.splits", "class '2'", "transfer"]),
     "unknown architecture": (
         put("teacher.arch", "resnet51"),

@@ -162,11 +162,12 @@ def sweep_of(
     """Run a sweep on the Ray that this process is connected to; its directory."""
     from rich.console import Console
 
+    from pdo_search.base.scratch import scratch_folder
     from pdo_search.config import parse_experiment
     from pdo_search.results.schema import param_types
     from pdo_search.results.sweepfile import write_sweep_file
     from pdo_search.results.writer import TableWriter
-    from pdo_search.search import sweep, tuning
+    from pdo_search.search import sweep
 
     class Lines(io.StringIO):
         def write(self, text: str) -> int:
@@ -179,9 +180,9 @@ def sweep_of(
     info, directory = sweep.new_sweep(loaded)
     write_sweep_file(directory, info)
     writer = TableWriter(directory, param_types(loaded.space))
-    with tuning.scratch_folder() as scratch:
+    with scratch_folder("tune") as scratch:
         sweep._tune(
-            info, loaded, directory, writer, at_once, scratch, Console(file=Lines()),
+            info, loaded, directory, writer, at_once, str(scratch), Console(file=Lines()),
             trainable=trainable,
         )  # fmt: skip
     return directory

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["host_and_process", "identity", "is_dead"]
+__all__ = ["began_at", "descendants", "host_and_process", "identity", "is_dead"]
 
 
 def host_and_process() -> str:
@@ -41,6 +41,38 @@ def is_dead(process: Mapping[str, Any]) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes that a process started, and those that they started; empty without /proc."""
+    if not Path("/proc/self/stat").exists():
+        return set()
+    children: dict[int, list[int]] = {}
+    for process in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        if fields := _status(process):
+            children.setdefault(int(fields[1]), []).append(process)
+    found: set[int] = set()
+    waiting = [pid]
+    while waiting:
+        more = children.get(waiting.pop(), [])
+        found.update(more)
+        waiting += more
+    return found
+
+
+def began_at(pid: int) -> str:
+    """When a process began, in the kernel's count: with its number its name; empty if it is gone."""
+    fields = _status(pid)
+    return fields[19] if fields else ""
+
+
+def _status(pid: int) -> list[str]:
+    """The fields of ``/proc/PID/stat`` after the command's name, which may hold anything."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()
 
 
 @cache

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from torch import nn
 
+from pdo_search.base.scratch import scratch_folder
 from pdo_search.base.storage import Storage, is_uri
 from pdo_search.distill.composite import FILE, load_composite
 from pdo_search.errors import InputError
@@ -39,18 +39,18 @@ def load_model(path: str | Path, base_dir: str | Path | None = None) -> nn.Modul
     """
     folder = Path(base_dir) if base_dir is not None else None
     if is_uri(str(path)):
-        with tempfile.TemporaryDirectory(prefix="pdo-model-") as scratch:
+        with scratch_folder("model") as scratch:
             _fetch(str(path), scratch)
-            return _loaded(Path(scratch), folder)
+            return _loaded(scratch, folder)
     return _loaded(Path(path), folder)
 
 
-def _fetch(uri: str, scratch: str) -> None:
+def _fetch(uri: str, scratch: Path) -> None:
     """Copy a model's files, or those of a composite's two models, and nothing deeper."""
     try:
         storage = Storage(uri)
         names = [name for name in storage.objects() if name.count("/") <= 1]
-        storage.fetch("", names, Path(scratch))
+        storage.fetch("", names, scratch)
     except OSError as error:
         raise InputError(f"cannot be fetched: {error}", file=uri) from None
 

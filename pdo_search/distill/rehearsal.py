@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pdo_search.base.scratch import scratch_folder
 from pdo_search.config.schema import ModelConfig, Recipe, TrialConfig
 from pdo_search.distill.execution import threads
 from pdo_search.distill.prune import drop_blocks, droppable_blocks, prune_channels
@@ -99,7 +99,7 @@ def rehearse(
     Raises:
         InputError: what is loaded is not what was stored; or it cannot be pruned by any ratio.
     """
-    with tempfile.TemporaryDirectory(prefix="pdo-rehearsal-") as scratch, threads(1):
+    with scratch_folder("rehearsal") as scratch, threads(1):
         whole = Path(scratch) / "whole"
         try:
             _stored(task, model, ModelSpec.of(task, config, model), whole, base_dir)

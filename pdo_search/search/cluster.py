@@ -222,6 +222,7 @@ def connect(address: str, *, dashboard: bool) -> list[Capacity]:
         InputError: there is no cluster, or it refuses this client.
     """
     import ray
+    from ray._private import worker
 
     # configure_logging=False would take the log file from Ray's logger.
     settings: dict[str, Any] = {
@@ -253,7 +254,14 @@ def connect(address: str, *, dashboard: bool) -> list[Capacity]:
         except Exception as error:
             said = explained(error, listening())
             raise InputError(said, path="--address", value=address) from error
+    # Ray 2.60 prints errors of its cluster between our lines, with pages of its own log, whatever
+    # `log_to_driver` says.
+    worker.print_to_stdstream = _logged
     return alive_nodes()
+
+
+def _logged(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
+    log.warning("(%s) %s", data.get("pid"), "\n".join(map(str, data.get("lines", ()))))
 
 
 def alive_nodes() -> list[Capacity]:

@@ -30,6 +30,8 @@ LARGE_POOL = 100_000
 """Examples beyond which the teacher's outputs are computed on all slots. Every actor starts a
 process and loads torch, data and teacher before its first chunk; a small pool is done by then."""
 
+MOST_DEATHS = 1
+"""How often the teacher is tried again after its process died; a machine that goes away is none."""
 NOTE_EVERY_S = 5.0
 ANSWER_S = 5.0
 """For a word to or from the notes: what is not said in that time is left out."""
@@ -186,25 +188,31 @@ def _run(
     """
     import ray
 
-    future = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call).remote(
-        work, storage_timeout
-    )
-    done = False
-    while not done:
-        done = bool(ray.wait([future], timeout=0.5)[0])
-        for line in listener.heard():
-            log.info("%s: %s", name, line)
-            console.print(f"{name}: {line}", highlight=False, soft_wrap=True)
-    try:
-        return ray.get(future)
-    except ray.exceptions.RayTaskError as error:
-        raise _own(error) or PdoError(f"the teacher cannot be built: {error}") from error
-    except ray.exceptions.WorkerCrashedError as error:
-        raise PdoError(
-            "the teacher cannot be built: the process that does it died, twice: killed for its"
-            " memory, or by a fault in native code\n  -> `pdo-search check` runs the models in its"
-            " own process, where the fault shows"
-        ) from error
+    from pdo_search.search.retries import Retries
+
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_call)
+    retries = Retries(MOST_DEATHS)
+    while True:
+        future, done = task.remote(work, storage_timeout), False
+        while not done:
+            done = bool(ray.wait([future], timeout=0.5)[0])
+            for line in listener.heard():
+                log.info("%s: %s", name, line)
+                console.print(f"{name}: {line}", highlight=False, soft_wrap=True)
+        try:
+            return ray.get(future)
+        except ray.exceptions.RayTaskError as error:
+            raise _own(error) or PdoError(f"the teacher cannot be built: {error}") from error
+        except ray.exceptions.RayError as error:
+            _, cause, again = retries.note(0, error)
+            if not again:
+                raise PdoError(
+                    f"the teacher cannot be built: {cause}; it may have been killed for its memory,"
+                    " or by a fault in native code\n  -> `pdo-search check` runs the models in its"
+                    " own process, where the fault shows"
+                ) from error
+            log.warning("%s: %s", name, error)
+            console.print(f"{name}: {cause}; tried again", highlight=False, soft_wrap=True)
 
 
 def _call(work: Callable[[], Any], storage_timeout: float) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from ray.exceptions import ActorUnavailableError
+from ray.exceptions import ActorUnavailableError, NodeDiedError
 
 from pdo_search.results.schema import Decision
 
@@ -28,7 +28,7 @@ def node_went_away(error: BaseException | None) -> bool:
     in the first seconds, that the process cannot be reached. A process that dies alone is reported
     dead by its node.
     """
-    if isinstance(error, ActorUnavailableError):
+    if isinstance(error, ActorUnavailableError | NodeDiedError):
         return True
     return bool(getattr(error, "preempted", False)) or _NODE_DIED in str(error)
 

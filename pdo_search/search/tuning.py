@@ -7,9 +7,7 @@ trials there are and what they say is the business of searchers and recorders.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from pdo_search.base.scratch import scratch_folder
 from pdo_search.base.storage import is_uri, patience
 from pdo_search.config.load import Loaded, parse_experiment
 from pdo_search.config.resolve import resolve
@@ -51,7 +50,6 @@ __all__ = [
     "named",
     "on_cluster",
     "run_trials",
-    "scratch_folder",
     "session",
     "trainable_of",
 ]
@@ -122,10 +120,10 @@ def session(sweep: str, address: str, loaded: Loaded, console: Console) -> Itera
         terminable(),
         only_driver(sweep, say=say, lost=watch.fail),
         log_to_file(sweep),
-        scratch_folder() as scratch,
+        scratch_folder("tune") as scratch,
         patience(loaded.experiment.limits.storage_timeout),
     ):
-        yield Session(scratch, watch)
+        yield Session(str(scratch), watch)
 
 
 def loaded_of(info: SweepInfo) -> Loaded:
@@ -191,38 +189,45 @@ def on_cluster(
         PdoError: Ray cannot be reached or died, or the teacher cannot be built.
     """
     local = address == "local"
-    nodes = connect(address, dashboard=loaded.experiment.resources.uses_train)
-    try:
-        # Ray's core has put a handler of its own over ours.
-        with terminable(), watch.over(watch.ray_is_gone):
-            resources = with_gpus(loaded.experiment.resources, nodes)
-            experiment = loaded.experiment.model_copy(update={"resources": resources})
-            loaded = replace(loaded, experiment=experiment)
-            at_once = concurrency(resources, nodes, may_grow=not local)
-            console.print(f"Trials: {placement(resources, nodes, at_once)}", soft_wrap=True)
-            if not local:
-                resolved = loaded.experiment.model_dump(mode="json")
-                check_cluster(
-                    {"output.root": sweep.rpartition("/")[0], "output.store": store},
-                    resources,
-                    base_dir=base_dir if needs_base_dir(resolved, base_dir) else None,
-                    file=loaded.file,
-                )
-            if with_teacher:
-                fingerprint = prepare_sweep(
-                    first_trial(loaded),
-                    sweep=sweep,
-                    store=store,
-                    base_dir=base_dir,
-                    console=console,
-                    at_once=at_once,
-                    fingerprint=fingerprint,
-                )
-            interrupted = run(loaded, at_once, fingerprint)
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        disconnect()
+    with watch.over(watch.ray_is_gone):
+        nodes = connect(address, dashboard=loaded.experiment.resources.uses_train)
+        try:
+            # Ray's core has put a handler of its own over ours.
+            with terminable():
+                resources = with_gpus(loaded.experiment.resources, nodes)
+                experiment = loaded.experiment.model_copy(update={"resources": resources})
+                loaded = replace(loaded, experiment=experiment)
+                at_once = concurrency(resources, nodes, may_grow=not local)
+                console.print(f"Trials: {placement(resources, nodes, at_once)}", soft_wrap=True)
+                if not local:
+                    resolved = loaded.experiment.model_dump(mode="json")
+                    check_cluster(
+                        {"output.root": sweep.rpartition("/")[0], "output.store": store},
+                        resources,
+                        base_dir=base_dir if needs_base_dir(resolved, base_dir) else None,
+                        file=loaded.file,
+                    )
+                if with_teacher:
+                    fingerprint = prepare_sweep(
+                        first_trial(loaded),
+                        sweep=sweep,
+                        store=store,
+                        base_dir=base_dir,
+                        console=console,
+                        at_once=at_once,
+                        fingerprint=fingerprint,
+                    )
+                interrupted = run(loaded, at_once, fingerprint)
+        except KeyboardInterrupt:
+            interrupted = True
+        except Exception:
+            # What Ray and Tune raise when their processes are gone says little.
+            if reason := watch.reason or watch.ray_is_gone():
+                raise PdoError(reason) from None
+            raise
+        finally:
+            watch.rest()
+            disconnect()
     if watch.reason is not None:
         raise PdoError(watch.reason)
     return interrupted
@@ -350,16 +355,6 @@ def first_trial(loaded: Loaded) -> TrialConfig:
     """A trial of the experiment: that at the first end of every dimension."""
     point = {dimension.path: dimension.ends()[0] for dimension in loaded.space}
     return resolve(loaded.experiment, point)
-
-
-@contextmanager
-def scratch_folder() -> Iterator[str]:
-    """A local directory for what Tune and Train insist on writing."""
-    folder = tempfile.mkdtemp(prefix="pdo-tune-")
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

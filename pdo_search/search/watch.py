@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pdo_search.base.process import began_at, descendants
 from pdo_search.errors import PdoError
 
 __all__ = ["Watch"]
@@ -26,7 +27,7 @@ EVERY_S = 5.0
 """Between two looks. The raylet notes each in its log."""
 SILENT_S = 30.0
 """How long a GCS on another machine may be silent: a cable may be out for a moment."""
-GRACE_S = 20.0
+GRACE_S = 10.0
 """How long the main thread has to end, before the process does."""
 CONNECT_S = 3.0
 
@@ -41,6 +42,8 @@ class Watch:
     def __init__(self) -> None:
         self.reason: str | None = None
         self._silent_s = 0.0
+        self._ours: dict[int, str] = {}
+        self._resting = threading.Event()
         self._ended = threading.Event()
 
     def fail(self, reason: str) -> None:
@@ -48,7 +51,7 @@ class Watch:
 
         The first reason counts.
         """
-        if self.reason is not None or self._ended.is_set():
+        if self.reason is not None or self._resting.is_set():
             return
         self.reason = reason
         log.error("%s", reason)
@@ -56,11 +59,16 @@ class Watch:
         if not self._ended.wait(GRACE_S):
             # A call into Ray that nothing ends. All but the last second is on the disk.
             print(f"error: {reason}", file=sys.stderr, flush=True)
+            for process, began in self._ours.items():
+                if began_at(process) == began:
+                    os.kill(process, signal.SIGKILL)
             os._exit(PdoError.exit_code)
 
     @contextmanager
     def over(self, look: Callable[[], str | None]) -> Iterator[None]:
-        """Look every few seconds while the block runs, in a thread.
+        """Look every few seconds, in a thread, until ``rest`` is called.
+
+        The end of the block is the end of the main thread's work.
 
         Args:
             look: what is wrong, in one line; None where nothing is.
@@ -70,10 +78,17 @@ class Watch:
         try:
             yield
         finally:
+            self.rest()
             self._ended.set()
 
+    def rest(self) -> None:
+        """Look no more: what ends from now on is meant to."""
+        self._resting.set()
+
     def _look(self, look: Callable[[], str | None]) -> None:
-        while not self._ended.wait(EVERY_S):
+        while not self._resting.wait(EVERY_S):
+            # A local Ray's processes; once their parents are dead, nobody knows whose they are.
+            self._ours |= {process: began_at(process) for process in descendants(os.getpid())}
             if (wrong := look()) is not None:
                 self.fail(wrong)
                 return

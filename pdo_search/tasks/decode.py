@@ -173,7 +173,7 @@ def _refuse_bad(
     more = f"; and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
     raise InputError(
         f"{len(found):,} of {files:,} pictures cannot be read: {named}{more}",
-        file=found[0][0].parent,
+        file=found[0][0],
         path="task.data.on_error",
         remedy="repair or remove them, or leave them out: on_error: skip",
     )

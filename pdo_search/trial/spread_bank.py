@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import socket
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pdo_search.base.scratch import scratch_folder
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.teaching import pool_of, pool_outputs
 from pdo_search.errors import PdoError
@@ -100,7 +100,7 @@ class _Encoder:
         if task.fingerprint != fingerprint:
             raise PdoError(f"the data on {socket.gethostname()} differ from those of the driver")
         device = torch.device("cuda" if config.resources.num_gpus else "cpu")
-        with tempfile.TemporaryDirectory(prefix="pdo-teacher-") as teacher:
+        with scratch_folder("teacher") as teacher:
             for name, content in ray.get(files).items():
                 (Path(teacher) / name).write_bytes(content)
             model, _ = load_for(task, Path(teacher), folder)

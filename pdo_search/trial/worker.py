@@ -9,9 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 import socket
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pdo_search.base.scratch import scratch_folder
 from pdo_search.base.storage import Storage, patience
 from pdo_search.config.schema import LimitsConfig, ModelConfig, Recipe, TrialConfig
 from pdo_search.distill.combine import combine
@@ -202,14 +201,11 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
         return found
 
     def finish(_: TrialState) -> dict[str, list[dict[str, Any]]]:
-        scratch = Path(tempfile.mkdtemp(prefix="pdo-model-"))
-        try:
+        with scratch_folder("model") as scratch:
             rows = combine(config, task, teaching, student, spec, cost, scratch / "out")
             Storage(places.sweep).publish(scratch / "out", places.artifact)
             if config.confirms:
                 rows["trials"][0].update(tested(scratch / "out"))
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
         return rows
 
     training = Distillation(

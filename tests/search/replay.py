@@ -18,6 +18,7 @@ import ray
 from ray import tune
 from rich.console import Console
 
+from pdo_search.base.scratch import scratch_folder
 from pdo_search.config import parse_experiment
 from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SWEEP_FILE, write_sweep_file
@@ -91,9 +92,9 @@ def main() -> None:
         info, _ = sweep.new_sweep(loaded)
         write_sweep_file(folder, info)
     writer = TableWriter(folder, param_types(loaded.space))
-    with tuning.scratch_folder() as scratch:
+    with scratch_folder("tune") as scratch:
         sweep._tune(
-            info, loaded, str(folder), writer, slots, scratch, Console(quiet=True),
+            info, loaded, str(folder), writer, slots, str(scratch), Console(quiet=True),
             trainable=trainable,
         )  # fmt: skip
 
