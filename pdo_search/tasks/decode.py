@@ -195,7 +195,7 @@ def _refuse_bad(
     named = _listed([f"{_name(file)} ({why})" for file, why in found])
     raise InputError(
         f"{len(found):,} of {files:,} pictures cannot be read: {named}",
-        file=found[0][0].parent,
+        file=found[0][0],
         path=f"{path}.on_error",
         remedy="repair or remove them, or leave them out: on_error: skip",
     )
