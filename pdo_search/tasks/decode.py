@@ -249,6 +249,8 @@ def _decode(files: Files, into: NDArray[np.uint8]) -> tuple[Hashes, dict[int, st
             raise
         except UnidentifiedImageError:
             return "no picture, or not of a kind that is read"
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels: scale it down"
         except Exception as error:  # Whatever Pillow makes of arbitrary bytes.
             return str(error).partition("\n")[0] or type(error).__name__
         picture = np.ascontiguousarray(np.asarray(small, np.uint8).transpose(2, 0, 1))

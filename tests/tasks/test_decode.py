@@ -86,6 +86,19 @@ def test_nearly_black_pictures_are_said(
         )
 
 
+def test_a_picture_that_is_too_large_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = layout(tmp_path, **{".": {"cat": 2, "dog": 2}})
+    Image.new("1", (50, 60)).save(root / "cat" / "warned.png")
+    Image.new("1", (90, 90)).save(root / "dog" / "refused.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    with pytest.raises(InputError, match="2 of 6 pictures cannot be read") as told:
+        load(root)
+    for name in ("cat/warned.png", "dog/refused.png"):
+        assert f"{name} (more than 2,000 pixels: scale it down)" in str(told.value)
+
+
 def test_skipped_pictures_are_named(tmp_path: Path) -> None:
     root = layout(tmp_path, **{".": {"cat": 8, "dog": 2}})
     for number in range(6):
