@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 
-__all__ = ["SECRET", "presentable", "printable", "redact"]
+__all__ = ["SECRET", "one_line", "presentable", "printable", "redact"]
 
 SECRET = "***"
 SHORTEST_SECRET = 8
@@ -47,6 +47,11 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
     )
+
+
+def one_line(text: str) -> str:
+    """The text with everything escaped that would steer a terminal, line breaks included."""
+    return printable(text).replace("\n", "\\n")
 
 
 def presentable(text: str) -> str:

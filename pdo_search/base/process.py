@@ -61,7 +61,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def began_at(pid: int) -> str:
-    """When a process began, in the kernel's count: with its number its name; empty if it is gone."""
+    """When a process began, in the kernel's count; empty if it is gone."""
     fields = _status(pid)
     return fields[19] if fields else ""
 

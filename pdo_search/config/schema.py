@@ -142,7 +142,9 @@ class DataConfig(Frozen):
     """``digits``, ``fashion_mnist``, ``cifar10``, ``cifar100``, ``image_folder``, or
     ``module:function`` that returns the data."""
     path: Given | None = None
-    """Folder of files; used when present instead of a download. Relative to the experiment file."""
+    """Folder of files; used when present instead of a download. Relative to the experiment file.
+    An image_folder has CLASS/picture.png, or train/CLASS, val/CLASS and test/CLASS, which are then
+    used as they are; a share of train stands in for a val or test that it lacks."""
     download: bool = True
     """Whether a torchvision source may be fetched from the network when no folder holds it."""
     size: int | None = Field(default=None, ge=4, le=1024)
@@ -153,7 +155,8 @@ class DataConfig(Frozen):
     """False hides the labels, for a transfer source that has none; an image_folder then needs no
     folders of classes."""
     on_error: Literal["raise", "skip"] = "raise"
-    """What becomes of an image_folder's files that cannot be read: all named, or left out."""
+    """What becomes of an image_folder's pictures that cannot be read: ``raise`` refuses them and
+    names the first, ``skip`` leaves them out and says so."""
     args: dict[str, Any] = {}
     """Keyword arguments of the ``module:function`` factory."""
 

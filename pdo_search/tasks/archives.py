@@ -36,16 +36,25 @@ def given_folder(config: DataConfig, path: str, base_dir: Path | None) -> Path |
     """The folder that a source names; None where it names none.
 
     Raises:
-        InputError: there is none, or it is a file.
+        InputError: there is none, it is a file, or the system does not let it be read.
     """
     if config.path is None:
         return None
     folder = (base_dir or Path.cwd()) / config.path
-    if not folder.exists():
+    try:
+        there, is_folder = folder.exists(), folder.is_dir()
+    except OSError as error:  # No permission, or a name too long.
+        raise InputError(
+            f"cannot be read: {error.strerror}",
+            path=f"{path}.path",
+            value=str(folder),
+            remedy="correct the path, or the permissions of the folders that lead there",
+        ) from None
+    if not there:
         raise InputError(
             "no such folder", path=f"{path}.path", value=str(folder), remedy="correct the path"
         )
-    if not folder.is_dir():
+    if not is_folder:
         packed = folder.suffix.lower() in PACKED
         raise InputError(
             "is a file, not a folder",

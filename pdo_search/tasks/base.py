@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.config.schema import TaskConfig
+from pdo_search.safetext import one_line
 
 __all__ = ["Dropped", "Examples", "Head", "HeadKind", "LeftOut", "Outputs", "Split", "Task"]
 
@@ -132,10 +133,10 @@ class Dropped:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Files of a source that are no examples, or are some against their looks.
+    """Files of a source that are no examples, or of whose use a user should know.
 
     Attributes:
-        where: the folder or the link; empty where they lie all over.
+        where: the folder, the link or the files; empty where they lie all over.
         what: what they are, and what became of them.
         count: how many.
     """
@@ -145,7 +146,7 @@ class LeftOut:
     count: int
 
     def __str__(self) -> str:
-        return f"{self.count:,} {self.what}{f' ({self.where})' if self.where else ''}"
+        return one_line(f"{self.count:,} {self.what}{f' ({self.where})' if self.where else ''}")
 
 
 class Task(Protocol):
@@ -161,7 +162,7 @@ class Task(Protocol):
             needs inputs alone.
         epoch_examples: how many examples an epoch of distillation has: as many as these.
         dropped: what was left out, so that no two splits share a content.
-        left_out: files of the source that are no examples, or are some against their looks.
+        left_out: files of the source that are no examples, or of whose use a user should know.
     """
 
     config: TaskConfig

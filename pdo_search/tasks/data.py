@@ -95,10 +95,10 @@ def _image_folder(
     folder = given_folder(config, path, base_dir)
     if folder is None:
         raise InputError("image_folder needs a path", path=f"{path}.path", remedy="name the folder")
-    found = find_pictures(folder, f"{path}.path") if config.labelled else flat_folder(folder)
-    decoded = decoded_pictures(
-        found.splits, config.size or DEFAULT_FOLDER_SIZE, store, skip=config.on_error == "skip"
-    )
+    find = find_pictures if config.labelled else flat_folder
+    found = find(folder, f"{path}.path")
+    size, skip = config.size or DEFAULT_FOLDER_SIZE, config.on_error == "skip"
+    decoded = decoded_pictures(found.splits, size, store, skip=skip, path=path)
     labels = {split: np.asarray(part.labels, np.int64) for split, part in decoded.parts.items()}
     for split, own in labels.items():
         for label, name in enumerate(found.names):

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,12 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from pdo_search.errors import InputError
+from pdo_search.safetext import one_line
 from pdo_search.store import Store
 from pdo_search.tasks.base import LeftOut, Split
 from pdo_search.tasks.contents import HASH, Hashes, hasher
-from pdo_search.tasks.folders import IMAGE_FORMATS, Files
+from pdo_search.tasks.folders import Files
+from pdo_search.tasks.listing import IMAGE_FORMATS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,10 +36,12 @@ __all__ = ["Decoded", "Part", "decoded_pictures", "read_picture"]
 
 MAPPED_BYTES = 1 << 25
 """Decoded pictures of this size take seconds to decode: from here on the store keeps them."""
-DECODING = 2
+DECODING = 3
 """Version of what a file becomes: another one makes other artifacts."""
 SHOWN = 5
 CHUNK = 1024
+NEARLY_BLACK = 16
+"""Of 255: what 12 bits are in a file of 16, and a mask of zeros and ones in one of 8."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Decoded:
     Attributes:
         parts: by split.
         digest: of the files that hold them; None where they are in this process's memory.
-        left_out: pictures that could not be read.
+        left_out: pictures that could not be read, or look as if they were scaled wrongly.
     """
 
     parts: dict[Split, Part]
@@ -71,7 +75,7 @@ class Decoded:
 
 
 def decoded_pictures(
-    splits: Mapping[Split, Files], size: int, store: Store | None, *, skip: bool
+    splits: Mapping[Split, Files], size: int, store: Store | None, *, skip: bool, path: str
 ) -> Decoded:
     """Decode the pictures of each split.
 
@@ -83,38 +87,41 @@ def decoded_pictures(
         size: edge in pixels.
         store: keeps them; None decodes them into this process's memory.
         skip: leave out what cannot be read.
+        path: of the source in the experiment, for messages.
 
     Raises:
         InputError: names the first of the files that cannot be read, and how many they are.
     """
     if store is None or sum(map(len, splits.values())) * 3 * size**2 < MAPPED_BYTES:
         bad: dict[Split, dict[int, str]] = {}
-        parts = {}
+        parts, dark = {}, 0
         for split, files in splits.items():
             array = np.empty((len(files), 3, size, size), np.uint8)
-            hashes, bad[split] = _decode(files, array)
-            parts[split] = (array, hashes)
-        _refuse_bad(splits, bad, skip)
-        return _decoded(splits, {s: _kept(*part, bad[s]) for s, part in parts.items()}, bad, None)
+            hashes, bad[split], black = _decode(files, array)
+            parts[split], dark = (array, hashes), dark + black
+        _refuse_bad(splits, bad, skip, path)
+        kept = {split: _kept(*part, bad[split]) for split, part in parts.items()}
+        return _decoded(splits, kept, bad, dark, None)
 
     def build(directory: Path) -> None:
-        bad = {}
+        bad, dark = {}, 0
         for split, files in splits.items():
             array = _mapped(directory / f"{split.value}.npy", (len(files), 3, size, size))
-            hashes, bad[split] = _decode(files, array)
+            hashes, bad[split], black = _decode(files, array)
+            dark += black
             array.flush()
             if skip and bad[split]:
                 _shrink(directory / f"{split.value}.npy", bad[split])
                 hashes = np.delete(hashes, [*bad[split]])
             np.save(directory / f"{split.value}.hashes.npy", hashes, allow_pickle=False)
-        _refuse_bad(splits, bad, skip)
-        text = json.dumps({split.value: [*rows] for split, rows in bad.items()})
-        (directory / "bad.json").write_text(text, encoding="utf-8")
+        _refuse_bad(splits, bad, skip, path)
+        text = json.dumps({"bad": {s.value: [*rows] for s, rows in bad.items()}, "dark": dark})
+        (directory / "seen.json").write_text(text, encoding="utf-8")
 
     key = {"files": _listing(splits), "size": size, "decoding": DECODING, "skip": skip}
     found = store.get_or_build("pictures", key, build)
-    rows = json.loads((found.path / "bad.json").read_text(encoding="utf-8"))
-    kept = {
+    seen = json.loads((found.path / "seen.json").read_text(encoding="utf-8"))
+    mapped = {
         split: (
             np.load(found.path / f"{split.value}.npy", mmap_mode="c"),
             np.load(found.path / f"{split.value}.hashes.npy"),
@@ -125,23 +132,39 @@ def decoded_pictures(
     # By content: the same pictures elsewhere are the same task, with the same teachers.
     names = [f"{split.value}.npy" for split in splits]
     digest = json.dumps({name: manifest["files"][name] for name in names}, sort_keys=True)
-    known = {split: dict.fromkeys(rows[split.value], "") for split in splits}
-    return _decoded(splits, kept, known, digest)
+    known = {split: dict.fromkeys(seen["bad"][split.value], "") for split in splits}
+    return _decoded(splits, mapped, known, seen["dark"], digest)
 
 
 def _decoded(
     splits: Mapping[Split, Files],
     kept: Mapping[Split, tuple[NDArray[np.uint8], Hashes]],
     bad: Mapping[Split, Mapping[int, str]],
+    dark: int,
     digest: str | None,
 ) -> Decoded:
     parts = {}
     for split, (array, hashes) in kept.items():
         labels = [label for row, (_, label) in enumerate(splits[split]) if row not in bad[split]]
         parts[split] = Part(array, labels, hashes)
-    count = sum(map(len, bad.values()))
-    left_out = (LeftOut("", "pictures that cannot be read: left out", count),) if count else ()
-    return Decoded(parts, digest, left_out)
+    left_out = []
+    if files := [splits[split][row][0] for split, rows in bad.items() for row in rows]:
+        names = _listed([_name(file) for file in files])
+        left_out.append(LeftOut(names, "pictures that cannot be read: left out", len(files)))
+    if dark:
+        what = f"pictures are nearly black (nothing above {NEARLY_BLACK} of 255): used as they are"
+        left_out.append(LeftOut("", what, dark))
+    return Decoded(parts, digest, tuple(left_out))
+
+
+def _name(file: Path) -> str:
+    """A picture's name and its folder's."""
+    return f"{file.parent.name}/{file.name}"
+
+
+def _listed(said: Sequence[str]) -> str:
+    more = f"; and {len(said) - SHOWN:,} more" if len(said) > SHOWN else ""
+    return one_line("; ".join(said[:SHOWN]) + more)
 
 
 def _listing(splits: Mapping[Split, Files]) -> str:
@@ -156,7 +179,7 @@ def _listing(splits: Mapping[Split, Files]) -> str:
 
 
 def _refuse_bad(
-    splits: Mapping[Split, Files], bad: Mapping[Split, Mapping[int, str]], skip: bool
+    splits: Mapping[Split, Files], bad: Mapping[Split, Mapping[int, str]], skip: bool, path: str
 ) -> None:
     """Name what cannot be read, all at once.
 
@@ -169,12 +192,11 @@ def _refuse_bad(
     if not found or skip:
         return
     files = sum(map(len, splits.values()))
-    named = "; ".join(f"{file.parent.name}/{file.name} ({why})" for file, why in found[:SHOWN])
-    more = f"; and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
+    named = _listed([f"{_name(file)} ({why})" for file, why in found])
     raise InputError(
-        f"{len(found):,} of {files:,} pictures cannot be read: {named}{more}",
+        f"{len(found):,} of {files:,} pictures cannot be read: {named}",
         file=found[0][0],
-        path="task.data.on_error",
+        path=f"{path}.on_error",
         remedy="repair or remove them, or leave them out: on_error: skip",
     )
 
@@ -207,16 +229,18 @@ def _shrink(file: Path, bad: Mapping[int, str]) -> None:
     beside.replace(file)
 
 
-def _decode(files: Files, into: NDArray[np.uint8]) -> tuple[Hashes, dict[int, str]]:
+def _decode(files: Files, into: NDArray[np.uint8]) -> tuple[Hashes, dict[int, str], int]:
     """Decode, scale and hash pictures, on all cores: Pillow lets go of the interpreter meanwhile.
 
     Returns:
-        The hashes (N,) of what is decoded, and by row why one cannot be read.
+        The hashes (N,) of what is decoded, by row why one cannot be read, and how many that can
+        are nearly black.
     """
     from PIL import Image, UnidentifiedImageError
 
     size = into.shape[-1]
     hash_of, hashes = hasher(into.shape[1:], into.dtype), np.zeros(len(files), HASH)
+    dark = np.zeros(len(files), bool)
 
     def decode(row: int) -> str | None:
         try:
@@ -225,17 +249,22 @@ def _decode(files: Files, into: NDArray[np.uint8]) -> tuple[Hashes, dict[int, st
             raise
         except UnidentifiedImageError:
             return "no picture, or not of a kind that is read"
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels: scale it down"
         except Exception as error:  # Whatever Pillow makes of arbitrary bytes.
             return str(error).partition("\n")[0] or type(error).__name__
         picture = np.ascontiguousarray(np.asarray(small, np.uint8).transpose(2, 0, 1))
         into[row], hashes[row] = picture, hash_of(picture)
+        dark[row] = picture.max() <= NEARLY_BLACK
         return None
 
     # Warnings are the process's, not a thread's.
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # Of damaged notes of a camera, without a file's name.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         said = enumerate(pool.map(decode, range(len(files))))
-        return hashes, {row: why for row, why in said if why is not None}
+        bad = {row: why for row, why in said if why is not None}
+    return hashes, bad, int(dark.sum())
 
 
 def read_picture(file: Path) -> Image.Image:
@@ -258,7 +287,10 @@ def _rgb(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     if image.mode.startswith(("I", "F")):
-        image = Image.fromarray(_eight_bits(np.asarray(image)))
+        values, clear = np.asarray(image), image.info.get("transparency")
+        image = Image.fromarray(_eight_bits(values))
+        if isinstance(clear, int):
+            image.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, "white")

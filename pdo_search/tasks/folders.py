@@ -1,45 +1,50 @@
 """Finding the pictures of a folder: its splits, its classes, and what is neither.
 
-Knows names and first bytes; nothing is decoded here. Nothing that may be a picture is left out
-without a word, and no folder that a tool made for itself is taken for a class.
+Nothing that may be a picture is left out without a word, and no folder that a tool made for itself
+is taken for a class.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pdo_search.errors import InputError
 from pdo_search.tasks.base import LeftOut, Split
+from pdo_search.tasks.listing import (
+    BACK,
+    Notes,
+    entries,
+    folders,
+    note_beside,
+    pictures_below,
+)
 
-__all__ = ["IMAGE_FORMATS", "Files", "Folder", "find_pictures", "flat_folder"]
+__all__ = ["Files", "Folder", "find_pictures", "flat_folder"]
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-UNREAD = {
-    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".eps", ".pdf", ".ico", ".raw"),
-    *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".exr", ".hdr", ".npy", ".dcm"),
-}
-"""Suffixes of pictures that are not read."""
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
-"""Pillow goes by content, not by name, and would pass a PostScript file on to Ghostscript."""
 SPELLINGS = {
     "train": Split.TRAIN,
     "training": Split.TRAIN,
-    "trainset": Split.TRAIN,
+    "trn": Split.TRAIN,
     "val": Split.VALIDATION,
     "valid": Split.VALIDATION,
     "validation": Split.VALIDATION,
     "dev": Split.VALIDATION,
     "test": Split.TEST,
     "testing": Split.TEST,
-    "testset": Split.TEST,
+    "tst": Split.TEST,
+    "holdout": Split.TEST,
 }
 """Usual names of folders that are splits, in small letters."""
-OF_TOOLS = ("thumbs.db", "desktop.ini", "icon\r")
+BESIDES = "set|data|dataset|images?|imgs?|pictures?|pics|photos?|split|seg"
+"""What such a name may have besides: ``training_set``, ``seg_train``, ``valset``, ``train2017``."""
+SPLIT_WORD = re.compile(rf"({'|'.join(SPELLINGS)})(?:{BESIDES})?")
 SHOWN = 5
 
 Files = list[tuple[Path, int]]
@@ -72,38 +77,75 @@ def find_pictures(folder: Path, path: str) -> Folder:
     Raises:
         InputError: the folder cannot be read, or which splits and classes are meant is not clear.
     """
-    notes: Counter[tuple[str, str]] = Counter()
-    roles = _roles(folder, path)
-    train = roles.get(Split.TRAIN, folder)
-    names = tuple(p.name for p in _folders(train))
-    _check_names(names, train, path)
-    splits: dict[Split, Files] = {}
-    for split in (Split.TRAIN, Split.VALIDATION, Split.TEST):
-        place = roles.get(split, folder if split is Split.TRAIN else None)
-        if place is None:
-            continue
-        if split is not Split.TRAIN and not _folders(place):
-            # As competitions publish their test pictures, whose classes nobody knows.
-            for _ in _pictures_below(place, notes):
-                notes[str(place), "pictures without a class folder: left out"] += 1
-            continue
-        if split is not Split.TRAIN:
-            _check_same_classes(train, place, names, path)
-        splits[split] = _labelled(place, names, notes, path)
-    return Folder(names, splits, _as_left_out(notes))
+    notes: Notes = Counter()
+    with _readable(folder, path):
+        roles = _roles(folder, path)
+        train = roles.get(Split.TRAIN, folder)
+        classes = _classes(train, folder, notes, path)
+        _check_classes(classes, train, folder, path)
+        splits = {Split.TRAIN: _labelled(train, classes, notes, path)}
+        for split in (Split.VALIDATION, Split.TEST):
+            place = roles.get(split)
+            there = {} if place is None else _classes(place, folder, notes, path)
+            if place is not None and there:
+                _check_same_classes(train, classes, place, there, path)
+                splits[split] = _labelled(place, there, notes, path)
+            elif place is not None:
+                # As competitions publish their test pictures, whose classes nobody knows.
+                count = sum(1 for _ in pictures_below(place, notes))
+                what = (
+                    "pictures without a class folder: left out"
+                    if count
+                    else "empty folder: not used"
+                )
+                notes[str(place), what] += count or 1
+        if roles:
+            note_beside(folder, notes)
+            notes[str(folder), _use_of(roles, splits)] += len(splits)
+    return Folder(tuple(classes), splits, _as_left_out(notes))
 
 
-def flat_folder(folder: Path) -> Folder:
+def flat_folder(folder: Path, path: str) -> Folder:
     """All picture files below a folder, whatever its sub-folders are called, without classes.
+
+    Args:
+        folder: where they are.
+        path: where it stands in the experiment, for messages.
 
     Raises:
         InputError: it cannot be read, or holds none.
     """
-    notes: Counter[tuple[str, str]] = Counter()
-    files = [(file, -1) for file in _pictures_below(folder, notes)]
+    notes: Notes = Counter()
+    with _readable(folder, path):
+        files = [(file, -1) for file in pictures_below(folder, notes)]
     if not files:
-        raise _no_pictures(folder, notes)
+        why = "; ".join(str(one) for one in _as_left_out(notes))
+        raise InputError(
+            f"holds no picture that can be read{f': {why}' if why else ''}",
+            path=path,
+            value=str(folder),
+            remedy="check the path; convert pictures of other kinds to PNG or JPEG",
+        )
     return Folder((), {Split.TRAIN: files}, _as_left_out(notes))
+
+
+@contextmanager
+def _readable(folder: Path, path: str) -> Iterator[None]:
+    """Refuse what the system does not let be read.
+
+    Raises:
+        InputError: names it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot be read: {error.strerror}",
+            file=error.filename,
+            path=path,
+            value=str(folder),
+            remedy="correct its permissions, or name another folder",
+        ) from None
 
 
 def _roles(folder: Path, path: str) -> dict[Split, Path]:
@@ -114,8 +156,13 @@ def _roles(folder: Path, path: str) -> dict[Split, Path]:
     """
     found: dict[Split, Path] = {}
     others = []
-    for place in _folders(folder):
-        split = SPELLINGS.get(place.name.lower())
+    places = folders(folder)
+    spelled = {place: _split_of(place.name) for place in places}
+    if not any(spelled.values()):
+        # Such as animals_train and animals_test: all of them, or a class is called train_station.
+        loose = {place: _split_of(place.name, anywhere=True) for place in places}
+        spelled = loose if all(loose.values()) and Split.TRAIN in loose.values() else spelled
+    for place, split in spelled.items():
         if split is None:
             others.append(place)
         elif split in found:
@@ -129,7 +176,8 @@ def _roles(folder: Path, path: str) -> dict[Split, Path]:
             found[split] = place
     if not found:
         return {}
-    classes = [place.name for place in others if any(_pictures_below(place, Counter()))]
+    _check_links(folder, path)
+    classes = [place.name for place in others if any(pictures_below(place, Counter()))]
     if classes or Split.TRAIN not in found:
         here = ", ".join(place.name for place in found.values())
         beside = f"classes ({_listed(classes)})" if classes else "no train"
@@ -143,17 +191,85 @@ def _roles(folder: Path, path: str) -> dict[Split, Path]:
     return found
 
 
-def _check_names(names: Sequence[str], train: Path, path: str) -> None:
-    if len(names) < 2:
+def _split_of(name: str, *, anywhere: bool = False) -> Split | None:
+    """The split that a folder's name spells; ``anywhere``: with words of any kind besides."""
+    words = re.findall(r"[a-z]+", name.lower())
+    found = {SPELLINGS[m[1]] for word in words if (m := SPLIT_WORD.fullmatch(word))}
+    if len(found) != 1:
+        return None
+    strange = [w for w in words if not SPLIT_WORD.fullmatch(w) and not re.fullmatch(BESIDES, w)]
+    return found.pop() if anywhere or not strange else None
+
+
+def _check_links(folder: Path, path: str) -> None:
+    """Refuse a split that is a link to nowhere: a share of train would stand in for it."""
+    for entry in entries(folder):
+        if entry.is_symlink() and not os.path.exists(entry) and _split_of(entry.name):
+            raise InputError(
+                f"{entry.name} is a link that leads nowhere: to {os.readlink(entry)}",
+                path=path,
+                value=str(folder),
+                remedy="correct the link, or take it away",
+            )
+
+
+def _use_of(roles: Mapping[Split, Path], splits: Mapping[Split, Files]) -> str:
+    """What the folders of the splits are used for, in words."""
+    used = ", ".join(
+        place.name if place.name == split.value else f"{place.name} as {split.value}"
+        for split, place in ((split, roles[split]) for split in splits)
+    )
+    shares = [s.value for s in (Split.VALIDATION, Split.TEST) if s not in splits]
+    taken = f"; {' and '.join(shares)} from shares of train" if shares else ""
+    return f"folders of splits, used as they are: {used}{taken}"
+
+
+def _classes(place: Path, root: Path, notes: Notes, path: str) -> dict[str, Path]:
+    """The class folders by name, in order. Names that look alike are alike, however an operating
+    system composes their letters (Unicode's NFC and NFD).
+
+    Raises:
+        InputError: two of them are one.
+    """
+    found: dict[str, Path] = {}
+    reals: dict[str, str] = {}
+    for one in folders(place):
+        real = os.path.realpath(one)
+        if Path(os.path.realpath(root)).is_relative_to(real):
+            notes[str(one), BACK] += 1
+            continue
+        name = unicodedata.normalize("NFC", one.name)
+        same = name if name in found else reals.get(real)
+        if same is not None:
+            raise InputError(
+                f"the class folders {found[same].name!r} and {one.name!r} are the same",
+                path=path,
+                value=str(place),
+                remedy="take one of them away, or join them",
+            )
+        found[name], reals[real] = one, name
+    return dict(sorted(found.items()))
+
+
+def _check_classes(classes: Mapping[str, Path], train: Path, folder: Path, path: str) -> None:
+    if len(classes) < 2:
+        alone = next(iter(classes.values()), None)
+        remedy = (
+            "lay it out as CLASS/picture.png; for pictures without classes, as task.transfer_data"
+            " takes them, say labelled: false"
+        )
+        inner = [] if alone is None else folders(alone)
+        if len(inner) > 1 or any(_split_of(one.name) for one in inner):
+            remedy = f"name {alone}" if train == folder else f"move up what is in {alone}"
+            remedy += ", if its folders are what is meant"
         raise InputError(
             "needs one sub-folder of pictures per class, two classes at least"
-            + (f"; there is {names[0]!r} alone" if names else ""),
+            + (f"; there is {alone.name!r} alone" if alone else ""),
             path=path,
             value=str(train),
-            remedy="lay it out as CLASS/picture.png; for pictures without classes, as"
-            " task.transfer_data takes them, say labelled: false",
+            remedy=remedy,
         )
-    for name in names:
+    for name in classes:
         if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
             raise InputError(
                 "a class folder's name has a character that cannot be shown",
@@ -161,7 +277,8 @@ def _check_names(names: Sequence[str], train: Path, path: str) -> None:
                 value=name,
                 remedy="rename the folder",
             )
-    alike = [name for name, count in Counter(n.lower() for n in names).items() if count > 1]
+    counts = Counter(name.lower() for name in classes)
+    alike = [name for name, count in counts.items() if count > 1]
     if alike:
         raise InputError(
             f"has classes whose names differ by capital letters alone: {_listed(alike)}",
@@ -171,10 +288,11 @@ def _check_names(names: Sequence[str], train: Path, path: str) -> None:
         )
 
 
-def _check_same_classes(train: Path, place: Path, names: Sequence[str], path: str) -> None:
+def _check_same_classes(
+    train: Path, classes: Iterable[str], place: Path, there: Iterable[str], path: str
+) -> None:
     """Refuse a split whose class folders are not those of train."""
-    there = {p.name for p in _folders(place)}
-    lacks, more = sorted(set(names) - there), sorted(there - set(names))
+    lacks, more = sorted({*classes} - {*there}), sorted({*there} - {*classes})
     if not lacks and not more:
         return
     said = [f"lacks {_listed(lacks)}"] if lacks else []
@@ -183,13 +301,12 @@ def _check_same_classes(train: Path, place: Path, names: Sequence[str], path: st
         f"the classes differ: {place.name} {' and '.join(said)}",
         path=path,
         value=str(place),
-        remedy="give every split the same class folders, with the same capital letters",
+        remedy="give every split the same class folders, with the same capital letters; or take"
+        f" {place.name} away, and a share of {train.name} is used",
     )
 
 
-def _labelled(
-    place: Path, names: Sequence[str], notes: Counter[tuple[str, str]], path: str
-) -> Files:
+def _labelled(place: Path, classes: Mapping[str, Path], notes: Notes, path: str) -> Files:
     """The pictures of each class; what lies beside the class folders is noted.
 
     Raises:
@@ -197,17 +314,20 @@ def _labelled(
     """
     files: Files = []
     empty = []
-    for label, name in enumerate(names):
-        inner = _folders(place / name)
-        if inner and all(p.name.lower() in SPELLINGS for p in inner):
+    for label, (name, folder) in enumerate(classes.items()):
+        inner = folders(folder)
+        if inner and all(_split_of(p.name) for p in inner):
             raise InputError(
                 f"has the folders {_listed([p.name for p in inner])} inside of the class {name!r}",
                 path=path,
                 value=str(place),
-                remedy="turn it round: train/CLASS, val/CLASS, test/CLASS",
+                remedy="turn it round: train/CLASS, val/CLASS, test/CLASS; or, if these hold the"
+                f" folders of classes, name {folder}",
             )
-        own: Counter[tuple[str, str]] = Counter()
-        found = list(_pictures_below(place / name, own))
+        own: Notes = Counter()
+        found = list(pictures_below(folder, own))
+        if folder.is_symlink():
+            own[str(folder), f"linked folder: followed, {len(found):,} pictures"] += 1
         notes.update(own)
         files += [(file, label) for file in found]
         if not found:
@@ -218,100 +338,14 @@ def _labelled(
             f"no picture that can be read is in {_listed(empty)}",
             path=path,
             value=str(place),
-            remedy="convert them to PNG or JPEG, or remove the folder of a class that has none",
+            remedy="convert what is there to PNG or JPEG; or remove the folder of a class that has"
+            " none, from every split",
         )
-    for entry in _entries(place):
-        if not entry.is_dir() and _is_picture(Path(entry.path)):
-            notes[str(place), "pictures beside the class folders: left out"] += 1
+    note_beside(place, notes)
     return files
 
 
-def _pictures_below(
-    folder: Path, notes: Counter[tuple[str, str]], above: tuple[str, ...] = ()
-) -> Iterator[Path]:
-    """All pictures below a folder, links followed, in a fixed order; what else there is, noted."""
-    above = (*above, os.path.realpath(folder))
-    for entry in _entries(folder):
-        place = Path(entry.path)
-        if entry.is_dir():
-            real = os.path.realpath(place)
-            if any(Path(one).is_relative_to(real) for one in above):
-                notes[str(place), "link that leads back to where it lies: left out"] += 1
-                continue
-            inside = list(_pictures_below(place, notes, above))
-            yield from inside
-            if entry.is_symlink():
-                notes[str(place), f"linked folder: followed, {len(inside):,} pictures"] += 1
-        elif _is_picture(place):
-            if place.suffix.lower() not in IMAGE_SUFFIXES:
-                notes["", f"{_kind_of(place)}: read, by their content they are pictures"] += 1
-            yield place
-        elif entry.is_symlink() and not place.exists():
-            notes[str(folder), "broken links: left out"] += 1
-        elif not entry.is_file():
-            notes[str(folder), "pipes or devices: left out"] += 1
-        else:
-            known = place.suffix.lower() in UNREAD
-            why = "convert them to PNG or JPEG" if known else "no pictures"
-            notes["", f"{_kind_of(place)}: left out, {why}"] += 1
-
-
-def _kind_of(file: Path) -> str:
-    return f"{file.suffix.lower()} files" if file.suffix else "files without suffix"
-
-
-def _is_picture(file: Path) -> bool:
-    """Whether a file is to be read: by its suffix, and without a known one by its first bytes."""
-    if file.suffix.lower() in IMAGE_SUFFIXES:
-        return file.is_file()
-    from PIL import Image
-
-    try:
-        if not file.is_file():
-            return False
-        with Image.open(file, formats=IMAGE_FORMATS):
-            return True
-    except Exception:  # Whatever Pillow makes of arbitrary bytes.
-        return False
-
-
-def _folders(folder: Path) -> list[Path]:
-    """The sub-folders, linked ones too, by name; those of tools are not there."""
-    return [Path(entry.path) for entry in _entries(folder) if entry.is_dir()]
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies in a folder, by name, without what tools put there for themselves.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        with os.scandir(folder) as found:
-            return sorted((e for e in found if not _of_tools(e.name)), key=lambda e: e.name)
-    except OSError as error:
-        raise InputError(
-            f"the folder cannot be read: {error.strerror}",
-            file=folder,
-            remedy="correct its permissions, or name another folder",
-        ) from None
-
-
-def _of_tools(name: str) -> bool:
-    """``.git``, ``._picture.png`` (AppleDouble), ``__MACOSX``, ``@eaDir`` and their like."""
-    return name.startswith((".", "__", "@")) or name.lower() in OF_TOOLS
-
-
-def _no_pictures(folder: Path, notes: Counter[tuple[str, str]]) -> InputError:
-    why = "; ".join(str(one) for one in _as_left_out(notes))
-    return InputError(
-        f"holds no picture that can be read{f': {why}' if why else ''}",
-        file=folder,
-        remedy="check the path; convert pictures of other kinds to PNG or JPEG",
-    )
-
-
-def _as_left_out(notes: Counter[tuple[str, str]]) -> tuple[LeftOut, ...]:
+def _as_left_out(notes: Notes) -> tuple[LeftOut, ...]:
     return tuple(LeftOut(where, what, count) for (where, what), count in notes.items())
 
 

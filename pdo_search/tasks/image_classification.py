@@ -152,7 +152,7 @@ def build_image_classification(
             seed=config.seed,
             store=store,
         )
-        left_out += other.left_out
+        left_out += (*other.left_out, *_not_used(other))
         parts[Split.TRANSFER] = _as_transfer(other, like, pictures.class_names)
     parts, dropped = _disjoint(parts, config, pictures.class_names)
     if config.splits.labels is None or config.transfer_data is not None:
@@ -259,12 +259,14 @@ def _disjoint(
         )
         label = int(after.argmin())
         if after[label] == 0:
+            holders = " and ".join(d.held_by.value for d in dropped if d.split is split)
             raise InputError(
                 f"class {class_names[label]!r} has no example left in the {split.value} split: all"
-                f" {int(before[label]):,} are copies of examples in other splits",
+                f" {int(before[label]):,} are copies of examples of {holders}",
                 path="task.data",
-                value=config.data.source,
-                remedy="remove the copies from the source, or change the shares in task.splits",
+                value=config.data.path or config.data.source,
+                remedy="remove the copies from the source; or, where no folder or file of its own"
+                " makes the split, change the shares in task.splits",
             )
     return left, dropped
 
@@ -328,6 +330,16 @@ def _few_labels(
         Split.TRAIN: train.select(chosen),
         Split.TRANSFER: _Part(unlabelled, hashes),
     }
+
+
+def _not_used(other: Pictures) -> list[LeftOut]:
+    """The validation and test split that a transfer source has of its own."""
+    theirs = {Split.VALIDATION: other.validation_labels, Split.TEST: other.test_labels}
+    return [
+        LeftOut("", f"pictures of {split.value} in task.transfer_data: not used", len(labels))
+        for split, labels in theirs.items()
+        if labels is not None
+    ]
 
 
 def _as_transfer(other: Pictures, like: Examples, class_names: tuple[str, ...]) -> _Part:

@@ -30,7 +30,7 @@ class Pictures:
         validation_inputs: the source's own validation split, or None.
         validation_labels: its labels.
         validation_hashes: as ``hashes``.
-        left_out: files of the source that are none of these, or are some against their looks.
+        left_out: files of the source that are none of these, or of whose use a user should know.
     """
 
     inputs: NDArray[Any]
