@@ -212,7 +212,9 @@ def _print_examples(examples: dict[str, dict[str, int]]) -> None:
         if len(said) > CLASSES_SHOWN:
             classes = [name for name in known if name != "unlabelled"] or [*known]
             few, most = min(classes, key=known.__getitem__), max(classes, key=known.__getitem__)
-            said = [f"{len(classes)} classes, {few} {known[few]:,} to {most} {known[most]:,}"]
+            said = [
+                f"{len(classes)} classes, from {known[few]:,} ({few}) to {known[most]:,} ({most})"
+            ]
             if "unlabelled" in known:
                 said.append(f"unlabelled {known['unlabelled']:,}")
         total = f"{sum(counts.values()):,}"
@@ -262,6 +264,7 @@ def _parts(loaded: Loaded) -> _Parts:
             for t in _trials(loaded)
         ]
         notes += _tried(loaded, task, teacher, trials)
+        notes += _beyond_limits(loaded, task, [student for _, student in trials])
         return _Parts(task, teacher, trials, list(dict.fromkeys(notes)))
     except InputError as error:
         hint = f"correct it, then `pdo-search check {loaded.file}`"
@@ -292,6 +295,23 @@ def _tried(
             notes += probe(task, student, trial.student, "student", batch=share)
             rehearse(task, student, trial.student, "student", base_dir)
     return notes
+
+
+def _beyond_limits(loaded: Loaded, task: Task, students: list[nn.Module | None]) -> list[str]:
+    """A line for a limit that every student at the ends of its dimensions breaks."""
+    limits = loaded.experiment.limits
+    wanted = {n: v for n in ("params", "flops") if (v := getattr(limits, n)) is not None}
+    built = [student for student in students if student is not None]
+    if not wanted or len(built) < len(students):
+        return []
+    costs = [measure_cost(model, task.input_shape, torch.device("cpu")) for model in built]
+    return [
+        f"Warning: all students that were tried are over limits.{name} {limit:,.0f}: the smallest"
+        f" has {least:,.0f}. Trials of such students are infeasible; raise the limit, or take a"
+        " smaller student."
+        for name, limit in wanted.items()
+        if (least := min(getattr(cost, name) for cost in costs)) > limit
+    ]
 
 
 def _removals(loaded: Loaded, trials: list[TrialConfig]) -> list[Removal]:

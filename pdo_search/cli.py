@@ -129,7 +129,10 @@ def check(
     if address == "local":
         notes.append(f"Trials: {check_local(loaded.experiment.resources, loaded.file)}")
     if is_taken(directory):
-        notes.append(f"{directory} is there already: run wants another --name, or resume")
+        notes.append(
+            f"{directory} is there already: `run` needs another --name;"
+            " `pdo-search resume` goes on with it"
+        )
     _print(check_experiment(loaded, notes), as_json, print_check)
 
 

@@ -69,7 +69,7 @@ def test_check_counts_labels(tiny: Path, capsys: pytest.CaptureFixture[str]) -> 
     said = " ".join(capsys.readouterr().out.split())
     transfer, validation = (found["task"]["splits"][s] for s in ("transfer", "validation"))
     for line in (
-        "train 20: 10 classes, 0 2 to 0 2",
+        "train 20: 10 classes, from 2 (0) to 2 (0)",
         f"transfer {transfer:,}: unlabelled {transfer:,}",
         f"validation {validation}: 10 classes,",
     ):
@@ -117,3 +117,14 @@ def test_doctor_says_what_this_machine_has(capsys: pytest.CaptureFixture[str]) -
 def test_a_command_that_does_not_exist_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["dance"]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_limit_below_every_student_is_told(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    low, high = (
+        answer(capsys, "check", str(tiny), "--set", f"limits.params={n}") for n in (10, 10**9)
+    )
+    assert [n for n in high["notes"] if "over limits" in n] == []
+    (said,) = [n for n in low["notes"] if "over limits.params 10: the smallest has" in n]
+    assert f"{min(s['params'] for s in low['students']):,}" in said

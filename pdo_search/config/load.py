@@ -229,11 +229,16 @@ def _read(file: Path) -> dict[str, Any]:
         raise InputError(
             f"is not valid YAML: {error}",
             file=file,
-            remedy="experiment files are plain data: no tags, no duplicate keys",
+            remedy="indent with spaces, not with tabs"
+            if "'\\t'" in str(error)
+            else "experiment files are plain data: no tags, no duplicate keys",
         ) from None
     if not isinstance(tree, dict):
         raise InputError(
-            "must be a mapping with the keys name, task, teacher, student, …", file=file, value=tree
+            "must be a mapping with the keys name, task, teacher, student, …",
+            file=file,
+            value=tree,
+            remedy="write KEY: VALUE lines; README and the folder experiments/ have files to copy",
         )
     return tree
 

@@ -284,6 +284,7 @@ def _tune(
     )
     total = sum(plan.num_new + len(plan.requeued) for plan in plans.values())
     if total == 0 and not scheduler.may_promote():
+        console.print("No trial is left to do; `pdo-search resume DIR --trials +N` adds N")
         recorder.close()
         return False
     resources = experiment.resources

@@ -128,7 +128,7 @@ def _left_head(
         where = f" (tensors under {found.place})" if found.place else ""
         raise InputError(
             f"the checkpoint does not fit the model{where}; {'; '.join(parts)}",
-            remedy="check arch, width, depth and the number of classes",
+            remedy=_fitting(own, state, same_keys=not missing and not unexpected),
         )
     if not trained:
         raise InputError(
@@ -137,6 +137,18 @@ def _left_head(
             remedy=f"add `{part}.train`, or give a checkpoint of these classes",
         )
     return head
+
+
+def _fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor], same_keys: bool) -> str:
+    """What to check; where one convolution's kernel is all that differs, it is the stem's."""
+    usual = "check arch, width, depth and the number of classes"
+    wrong = [k for k in own if k in state and own[k].shape != state[k].shape and own[k].dim() == 4]
+    if not same_keys or len(wrong) != 1 or own[wrong[0]].shape[:2] != state[wrong[0]].shape[:2]:
+        return usual
+    return (
+        "set task.data.size to what the checkpoint was trained on: torchvision's models get another"
+        f" first layer for pictures below 64 pixels; or {usual}"
+    )
 
 
 def _is_other_head(head: str | None, model: nn.Module, state: Mapping[str, Tensor]) -> bool:

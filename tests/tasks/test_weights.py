@@ -399,3 +399,16 @@ def test_weights_from_elsewhere_give_a_network_its_outputs(tmp_path: Path) -> No
                tmp_path / "w.pth.tar")  # fmt: skip
     load_weights(model, tmp_path / "w.pth.tar", path="teacher.weights")
     assert_same(model.state_dict(), state)
+
+
+def test_a_stem_for_larger_pictures_is_told_from_another_architecture(tmp_path: Path) -> None:
+    large = build_model(ModelConfig(arch="resnet18"), (3, 64, 64), 3, seed=0)
+    torch.save(large.state_dict(), tmp_path / "w.pt")
+    for arch, edge, told in (("resnet18", 32, True), ("resnet34", 32, False)):
+        config = ModelConfig(arch=arch, weights="w.pt")
+        with pytest.raises(InputError, match="does not fit the model") as caught:
+            build_model(config, (3, edge, edge), 3, seed=0, base_dir=tmp_path)
+        assert ("set task.data.size" in str(caught.value)) is told
+    build_model(
+        ModelConfig(arch="resnet18", weights="w.pt"), (3, 64, 64), 3, seed=0, base_dir=tmp_path
+    )
