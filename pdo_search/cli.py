@@ -53,6 +53,7 @@ BaseDir = Annotated[
     str | None,
     typer.Option(help="The experiment's folder, where it is another one now.", metavar="FOLDER"),
 ]
+Trust = Annotated[bool, typer.Option("--trust", help="Go on with a sweep that somebody else made.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 Root = Annotated[
@@ -100,11 +101,18 @@ def resume(
     ] = None,
     address: Address = "local",
     base_dir: BaseDir = None,
+    trust: Trust = False,
 ) -> None:
     """Go on with a sweep that was cut off, or extend a finished one."""
+    from pdo_search.results.sweepfile import read_sweep_file
+    from pdo_search.screen import screen
     from pdo_search.search.sweep import reopened_sweep
+    from pdo_search.search.trust import outside_of, refuse_strangers
 
     _check_address(address)
+    found = read_sweep_file(directory)
+    refuse_strangers(directory, found, trust=trust)
+    screen().print(outside_of(found), soft_wrap=True)
     info = reopened_sweep(directory, trials=trials, base_dir=base_dir)
     _sweep(_preflight(info, directory, address), directory, address)
 
@@ -152,6 +160,7 @@ def confirm(
     seeds: Annotated[int, typer.Option(help="Fresh seeds per configuration.", min=1)] = 10,
     address: Address = "local",
     base_dir: BaseDir = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Retrain the best of each method with fresh seeds, test: how good is it, which one wins?"""
@@ -162,9 +171,12 @@ def confirm(
     from pdo_search.screen import screen
     from pdo_search.search.admission import admit
     from pdo_search.search.confirm import run_confirmation
+    from pdo_search.search.trust import refuse_strangers
 
     _check_address(address)
-    admit(read_sweep_file(directory), directory, address)
+    found = read_sweep_file(directory)
+    refuse_strangers(directory, found, trust=trust)
+    admit(found, directory, address)
     console = screen(stderr=as_json)
     outcome = run_confirmation(
         directory, top=top, seeds=seeds, address=address, console=console, base_dir=base_dir

@@ -17,6 +17,8 @@ __all__ = ["Dimension", "Space", "as_written", "fill", "find_dimensions", "parse
 
 INSIDE = 0.381966
 """Where a range is looked at between its ends."""
+MOST_DIMENSIONS = 1_000
+"""Of an experiment: more are a generated file, and take minutes to read."""
 MOST_STEPS = 1e15
 """Of a grid: beyond, the rounding of floats is as wide as a step."""
 KINDS = ("int", "float", "choice")
@@ -276,6 +278,12 @@ def find_dimensions(tree: Mapping[str, Any], prefix: str = "") -> list[Dimension
             found.append(parse_dimension(path, node))
         elif isinstance(node, Mapping):
             found.extend(find_dimensions(node, f"{path}."))
+        if len(found) > MOST_DIMENSIONS:
+            raise InputError(
+                f"has more than {MOST_DIMENSIONS:,} dimensions",
+                path=prefix.rstrip(".") or None,
+                remedy="search fewer things at once: ten dimensions are many already",
+            )
     return found
 
 

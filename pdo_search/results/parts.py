@@ -22,6 +22,8 @@ PLAIN = ("int64", "float64", "bool", "string")
 MAX_DECODED = 1 << 30
 """Bytes that a part may need in memory: a block of 64 trials with ten thousand epochs each needs a
 fifth of it, and a file of some kilobytes can claim terabytes."""
+MAX_FOOTER = 2 << 20
+"""Bytes of a part's metadata: a thousand dimensions need a tenth of it."""
 PIECE = 16 << 20
 """Bytes that are decoded at most to learn how many a part needs."""
 SEAL = "pdo_search.sha256"
@@ -71,6 +73,7 @@ def parse_part(table: Table, data: bytes) -> pa.Table:
     """
     from pyarrow import parquet
 
+    _refuse_large_footer(data)
     file = parquet.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
     _check_seal(data, file.metadata.metadata or {})
     version = _version(file.schema_arrow.metadata or {})
@@ -94,6 +97,13 @@ def parse_part(table: Table, data: bytes) -> pa.Table:
         if not right:
             raise ValueError(f"the column {field.name} has the type {field.type}")
     return part
+
+
+def _refuse_large_footer(data: bytes) -> None:
+    """Raise ValueError where the metadata alone would take much memory to parse: many columns."""
+    size = int.from_bytes(data[-8:-4], "little")
+    if data[-4:] == b"PAR1" and size > MAX_FOOTER:
+        raise ValueError(f"its footer claims {size:,} bytes, more than {MAX_FOOTER:,}")
 
 
 def _decoded_bytes(file: Any) -> int:

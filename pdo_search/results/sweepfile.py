@@ -37,6 +37,8 @@ PACKAGES = (
 )
 GIT_TIMEOUT_S = 2.0
 MAX_DIGITS = 40
+MAX_BYTES = 8 << 20
+"""Of ``sweep.json``, which holds an experiment twice."""
 
 
 def _versions() -> dict[str, str]:
@@ -141,7 +143,7 @@ def read_sweep_file(sweep: str | Path) -> SweepInfo:
     folder = Storage(sweep)
     file = f"{folder.root}/{SWEEP_FILE}"
     try:
-        data = folder.read(SWEEP_FILE)
+        data = folder.read(SWEEP_FILE, MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             "is no sweep directory: it has no sweep.json",

@@ -63,3 +63,9 @@ def test_refuses(node: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         parse_dimension("temperature", node)
     assert caught.value.path == "trial.temperature"
+
+
+def test_thousands_of_dimensions_are_refused() -> None:
+    tree = {f"x{number}": {"int": [1, 2]} for number in range(20_000)}
+    with pytest.raises(InputError, match="more than 1,000 dimensions"):
+        find_dimensions(tree)

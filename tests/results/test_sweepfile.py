@@ -7,6 +7,9 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from pdo_search.errors import InputError
 from pdo_search.results.sweepfile import read_sweep_file, write_sweep_file
 
 from .conftest import sweep_info
@@ -55,3 +58,11 @@ def test_the_experiments_revision_is_recorded_where_it_is_tracked(tmp_path: Path
     tracked.write_text("name: changed")
     assert write(tmp_path / "2", sweep_info(file=str(tracked))).base_revision == f"{revision}-dirty"
     assert write(tmp_path / "3", sweep_info(file=str(other))).base_revision is None
+
+
+def test_a_file_of_hundreds_of_megabytes_is_not_read(tmp_path: Path) -> None:
+    write_sweep_file(tmp_path, sweep_info())
+    with (tmp_path / "sweep.json").open("r+b") as file:
+        file.truncate(200 << 20)
+    with pytest.raises(InputError, match="cannot be read: .* is larger than"):
+        read_sweep_file(tmp_path)

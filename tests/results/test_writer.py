@@ -395,3 +395,12 @@ def test_trials_of_twenty_thousand_epochs_can_be_read_back() -> None:
     data = encode_part(pa.table(columns))
     assert parquet.ParquetFile(io.BytesIO(data)).metadata.num_row_groups == 1
     assert parse_part(EPOCHS, data).equals(pa.table(columns))
+
+
+def test_a_part_of_endless_columns_is_refused_before_it_is_parsed() -> None:
+    names = [f"param.{number:05d}" for number in range(60_000)]
+    part = pa.table({name: pa.array([], pa.int64()) for name in names})
+    data = io.BytesIO()
+    parquet.write_table(part, data)
+    with pytest.raises(ValueError, match="its footer claims"):
+        parse_part(TABLES["trials"], data.getvalue())
