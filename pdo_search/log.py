@@ -6,16 +6,22 @@ Secrets and control characters are taken out of every line, wherever it comes fr
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pdo_search.base.storage import is_uri
+from pdo_search.base.process import host_and_process
+from pdo_search.base.scratch import scratch_folder
+from pdo_search.base.storage import Storage
+from pdo_search.errors import StoreError
 from pdo_search.safetext import presentable
 
 __all__ = ["LOG_FORMAT", "log_to_file"]
 
-FILE = "driver.log"
+FOLDER = "logs"
+COPIED_EVERY_S = 60.0
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 NOISY = ("ray", "optuna", "filelock")
 MISLEADING = "ray.tune.analysis"
@@ -33,15 +39,51 @@ class _Presentable(logging.Formatter):
 def log_to_file(sweep: str) -> Iterator[None]:
     """Append the log of this process to ``<sweep>/logs/driver.log``: Ray's too, if it is imported.
 
-    A sweep on an object store has no such file; its log is dropped.
+    On an object store, where nothing can be appended to, each driver has a file of its own,
+    ``logs/driver-<when>-<host>-<process>.log``, which is copied there every minute and at the end.
     """
+    storage = Storage(sweep)
+    if storage.is_local:
+        with _logged_into(storage.local_file(f"{FOLDER}/driver.log")):
+            yield
+        return
+    name = f"driver-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{host_and_process()}.log"
+    with scratch_folder("log") as folder:
+        with _logged_into(folder / name), _copied(storage, folder / name):
+            yield
+        _copy(storage, folder / name)
+
+
+@contextmanager
+def _copied(storage: Storage, file: Path) -> Iterator[None]:
+    """Copy a growing file to a storage while the block runs, in a thread."""
+    ended = threading.Event()
+
+    def copy() -> None:
+        while not ended.wait(COPIED_EVERY_S):
+            _copy(storage, file)
+
+    threading.Thread(target=copy, name="log", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _copy(storage: Storage, file: Path) -> None:
+    """Copy it as it is now, or not at all: a log is not worth a sweep."""
+    try:
+        storage.write(f"{FOLDER}/{file.name}", file.read_bytes())
+    except (OSError, StoreError) as error:
+        logging.getLogger(__name__).warning("the log cannot be copied now: %s", error)
+
+
+@contextmanager
+def _logged_into(file: Path) -> Iterator[None]:
+    """Append what is logged to a file while the block runs."""
     root = logging.getLogger()
-    handler: logging.Handler = logging.NullHandler()
-    if not is_uri(sweep):
-        folder = Path(sweep) / "logs"
-        folder.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(folder / FILE, encoding="utf-8")
-        handler.setFormatter(_Presentable(LOG_FORMAT))
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(_Presentable(LOG_FORMAT))
     wanted = {"pdo_search": logging.INFO, MISLEADING: logging.ERROR}
     levels = [(logger, logger.level) for logger in map(logging.getLogger, wanted)]
     for logger, _ in levels:

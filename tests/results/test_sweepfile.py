@@ -64,5 +64,5 @@ def test_a_file_of_hundreds_of_megabytes_is_not_read(tmp_path: Path) -> None:
     write_sweep_file(tmp_path, sweep_info())
     with (tmp_path / "sweep.json").open("r+b") as file:
         file.truncate(200 << 20)
-    with pytest.raises(InputError, match="cannot be read: .* is larger than"):
+    with pytest.raises(InputError, match=r"cannot be read: .* is larger than"):
         read_sweep_file(tmp_path)

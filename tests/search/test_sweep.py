@@ -68,11 +68,13 @@ class Student(nn.Module):
 
     def forward(self, pictures):
         logits = self.net(pictures)
-        if self.training and self.kind == "raises":
+        if not self.training or len(pictures) <= 2:  # As it is tried before the sweep.
+            return logits
+        if self.kind == "raises":
             raise RuntimeError("no such operator")
-        if self.training and self.kind == "dies" and len(pictures) > 2:
+        if self.kind == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
-        return logits * float("nan") if self.training and self.kind == "nan" else logits
+        return logits * float("nan") if self.kind == "nan" else logits
 
 def student(num_outputs, kind):
     return Student(num_outputs, kind)

@@ -181,7 +181,7 @@ class Leaky(nn.Module):
         self.calls = 0
 
     def forward(self, pictures):
-        if self.training:
+        if self.training and len(pictures) > 2:
             raise RuntimeError("denied: {URI} " + os.environ["RAY_AUTH_TOKEN"])
         return self.head(pictures.flatten(1))
 
