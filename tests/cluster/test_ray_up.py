@@ -97,7 +97,7 @@ def test_readme_from_the_token_to_the_tables_at_home(story: Story) -> None:
     wait_until(lambda: runs_on(story, "small", "w1") or sweep.poll() is not None, 300, "a trial")
     story.lab.lose("w1")
     said = story.ended(sweep, run)
-    assert "Teacher small_resnet: epoch 3: train_loss" in said
+    assert "Teacher small_resnet: epoch 3 of " in said
     rows = finished(story, "small", 6)
     lost = rows[rows["attempt"] > 1]
     assert len(lost) == 1
