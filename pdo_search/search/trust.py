@@ -14,6 +14,7 @@ from typing import Any
 from pdo_search.base.storage import Storage, is_uri
 from pdo_search.errors import InputError
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo
+from pdo_search.search.tuning import absolute
 
 __all__ = ["outside_of", "refuse_strangers"]
 
@@ -48,7 +49,7 @@ def refuse_strangers(sweep: str, info: SweepInfo, *, trust: bool) -> None:
 
 
 def _doubts(sweep: str, info: SweepInfo) -> Iterator[str]:
-    storage = Storage(sweep)
+    storage = Storage(absolute(sweep))
     if storage.is_local:
         owner = (Path(storage.root) / SWEEP_FILE).stat().st_uid
         if owner != os.geteuid():

@@ -26,9 +26,14 @@ def sweep(folder: Path, store: str | None = None) -> tuple[SweepInfo, str]:
     return info, directory
 
 
-def test_ones_own_sweep_goes_on_without_a_question(tmp_path: Path) -> None:
+def test_ones_own_sweep_goes_on_without_a_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     info, directory = sweep(tmp_path)
     refuse_strangers(directory, info, trust=False)
+    monkeypatch.chdir(tmp_path)
+    refuse_strangers("results/tiny", info, trust=False)
+    refuse_strangers("results/tiny/", info, trust=False)
     assert outside_of(info).startswith(f"Going on runs mine:net of {tmp_path}; ")
 
 
