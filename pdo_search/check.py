@@ -22,7 +22,13 @@ from torch import Tensor, nn
 
 from pdo_search.config.load import Loaded
 from pdo_search.config.resolve import resolve
-from pdo_search.config.schema import ExecutionConfig, OptimizerConfig, StudentConfig, TrialConfig
+from pdo_search.config.schema import (
+    ExecutionConfig,
+    LimitsConfig,
+    OptimizerConfig,
+    StudentConfig,
+    TrialConfig,
+)
 from pdo_search.config.space import Space
 from pdo_search.distill.chance import (
     Standing,
@@ -94,7 +100,9 @@ def preflight(loaded: Loaded, notes: Sequence[str] = ()) -> str:
     _print_examples(_examples(parts.task))
     _print_left_out(_left_out(parts.task))
     _print_dropped(_dropped(parts.task))
-    _print_notes([*parts.notes, *notes])
+    limits = loaded.experiment.limits
+    costs = _costs(parts) if (limits.params, limits.flops) != (None, None) else []
+    _print_notes([*parts.notes, *_beyond_limits(limits, costs), *notes])
     return parts.task.fingerprint
 
 
@@ -122,7 +130,7 @@ def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
     # As trials measure it, but a cluster's machine may have more CPUs than this one.
     with threads(min(experiment.resources.threads, os.cpu_count() or 1)):
         teacher = measure_cost(parts.teacher, task.input_shape, torch.device("cpu"))
-        students = [_student(trial.student, model, task, teacher) for trial, model in parts.trials]
+        costs = _costs(parts)
     # Before its speed is measured, which trains it for a few steps.
     known = _standing(loaded, parts)
     return {
@@ -145,14 +153,22 @@ def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
             **_numbers(teacher),
             **({} if known is None else {"validation": asdict(known)}),
         },
-        "students": students,
+        "students": [
+            _student(trial.student, cost, teacher)
+            for (trial, _), cost in zip(parts.trials, costs, strict=True)
+        ],
         "dimensions": {d.path: d.kind for d in loaded.space},
         "num_trials": experiment.search.num_trials,
         "baseline_trials": dict.fromkeys(
             experiment.search.baselines, experiment.search.trials_per_baseline
         ),
         "estimate": _estimate(loaded, parts),
-        "notes": [*parts.notes, *_about_teacher(loaded, known), *notes],
+        "notes": [
+            *parts.notes,
+            *_beyond_limits(experiment.limits, costs),
+            *_about_teacher(loaded, known),
+            *notes,
+        ],
     }
 
 
@@ -264,7 +280,6 @@ def _parts(loaded: Loaded) -> _Parts:
             for t in _trials(loaded)
         ]
         notes += _tried(loaded, task, teacher, trials)
-        notes += _beyond_limits(loaded, task, [student for _, student in trials])
         return _Parts(task, teacher, trials, list(dict.fromkeys(notes)))
     except InputError as error:
         hint = f"correct it, then `pdo-search check {loaded.file}`"
@@ -297,20 +312,26 @@ def _tried(
     return notes
 
 
-def _beyond_limits(loaded: Loaded, task: Task, students: list[nn.Module | None]) -> list[str]:
+def _costs(parts: _Parts) -> list[Cost | None]:
+    """What the students cost; None of one that is to be cut from the teacher."""
+    shape, device = parts.task.input_shape, torch.device("cpu")
+    return [
+        None if model is None else measure_cost(model, shape, device) for _, model in parts.trials
+    ]
+
+
+def _beyond_limits(limits: LimitsConfig, costs: Sequence[Cost | None]) -> list[str]:
     """A line for a limit that every student at the ends of its dimensions breaks."""
-    limits = loaded.experiment.limits
-    wanted = {n: v for n in ("params", "flops") if (v := getattr(limits, n)) is not None}
-    built = [student for student in students if student is not None]
-    if not wanted or len(built) < len(students):
+    built = [cost for cost in costs if cost is not None]
+    if not built or len(built) < len(costs):
         return []
-    costs = [measure_cost(model, task.input_shape, torch.device("cpu")) for model in built]
+    wanted = {n: v for n in ("params", "flops") if (v := getattr(limits, n)) is not None}
     return [
         f"Warning: all students that were tried are over limits.{name} {limit:,.0f}: the smallest"
         f" has {least:,.0f}. Trials of such students are infeasible; raise the limit, or take a"
         " smaller student."
         for name, limit in wanted.items()
-        if (least := min(getattr(cost, name) for cost in costs)) > limit
+        if (least := min(getattr(cost, name) for cost in built)) > limit
     ]
 
 
@@ -351,12 +372,9 @@ def _trials(loaded: Loaded, prefix: str = "student.") -> list[TrialConfig]:
     return trials
 
 
-def _student(
-    config: StudentConfig, model: nn.Module | None, task: Task, teacher: Cost
-) -> dict[str, Any]:
-    if model is None:
+def _student(config: StudentConfig, cost: Cost | None, teacher: Cost) -> dict[str, Any]:
+    if cost is None:
         return {"arch": f"teacher, {config.shrink:g} of its channels removed"}
-    cost = measure_cost(model, task.input_shape, torch.device("cpu"))
     return {
         "arch": config.arch,
         "width": config.width,

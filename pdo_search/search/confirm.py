@@ -162,14 +162,12 @@ def run_confirmation(
             )
 
         interrupted = bool(left) and on_cluster(
+            info,
             loaded,
             run,
             sweep=sweep,
             address=address,
             console=console,
-            store=info.store,
-            base_dir=info.base_dir,
-            fingerprint=info.fingerprint,
             watch=held.watch,
         )
         own = {run.key for run in runs}

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
-from pdo_search.errors import StoreError
 from pdo_search.results.schema import TABLES, Col, TrialStatus
 from pdo_search.results.writer import TableWriter
 from pdo_search.safetext import presentable
@@ -64,9 +63,6 @@ class RunSearcher(Searcher):
 class ConfirmationRecorder(Callback):
     """Writes ``confirmations`` while runs report: a run's end at once, the rest each second.
 
-    Attributes:
-        unable: why the confirmation cannot go on.
-
     Args:
         writer: of the sweep's tables.
         progress: is told what happens.
@@ -74,7 +70,6 @@ class ConfirmationRecorder(Callback):
     """
 
     def __init__(self, writer: TableWriter, progress: Progress, runs: Iterable[Run]) -> None:
-        self.unable: StoreError | None = None
         self._writer = writer
         self._progress = progress
         self._runs = {run.name: run for run in runs}
@@ -101,7 +96,7 @@ class ConfirmationRecorder(Callback):
         self._progress.started(
             {"number": self._places[name], "trial_id": name, "method": run.method}
         )
-        self._flush(force=False)
+        self._writer.flush(force=False)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
@@ -118,11 +113,10 @@ class ConfirmationRecorder(Callback):
                 self._upsert(name, **kept)
             self._progress.reported(self._places[name], payload["metrics"])
         if result.get("status") == TrialStatus.INTERRUPTED:
-            self.unable = cannot_write(name, result["cause"])
-            raise self.unable
+            raise cannot_write(name, result["cause"])
         if "status" in result:
             self._end(name, TrialStatus(result["status"]), result.get("cause"))
-        self._flush(force=False)
+        self._writer.flush(force=False)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A run's process died more often than it may be tried again."""
@@ -134,24 +128,17 @@ class ConfirmationRecorder(Callback):
         """The confirmation ends while runs go on: they are marked as interrupted."""
         for name in self._began:
             self._upsert(name, status=TrialStatus.INTERRUPTED.value)
-        self._flush()
+        self._writer.flush()
         for name in self._began:
             self._progress.ended(self._places[name], TrialStatus.INTERRUPTED, None)
         self._began.clear()
-
-    def _flush(self, *, force: bool = True) -> None:
-        try:
-            self._writer.flush(force)
-        except StoreError as error:
-            self.unable = error
-            raise
 
     def _end(self, name: str, status: TrialStatus, cause: str | None) -> None:
         now = time.time()
         wall_s = now - self._began.pop(name)
         cause = cause and presentable(cause)
         self._upsert(name, status=status.value, cause=cause, ended_at=now, wall_s=wall_s)
-        self._flush()
+        self._writer.flush()
         self._progress.ended(self._places[name], status, cause)
 
     def _upsert(self, name: str, **columns: Any) -> None:

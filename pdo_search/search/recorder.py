@@ -62,9 +62,6 @@ class Running:
 class Recorder(Callback):
     """Writes tables while trials run, and ends those that take too long.
 
-    Attributes:
-        unable: why the sweep cannot go on; Tune turns what a callback raises into its own error.
-
     Args:
         writer: of the sweep's tables.
         progress: is told what happens.
@@ -91,7 +88,6 @@ class Recorder(Callback):
         timeout_s: float = math.inf,
     ) -> None:
         self.writer = writer
-        self.unable: StoreError | None = None
         self._progress = progress
         self._scheduler = scheduler
         self._metric = metric
@@ -111,11 +107,11 @@ class Recorder(Callback):
         row = self._begin(trial)
         # Before anything hangs on it: whatever befalls the driver, what the trial computes has a
         # row to come back to.
-        self._flush(only="trials")
+        self.writer.flush_table("trials")
         # Tune asks this after a failure, and nobody else (``TuneController``, Ray 2.60).
         trial.should_recover = lambda: self._is_tried_again(trial)
         self._progress.started(row)
-        self._flush(force=False)
+        self.writer.flush(force=False)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Kill what takes too long: a process that hangs tells nobody, and cannot be asked."""
@@ -157,15 +153,14 @@ class Recorder(Callback):
             self._progress.reported(number, metrics)
         self.writer.upsert("trials", update)
         if result.get("status") == TrialStatus.INTERRUPTED:
-            self.unable = cannot_write(identity["trial_id"], result["cause"])
-            raise self.unable
+            raise cannot_write(identity["trial_id"], result["cause"])
         if "status" in result:
             if "traceback" in result:
                 self._keep_traceback(identity["trial_id"], result["traceback"])
             self._end(
                 identity, TrialStatus(result["status"]), decision or "raised", result.get("cause")
             )
-        self._flush(force=False)
+        self.writer.flush(force=False)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial is over; where it has not said so itself, the scheduler stopped or paused it."""
@@ -194,14 +189,14 @@ class Recorder(Callback):
             cause = self._retries.note(number, _error_of(trial))[1]
             update = {"status": TrialStatus.INTERRUPTED.value, "cause": self._causes(number, cause)}
             self.writer.upsert("trials", {**identity, **update})
-            self._flush()
+            self.writer.flush()
 
     def interrupt(self) -> None:
         """The sweep ends while trials run: they are marked as interrupted."""
         for running in self._running.values():
             update = {"status": TrialStatus.INTERRUPTED.value, "wall_s": running.wall_s}
             self.writer.upsert("trials", {**self._identity(running.trial), **update})
-        self._flush()
+        self.writer.flush()
         for number in self._running:
             self._progress.ended(number, TrialStatus.INTERRUPTED, None)
         self._running.clear()
@@ -212,22 +207,7 @@ class Recorder(Callback):
             if row["status"] == TrialStatus.PAUSED.value:
                 identity = {"number": row["number"], "trial_id": row["trial_id"]}
                 self.writer.upsert("trials", {**identity, "status": TrialStatus.STOPPED.value})
-        self._flush()
-
-    def _flush(self, *, force: bool = True, only: str | None = None) -> None:
-        """Write what has changed, or one table of it.
-
-        Raises:
-            StoreError: it cannot be written; the sweep cannot go on.
-        """
-        try:
-            if only is None:
-                self.writer.flush(force)
-            else:
-                self.writer.flush_table(only)
-        except StoreError as error:
-            self.unable = error
-            raise
+        self.writer.flush()
 
     def _begin(self, trial: Any) -> dict[str, Any]:
         """Note that a trial runs; its row as far as it is known."""
@@ -303,7 +283,7 @@ class Recorder(Callback):
             },
         )
         self._end_index += 1
-        self._flush()
+        self.writer.flush()
         # What the screen says is on the disk.
         self._progress.ended(number, status, cause and presentable(cause))
 

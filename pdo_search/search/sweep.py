@@ -188,14 +188,12 @@ def run_sweep(
 
         try:
             interrupted = on_cluster(
+                info,
                 loaded,
                 run,
                 sweep=sweep,
                 address=address,
                 console=console,
-                store=info.store,
-                base_dir=info.base_dir,
-                fingerprint=info.fingerprint,
                 watch=held.watch,
                 with_teacher=trainable is None,
             )

@@ -23,7 +23,7 @@ from pdo_search.base.storage import is_uri, patience
 from pdo_search.config.load import Loaded, parse_experiment
 from pdo_search.config.resolve import resolve
 from pdo_search.config.schema import ResourcesConfig, TrialConfig
-from pdo_search.errors import InputError, PdoError
+from pdo_search.errors import InputError, PdoError, StoreError
 from pdo_search.log import log_to_file
 from pdo_search.results.sweepfile import SweepInfo
 from pdo_search.search.base_folder import needs_base_dir
@@ -153,30 +153,26 @@ def _given(info: SweepInfo) -> dict[str, Any]:
 
 
 def on_cluster(
+    info: SweepInfo,
     loaded: Loaded,
     run: Callable[[Loaded, int, str | None], bool],
     *,
     sweep: str,
     address: str,
     console: Console,
-    store: str,
-    base_dir: str,
-    fingerprint: str | None,
     watch: Watch,
     with_teacher: bool = True,
 ) -> bool:
     """Start or join Ray, build what all trials share, run them, leave Ray.
 
     Args:
-        loaded: the experiment.
+        info: of the sweep: its store, its folder, and its data's fingerprint, if it has one.
+        loaded: its experiment.
         run: runs the trials of the experiment with its GPUs counted, so many at once, on a task of
             a fingerprint; returns whether the user cut it off.
         sweep: the sweep's directory.
         address: ``local`` or ``auto``.
         console: where to print.
-        store: root of the store.
-        base_dir: folder that relative paths refer to.
-        fingerprint: of the task, as the sweep began with it; None where nobody has looked.
         watch: ends the run when Ray's processes are gone.
         with_teacher: whether trials need the teacher.
 
@@ -188,7 +184,7 @@ def on_cluster(
             folders, or the data cannot be used.
         PdoError: Ray cannot be reached or died, or the teacher cannot be built.
     """
-    local = address == "local"
+    local, fingerprint = address == "local", info.fingerprint
     with watch.over(watch.ray_is_gone):
         nodes = connect(address, dashboard=loaded.experiment.resources.uses_train)
         try:
@@ -202,17 +198,17 @@ def on_cluster(
                 if not local:
                     resolved = loaded.experiment.model_dump(mode="json")
                     check_cluster(
-                        {"output.root": sweep.rpartition("/")[0], "output.store": store},
+                        {"output.root": sweep.rpartition("/")[0], "output.store": info.store},
                         resources,
-                        base_dir=base_dir if needs_base_dir(resolved, base_dir) else None,
+                        base_dir=info.base_dir if needs_base_dir(resolved, info.base_dir) else None,
                         file=loaded.file,
                     )
                 if with_teacher:
                     fingerprint = prepare_sweep(
                         first_trial(loaded),
                         sweep=sweep,
-                        store=store,
-                        base_dir=base_dir,
+                        store=info.store,
+                        base_dir=info.base_dir,
                         console=console,
                         at_once=at_once,
                         fingerprint=fingerprint,
@@ -251,8 +247,8 @@ def run_trials(
     Args:
         trainable: from ``trainable_of``.
         searcher: suggests them.
-        recorder: Tune's callback that hears of them. ``interrupt`` is called at the end; its
-            ``unable`` says why the run cannot go on, if it cannot.
+        recorder: Tune's callback that hears of them; ``interrupt`` is called at the end. A
+            StoreError that it raises ends the run.
         progress: shows them.
         scratch: a local directory for Tune.
         num_samples: trials in all; -1 where the searcher says when all is done.
@@ -265,7 +261,7 @@ def run_trials(
         Whether the user cut it off.
 
     Raises:
-        StoreError: a disk is full.
+        StoreError: a disk is full, or an object store does not answer.
     """
     from ray import tune
 
@@ -295,16 +291,22 @@ def run_trials(
             tuner.fit()
         except KeyboardInterrupt:
             return True
-        except Exception:
-            # Tune makes an error of its own of what a callback raises.
-            if recorder.unable is not None:
-                raise recorder.unable from None
+        except Exception as error:
+            if (own := _store_error(error)) is not None:
+                raise own from None
             raise
         finally:
             # Whoever ends a sweep while its object store is gone has waited once.
             with patience(AT_THE_END_S):
                 recorder.interrupt()
     return False
+
+
+def _store_error(error: BaseException | None) -> StoreError | None:
+    """What a callback raised, of which Tune makes an error of its own (Ray 2.60); else None."""
+    while error is not None and not isinstance(error, StoreError):
+        error = error.__context__
+    return error
 
 
 @contextmanager

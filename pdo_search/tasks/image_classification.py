@@ -206,22 +206,20 @@ def _labelled_parts(pictures: Pictures, config: TaskConfig) -> dict[Split, _Part
         hashes=pictures.hashes,
     )
     parts = {split: everything.select(index) for split, index in indices.items()}
-    if pictures.test_inputs is not None and pictures.test_labels is not None:
-        parts[Split.TEST] = _part(
-            _tensor(pictures.test_inputs),
-            pictures.test_labels,
-            TEST_IDS,
-            digest=pictures.digest,
-            hashes=pictures.test_hashes,
-        )
-    if pictures.validation_inputs is not None and pictures.validation_labels is not None:
-        parts[Split.VALIDATION] = _part(
-            _tensor(pictures.validation_inputs),
-            pictures.validation_labels,
-            VALIDATION_IDS,
-            digest=pictures.digest,
-            hashes=pictures.validation_hashes,
-        )
+    test = (pictures.test_inputs, pictures.test_labels, pictures.test_hashes)
+    validation = (
+        pictures.validation_inputs,
+        pictures.validation_labels,
+        pictures.validation_hashes,
+    )
+    for split, first_id, (inputs, labels, hashes) in (
+        (Split.TEST, TEST_IDS, test),
+        (Split.VALIDATION, VALIDATION_IDS, validation),
+    ):
+        if inputs is not None and labels is not None:
+            parts[split] = _part(
+                _tensor(inputs), labels, first_id, digest=pictures.digest, hashes=hashes
+            )
     return parts
 
 

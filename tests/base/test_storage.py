@@ -16,6 +16,8 @@ from pdo_search.base.process import host_and_process, identity, is_dead
 from pdo_search.base.storage import Storage, Unreachable, is_unreachable, patience
 from pdo_search.errors import StoreError
 
+from ..s3 import s3_settings
+
 HIGH = 20 << 20
 
 
@@ -36,13 +38,7 @@ def s3() -> Iterator[tuple[str, list[str]]]:
         running = server.ThreadedMotoServer(port=0)
         running.start()
         host, port = running.get_host_and_port()
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        }.items():
+        for name, value in s3_settings(f"http://{host}:{port}").items():
             patch.setenv(name, value)
         storage._filesystem.cache_clear()
         boto3.client("s3").create_bucket(Bucket="bucket")
@@ -148,10 +144,8 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A bucket behind an address where nobody listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        for name, value in s3_settings(f"http://127.0.0.1:{taken.getsockname()[1]}").items():
+            monkeypatch.setenv(name, value)
         storage._filesystem.cache_clear()
         yield "s3://bucket/gone"
     storage._filesystem.cache_clear()

@@ -54,16 +54,6 @@ class ObjectStore:
     hold: Hold | None = None
     requests: list[tuple[str, str]] = field(default_factory=list)
 
-    def env(self, address: str) -> dict[str, str]:
-        """What a process needs to use the store at one of its addresses."""
-        return {
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_ENDPOINT_URL": address,
-        }
-
 
 @contextmanager
 def object_store() -> Iterator[ObjectStore]:

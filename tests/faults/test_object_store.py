@@ -18,6 +18,7 @@ from pdo_search.base import storage
 from pdo_search.base.process import began_at, descendants
 
 from ..conftest import Pdo
+from ..s3 import s3_settings
 from ..sweeps import WHOLE_TRIALS, assert_whole, same_numbers, wait_for
 from .object_store import BUCKET, Hold, ObjectStore, object_store
 from .test_trials import SLOW
@@ -38,7 +39,7 @@ GONE_S = 30.0
 def store() -> Iterator[ObjectStore]:
     pytest.importorskip("moto.server")
     with object_store() as found, pytest.MonkeyPatch.context() as patch:
-        for name, value in found.env(found.direct).items():
+        for name, value in s3_settings(found.direct).items():
             patch.setenv(name, value)
         storage._filesystem.cache_clear()
         yield found
@@ -54,7 +55,7 @@ class Sweeps:
     """
 
     def __init__(self, folder: Path, store: ObjectStore) -> None:
-        self.pdo = Pdo(folder, {**os.environ, **store.env(store.address)})
+        self.pdo = Pdo(folder, {**os.environ, **s3_settings(store.address)})
         self.steps = folder / "steps"
         (folder / "slow.py").write_text(SLOW)
         self._seen: dict[int, str] = {}

@@ -11,6 +11,8 @@ from pdo_search.base import storage
 from pdo_search.store import Artifact, Store, artifacts
 from pdo_search.store.use import Uses
 
+from ..s3 import s3_settings
+
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
@@ -21,13 +23,7 @@ def bucket() -> Iterator[str]:
         running = server.ThreadedMotoServer(port=0)
         running.start()
         host, port = running.get_host_and_port()
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        }.items():
+        for name, value in s3_settings(f"http://{host}:{port}").items():
             patch.setenv(name, value)
         storage._filesystem.cache_clear()
         boto3.client("s3").create_bucket(Bucket="bucket")
