@@ -41,7 +41,7 @@ from pdo_search.distill.execution import threads
 from pdo_search.distill.losses import hard_label_loss
 from pdo_search.distill.probe import probe
 from pdo_search.distill.rehearsal import Removal, rehearse, removal_of, shrinking_of
-from pdo_search.distill.stage import plan_stages
+from pdo_search.distill.stage import num_levels
 from pdo_search.distill.step import Updates
 from pdo_search.distill.teaching import views_of_full_teacher
 from pdo_search.errors import Infeasible, InputError
@@ -430,11 +430,7 @@ def _ladder_passes(loaded: Loaded) -> _LadderWork:
     found = _LadderWork(0, 0.0)
     for trial in _trials(loaded, ""):
         recipe = trial.recipe
-        levels = max((stage.rung or 0 for stage in plan_stages(recipe)), default=0)
-        if recipe.composite is not None:
-            levels = max(levels, recipe.num_stages)
-        if recipe.prune_ratio == 0 and recipe.simplify.drop_blocks == 0:
-            levels = 0
+        levels = num_levels(recipe)
         each = recipe.simplify.recovery_epochs * (1 + FORWARD) + FORWARD
         found = max(found, _LadderWork(levels, levels * each), key=lambda work: work.passes)
     return found

@@ -13,7 +13,7 @@ from pdo_search.base.scratch import scratch_folder
 from pdo_search.config.schema import ModelConfig, Recipe, TrialConfig
 from pdo_search.distill.execution import threads
 from pdo_search.distill.prune import drop_blocks, droppable_blocks, prune_channels
-from pdo_search.distill.stage import plan_stages
+from pdo_search.distill.stage import num_levels
 from pdo_search.errors import Infeasible, InputError
 from pdo_search.tasks.base import Task
 from pdo_search.tasks.modelfile import ModelSpec, load_for, save_model
@@ -49,11 +49,8 @@ class Removal:
 
 def removal_of(recipe: Recipe) -> Removal | None:
     """What a recipe's ladder removes; None where it has no level below the full teacher."""
-    levels = max((stage.rung or 0 for stage in plan_stages(recipe)), default=0)
-    if recipe.composite is not None:
-        levels = max(levels, recipe.num_stages)
-    simplify = recipe.simplify
-    if levels == 0 or (recipe.prune_ratio == 0 and simplify.drop_blocks == 0):
+    levels, simplify = num_levels(recipe), recipe.simplify
+    if levels == 0:
         return None
     return Removal(
         "trial.prune_ratio",
@@ -100,7 +97,7 @@ def rehearse(
         InputError: what is loaded is not what was stored; or it cannot be pruned by any ratio.
     """
     with scratch_folder("rehearsal") as scratch, threads(1):
-        whole = Path(scratch) / "whole"
+        whole = scratch / "whole"
         try:
             _stored(task, model, ModelSpec.of(task, config, model), whole, base_dir)
         except _Differs as error:

@@ -16,6 +16,7 @@ __all__ = [
     "Phase",
     "Stage",
     "StageEnd",
+    "num_levels",
     "plan_stages",
     "reassign",
     "stage_end",
@@ -85,6 +86,14 @@ def plan_stages(recipe: Recipe) -> tuple[Stage, ...]:
     if recipe.finetune_epochs:
         stages.append(Stage(recipe.num_stages + 1, Phase.FINETUNE, recipe.finetune_epochs))
     return tuple(stages)
+
+
+def num_levels(recipe: Recipe) -> int:
+    """How many simplified teachers a recipe asks for, below the full one; 0 where all are alike."""
+    if recipe.prune_ratio == 0 and recipe.simplify.drop_blocks == 0:
+        return 0
+    levels = max((stage.rung or 0 for stage in plan_stages(recipe)), default=0)
+    return levels if recipe.composite is None else max(levels, recipe.num_stages)
 
 
 def divided(total: int, parts: int) -> list[int]:
