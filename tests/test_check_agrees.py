@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from pdo_search.cli import run_command
 from pdo_search.config.load import Loaded
 from pdo_search.errors import PdoError
+from pdo_search.results.sweepfile import SweepInfo
 from pdo_search.search import sweep
 from pdo_search.search.cluster import concurrency, this_machine, with_gpus
 
@@ -106,14 +107,14 @@ class ReachedTrialsError(PdoError):
     exit_code = 77
 
 
-def reach_trials(loaded: Loaded, run: Any, *, address: str, fingerprint: str, **_: Any) -> bool:
+def reach_trials(info: SweepInfo, loaded: Loaded, run: Any, **_: Any) -> bool:
     """In the place of ``on_cluster``: Ray's part left out."""
     nodes = [this_machine()]
     resources = with_gpus(loaded.experiment.resources, nodes)
     at_once = concurrency(resources, nodes, may_grow=False)
     experiment = loaded.experiment.model_copy(update={"resources": resources})
     counted = replace(loaded, experiment=experiment)
-    return bool(run(counted, at_once, fingerprint))
+    return bool(run(counted, at_once, info.fingerprint))
 
 
 def suggest_one(trainable: Any, searcher: Any, *_: Any, **__: Any) -> bool:
