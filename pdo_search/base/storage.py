@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 from pdo_search.base.process import host_and_process
 from pdo_search.errors import InputError, StoreError
-from pdo_search.safefile import odd_entry, read_regular
+from pdo_search.safefile import NOT_REGULAR, odd_entry, open_regular, read_regular
 
 __all__ = ["ObjectInfo", "Storage", "Unreachable", "is_unreachable", "is_uri", "patience"]
 
@@ -240,7 +240,7 @@ class Storage:
     def sha256_of(self, name: str) -> str:
         """Hexadecimal checksum of a file's content."""
         if self.is_local:
-            with (Path(self.root) / name).open("rb") as stream:
+            with open_regular(Path(self.root) / name) as stream:
                 return hashlib.file_digest(stream, "sha256").hexdigest()
 
         def work() -> str:
@@ -317,8 +317,19 @@ class Storage:
         """The path of a file that is about to be written on a local disk, its folder made.
 
         Raises:
-            OSError: a part of the way to it is a link.
+            StoreError: a part of the way to it is a link, something else than a file stands there,
+                or its folder cannot be made.
         """
+        try:
+            path = self._own_file(name)
+            # A pipe in the place of a file never answers.
+            if path.exists() and not path.is_file():
+                raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+        except OSError as error:
+            raise StoreError(f"{self.root}/{name} cannot be written: {error}") from error
+        return path
+
+    def _own_file(self, name: str) -> Path:
         path = self._own(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -428,7 +439,7 @@ class Storage:
                 pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def _write_local(self, name: str, data: bytes) -> None:
-        path = self.local_file(name)
+        path = self._own_file(name)
         beside = Path(self.root) / f".{name.replace('/', '-')}{TEMPORARY}{host_and_process()}"
         # Of an earlier process of this name; what is opened below is new, and no link.
         beside.unlink(missing_ok=True)
