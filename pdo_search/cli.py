@@ -107,12 +107,11 @@ def resume(
     from pdo_search.results.sweepfile import read_sweep_file
     from pdo_search.screen import screen
     from pdo_search.search.sweep import reopened_sweep
-    from pdo_search.search.trust import outside_of, refuse_strangers
+    from pdo_search.search.trust import refuse_strangers
 
     _check_address(address)
     found = read_sweep_file(directory)
-    refuse_strangers(directory, found, trust=trust)
-    screen().print(outside_of(found), soft_wrap=True)
+    refuse_strangers(directory, found, trust=trust, base_dir=base_dir, console=screen())
     info = reopened_sweep(directory, trials=trials, base_dir=base_dir)
     _sweep(_preflight(info, directory, address), directory, address)
 
@@ -175,9 +174,9 @@ def confirm(
 
     _check_address(address)
     found = read_sweep_file(directory)
-    refuse_strangers(directory, found, trust=trust)
-    admit(found, directory, address)
     console = screen(stderr=as_json)
+    refuse_strangers(directory, found, trust=trust, base_dir=base_dir, console=console)
+    admit(found, directory, address)
     outcome = run_confirmation(
         directory, top=top, seeds=seeds, address=address, console=console, base_dir=base_dir
     )
