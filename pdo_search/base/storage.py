@@ -175,7 +175,7 @@ class Storage:
     def files(self, folder: str = "", suffix: str = "") -> list[str]:
         """Names of the entries directly in a folder that end in a suffix, sorted; hidden ones not.
 
-        On a disk these are all entries but folders: where a pipe stands in the place of a file,
+        On a disk these are all entries: where a pipe or a folder stands in the place of a file,
         whoever reads it is told.
         """
         return [name for name in self._all(folder) if name.endswith(suffix) and name[0] not in "._"]
@@ -310,8 +310,9 @@ class Storage:
         """Remove the temporary files of a process that was killed while it wrote."""
         if self.is_local:  # An object appears whole or not at all.
             for name in self._all(""):
-                if name.startswith(".") and TEMPORARY in name:
-                    (Path(self.root) / name).unlink(missing_ok=True)
+                left = Path(self.root) / name
+                if name.startswith(".") and TEMPORARY in name and not left.is_dir():
+                    left.unlink(missing_ok=True)
 
     def local_file(self, name: str) -> Path:
         """The path of a file that is about to be written on a local disk, its folder made.
@@ -346,9 +347,7 @@ class Storage:
     def _all(self, folder: str) -> list[str]:
         if self.is_local:
             place = Path(self.root) / folder
-            return (
-                sorted(p.name for p in place.iterdir() if not p.is_dir()) if place.is_dir() else []
-            )
+            return sorted(p.name for p in place.iterdir()) if place.exists() else []
         return sorted(
             info.base_name
             for info in self._retried(folder, lambda: self._listed(folder, recursive=False))
