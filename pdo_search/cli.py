@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pdo_search.errors import InputError, PdoError
-from pdo_search.safetext import presentable
 
 if TYPE_CHECKING:
     from pdo_search.results.sweepfile import SweepInfo
@@ -289,7 +288,7 @@ def run_command(arguments: list[str] | None = None) -> int:
     try:
         app(args=arguments, standalone_mode=True)
     except PdoError as error:
-        print(f"error: {presentable(str(error))}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
