@@ -19,12 +19,12 @@ OF_THE_RUN = ("pid", "host", "end_index", "cached", "attempt")
 """Columns that tell of the machine, and of what befell it."""
 
 
-def tables(sweep: Path) -> dict[str, pd.DataFrame]:
+def tables(sweep: Path | str) -> dict[str, pd.DataFrame]:
     opened = pdo_search.open_sweep(sweep)
     return {name: getattr(opened, name) for name in TABLES}
 
 
-def assert_whole(sweep: Path, num_trials: int) -> None:
+def assert_whole(sweep: Path | str, num_trials: int) -> None:
     """Every trial has ended, once, and no row stands twice."""
     found = tables(sweep)
     assert sorted(found["trials"]["number"]) == list(range(num_trials))
@@ -37,7 +37,7 @@ def assert_whole(sweep: Path, num_trials: int) -> None:
         assert seen == list(range(1, row["epochs_done"] + 1))
 
 
-def same_numbers(first: Path, second: Path) -> None:
+def same_numbers(first: Path | str, second: Path | str) -> None:
     """All columns but clock readings are equal, to the last bit; causes where nothing broke."""
     both = tables(first), tables(second)
     whole = ~(both[0]["trials"]["attempt"].gt(1) | both[1]["trials"]["attempt"].gt(1))

@@ -161,6 +161,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     storage._filesystem.cache_clear()
 
 
+@pytest.mark.slow
 def test_without_patience_the_user_is_told_at_once(nobody: str) -> None:
     with pytest.raises(Unreachable, match="does not answer"):
         Storage(nobody).read("sweep.json")

@@ -68,6 +68,7 @@ def test_ones_own_sweep_goes_on_without_a_question(
     refuse_strangers(directory, info, trust=False)
     monkeypatch.chdir(tmp_path)
     refuse_strangers("results/tiny", info, trust=False)
+    refuse_strangers("results/tiny/", info, trust=False)
     # The folder of all results may be a link, and so may the sweep.
     (tmp_path / "results").rename(tmp_path / "far")
     (tmp_path / "results").symlink_to(tmp_path / "far")
