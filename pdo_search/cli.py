@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pdo_search.errors import InputError, PdoError
-from pdo_search.safetext import presentable
 
 if TYPE_CHECKING:
     from pdo_search.results.sweepfile import SweepInfo
@@ -107,12 +106,11 @@ def resume(
     from pdo_search.results.sweepfile import read_sweep_file
     from pdo_search.screen import screen
     from pdo_search.search.sweep import reopened_sweep
-    from pdo_search.search.trust import outside_of, refuse_strangers
+    from pdo_search.search.trust import refuse_strangers
 
     _check_address(address)
     found = read_sweep_file(directory)
-    refuse_strangers(directory, found, trust=trust)
-    screen().print(outside_of(found), soft_wrap=True)
+    refuse_strangers(directory, found, trust=trust, base_dir=base_dir, console=screen())
     info = reopened_sweep(directory, trials=trials, base_dir=base_dir)
     _sweep(_preflight(info, directory, address), directory, address)
 
@@ -175,9 +173,9 @@ def confirm(
 
     _check_address(address)
     found = read_sweep_file(directory)
-    refuse_strangers(directory, found, trust=trust)
-    admit(found, directory, address)
     console = screen(stderr=as_json)
+    refuse_strangers(directory, found, trust=trust, base_dir=base_dir, console=console)
+    admit(found, directory, address)
     outcome = run_confirmation(
         directory, top=top, seeds=seeds, address=address, console=console, base_dir=base_dir
     )
@@ -290,7 +288,7 @@ def run_command(arguments: list[str] | None = None) -> int:
     try:
         app(args=arguments, standalone_mode=True)
     except PdoError as error:
-        print(f"error: {presentable(str(error))}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import errno
 
+from pdo_search.safetext import one_line, presentable
+
 __all__ = ["Infeasible", "InputError", "PdoError", "StoreError", "disk_is_full"]
 
 LONGEST_SHOWN = 300
 
 
 class PdoError(Exception):
-    """Base of every error this package raises on purpose. Exit code 1."""
+    """Base of every error this package raises on purpose. Exit code 1.
+
+    Its text may hold what strangers wrote, and is printed by whoever catches it: it comes without
+    secrets and control characters.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return presentable(super().__str__())
 
 
 class InputError(PdoError):
@@ -46,7 +55,8 @@ class InputError(PdoError):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        where = ": ".join(part for part in (self.file, self.path) if part)
+        # A line break in a name would begin a line of its own.
+        where = ": ".join(one_line(part) for part in (self.file, self.path) if part)
         text = f"{where}: {self.problem}" if where else self.problem
         if self.value is not InputError._UNSET:
             text += f" (got {_shown(self.value)})"

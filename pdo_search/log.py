@@ -41,6 +41,9 @@ def log_to_file(sweep: str) -> Iterator[None]:
 
     On an object store, where nothing can be appended to, each driver has a file of its own,
     ``logs/driver-<when>-<host>-<process>.log``, which is copied there every minute and at the end.
+
+    Raises:
+        StoreError: it cannot be written.
     """
     storage = Storage(sweep)
     if storage.is_local:
@@ -85,7 +88,10 @@ def _copy(storage: Storage, file: Path) -> None:
 def _logged_into(file: Path) -> Iterator[None]:
     """Append what is logged to a file while the block runs."""
     root = logging.getLogger()
-    handler = logging.FileHandler(file, encoding="utf-8")
+    try:
+        handler = logging.FileHandler(file, encoding="utf-8")
+    except OSError as error:  # Another user's, say.
+        raise StoreError(f"{file} cannot be written: {error}") from error
     handler.setFormatter(_Presentable(LOG_FORMAT))
     wanted = {"pdo_search": logging.INFO, MISLEADING: logging.ERROR}
     levels = [(logger, logger.level) for logger in map(logging.getLogger, wanted)]

@@ -9,9 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
 
-__all__ = ["odd_entry", "read_regular"]
+__all__ = ["NOT_REGULAR", "odd_entry", "open_regular", "read_regular"]
+
+NOT_REGULAR = "is no regular file"
 
 
 def read_regular(file: Path, limit: int) -> bytes:
@@ -24,14 +27,28 @@ def read_regular(file: Path, limit: int) -> bytes:
     Raises:
         OSError: it cannot be read, is a pipe or a device, or is larger.
     """
-    # A pipe without a writer would keep a blocking open waiting for ever.
-    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
-        found = os.fstat(stream.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", str(file))
-        if found.st_size > limit:
+    with open_regular(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > limit:
             raise OSError(errno.EFBIG, f"is larger than {limit:,} bytes", str(file))
-        return stream.read(min(limit, found.st_size + 1))
+        return stream.read(min(limit, size + 1))
+
+
+def open_regular(file: Path) -> BufferedReader:
+    """A regular file, opened for reading.
+
+    Args:
+        file: its path; links are followed.
+
+    Raises:
+        OSError: it cannot be opened, or is a folder, a pipe or a device.
+    """
+    # A pipe without a writer would keep a blocking open waiting for ever.
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, NOT_REGULAR, str(file))
+    return open(descriptor, "rb")
 
 
 def odd_entry(directory: Path) -> Path | None:

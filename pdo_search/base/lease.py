@@ -185,7 +185,7 @@ def _fields(data: bytes | None) -> dict[str, object]:
     """What a lease says; nothing where there is none or it is torn."""
     try:
         found = json.loads(data or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

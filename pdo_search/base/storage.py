@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 from pdo_search.base.process import host_and_process
 from pdo_search.errors import InputError, StoreError
-from pdo_search.safefile import odd_entry, read_regular
+from pdo_search.safefile import NOT_REGULAR, odd_entry, open_regular, read_regular
 
 __all__ = ["ObjectInfo", "Storage", "Unreachable", "is_unreachable", "is_uri", "patience"]
 
@@ -172,7 +172,7 @@ class Storage:
     def files(self, folder: str = "", suffix: str = "") -> list[str]:
         """Names of the entries directly in a folder that end in a suffix, sorted; hidden ones not.
 
-        On a disk these are all entries but folders: where a pipe stands in the place of a file,
+        On a disk these are all entries: where a pipe or a folder stands in the place of a file,
         whoever reads it is told.
         """
         return [name for name in self._all(folder) if name.endswith(suffix) and name[0] not in "._"]
@@ -237,7 +237,7 @@ class Storage:
     def sha256_of(self, name: str) -> str:
         """Hexadecimal checksum of a file's content."""
         if self.is_local:
-            with (Path(self.root) / name).open("rb") as stream:
+            with open_regular(Path(self.root) / name) as stream:
                 return hashlib.file_digest(stream, "sha256").hexdigest()
 
         def work() -> str:
@@ -307,15 +307,27 @@ class Storage:
         """Remove the temporary files of a process that was killed while it wrote."""
         if self.is_local:  # An object appears whole or not at all.
             for name in self._all(""):
-                if name.startswith(".") and TEMPORARY in name:
-                    (Path(self.root) / name).unlink(missing_ok=True)
+                left = Path(self.root) / name
+                if name.startswith(".") and TEMPORARY in name and not left.is_dir():
+                    left.unlink(missing_ok=True)
 
     def local_file(self, name: str) -> Path:
         """The path of a file that is about to be written on a local disk, its folder made.
 
         Raises:
-            OSError: a part of the way to it is a link.
+            StoreError: a part of the way to it is a link, something else than a file stands there,
+                or its folder cannot be made.
         """
+        try:
+            path = self._own_file(name)
+            # A pipe in the place of a file never answers.
+            if path.exists() and not path.is_file():
+                raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+        except OSError as error:
+            raise StoreError(f"{self.root}/{name} cannot be written: {error}") from error
+        return path
+
+    def _own_file(self, name: str) -> Path:
         path = self._own(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -332,9 +344,7 @@ class Storage:
     def _all(self, folder: str) -> list[str]:
         if self.is_local:
             place = Path(self.root) / folder
-            return (
-                sorted(p.name for p in place.iterdir() if not p.is_dir()) if place.is_dir() else []
-            )
+            return sorted(p.name for p in place.iterdir()) if place.exists() else []
         return sorted(
             info.base_name
             for info in self._retried(folder, lambda: self._listed(folder, recursive=False))
@@ -436,7 +446,7 @@ class Storage:
         )
 
     def _write_local(self, name: str, data: bytes) -> None:
-        path = self.local_file(name)
+        path = self._own_file(name)
         beside = Path(self.root) / f".{name.replace('/', '-')}{TEMPORARY}{host_and_process()}"
         # Of an earlier process of this name; what is opened below is new, and no link.
         beside.unlink(missing_ok=True)

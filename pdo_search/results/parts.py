@@ -24,6 +24,8 @@ MAX_DECODED = 1 << 30
 fifth of it, and a file of some kilobytes can claim terabytes."""
 MAX_FOOTER = 2 << 20
 """Bytes of a part's metadata: a thousand dimensions need a tenth of it."""
+MAX_COLUMNS = 2_000
+"""Of a part: one per dimension, of which there are a thousand at most, and some of its own."""
 PIECE = 16 << 20
 """Bytes that are decoded at most to learn how many a part needs."""
 SEAL = "pdo_search.sha256"
@@ -75,6 +77,8 @@ def parse_part(table: Table, data: bytes) -> pa.Table:
 
     _refuse_large_footer(data)
     file = parquet.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+    if file.metadata.num_columns > MAX_COLUMNS:
+        raise ValueError(f"it has {file.metadata.num_columns:,} columns, more than {MAX_COLUMNS:,}")
     _check_seal(data, file.metadata.metadata or {})
     version = _version(file.schema_arrow.metadata or {})
     if _decoded_bytes(file) > MAX_DECODED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -220,11 +221,19 @@ class Sweep:
 
         folder, table = Storage(self.path), TABLES[name]
         parts = [arrow_schema(table, {}).empty_table()]
-        for file in folder.files(name, ".parquet"):
+        try:
+            files = folder.files(name, ".parquet")
+        except OSError as error:
+            raise _unreadable(f"{self.path}/{name}", error) from None
+        for file in files:
             try:
-                parts.append(parse_part(table, folder.read(f"{name}/{file}")))
+                data = folder.read(f"{name}/{file}")
             except FileNotFoundError:
                 continue  # Set aside by the writer, just now.
+            except OSError as error:
+                raise _unreadable(f"{self.path}/{name}/{file}", error) from None
+            try:
+                parts.append(parse_part(table, data))
             except InputError as error:
                 raise error.at(file=f"{self.path}/{name}/{file}") from None
             except MemoryError:
@@ -242,6 +251,16 @@ class Sweep:
                 f"has parts that contradict each other: {error}", file=f"{self.path}/{name}"
             ) from None
         return _frame(table, whole)
+
+
+def _unreadable(file: str, error: OSError) -> InputError:
+    """What a pipe, a folder or too large a file in a table's place is told."""
+    here = error.errno in (errno.EINVAL, errno.EFBIG, errno.ENOTDIR)
+    return InputError(
+        f"cannot be read: {error.strerror or error}",
+        file=file,
+        remedy="it is nothing that a sweep writes: move it away to read the rest" if here else None,
+    )
 
 
 def _frame(table: Table, rows: pa.Table) -> pd.DataFrame:

@@ -39,6 +39,10 @@ GIT_TIMEOUT_S = 2.0
 MAX_DIGITS = 40
 MAX_BYTES = 8 << 20
 """Of ``sweep.json``, which holds an experiment twice."""
+MAX_VALUES = 250_000
+"""Of ``sweep.json``: an experiment has a hundred thousand at most."""
+MAX_DEPTH = 100
+"""Of its nesting: an experiment has no ten levels."""
 
 
 def _versions() -> dict[str, str]:
@@ -173,6 +177,7 @@ def _checked(content: Any) -> SweepInfo:
     """
     if not isinstance(content, dict):
         raise ValueError("it is no JSON object")
+    _refuse_boundless(content)
     if (
         isinstance(content.get("schema_version"), int)
         and content["schema_version"] > SCHEMA_VERSION
@@ -194,6 +199,24 @@ def _checked(content: Any) -> SweepInfo:
     if values["mode"] not in ("max", "min"):
         raise ValueError(f"the field 'mode' is max or min, not {values['mode']!r}")
     return SweepInfo(**values)
+
+
+def _refuse_boundless(content: Any) -> None:
+    """Raise ValueError where there are more values, or deeper ones, than an experiment can have."""
+    level, count = [content], 0
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for node in level
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+        count += len(level)
+        if count > MAX_VALUES:
+            raise ValueError(f"it has more than {MAX_VALUES:,} values")
+        if not level:
+            return
+    raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
 
 
 def _whole(digits: str) -> int:

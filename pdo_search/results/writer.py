@@ -31,6 +31,7 @@ from pdo_search.results.schema import (
     all_columns,
     arrow_schema,
 )
+from pdo_search.safefile import NOT_REGULAR
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -256,6 +257,12 @@ class TableWriter:
         try:
             data = self.folder.read(name)
         except OSError as error:
+            if error.strerror == NOT_REGULAR:
+                raise InputError(
+                    NOT_REGULAR,
+                    file=f"{self.folder.root}/{name}",
+                    remedy="it is nothing that a sweep writes: move it away, then resume",
+                ) from None
             raise StoreError(f"{self.folder.root}/{name} cannot be read: {error}") from error
         try:
             part = _parsed(table, number, data)

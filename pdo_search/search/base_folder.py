@@ -16,7 +16,7 @@ from pdo_search.base.storage import Storage, is_uri
 from pdo_search.errors import InputError
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo
 
-__all__ = ["CODE", "keep_code", "moved", "needs_base_dir"]
+__all__ = ["CODE", "functions_of", "keep_code", "moved", "needs_base_dir"]
 
 CODE = "code"
 """Folder of the kept modules, in the sweep's directory."""
@@ -39,6 +39,11 @@ def needs_base_dir(resolved: dict[str, Any], base_dir: str) -> bool:
         else not Path(text).is_absolute() and (key == "path" or "." in text)
         for key, text in _texts(resolved)
     )
+
+
+def functions_of(tree: Any) -> set[str]:
+    """All ``module:function`` that an experiment names; a dimension's choices are among them."""
+    return {text for key, text in _texts(tree) if key in CODE_KEYS and ":" in text}
 
 
 def _lies_in(module: str, folder: Path) -> bool:
@@ -87,7 +92,7 @@ def keep_code(sweep: str, info: SweepInfo, *, anew: bool) -> None:
     Raises:
         StoreError: they cannot be written.
     """
-    if not any(":" in value for key, value in _texts(info.resolved) if key in CODE_KEYS):
+    if not functions_of(info.resolved):
         return
     base, folder = Path(info.base_dir).resolve(), Storage(sweep)
     for name, module in list(sys.modules.items()):

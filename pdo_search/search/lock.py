@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from pdo_search.base.lease import STALE_S, Lease
 from pdo_search.base.storage import Storage
-from pdo_search.errors import PdoError
+from pdo_search.errors import PdoError, StoreError
 from pdo_search.results.driver import HOLDER, driver_of
 
 __all__ = ["only_driver"]
@@ -35,16 +35,20 @@ def only_driver(
 
     Raises:
         PdoError: another process holds it.
+        StoreError: it cannot be written to.
     """
     storage = Storage(sweep)
     lock = None
     if storage.is_local:
+        storage.local_file(HOLDER)
         lock = FileLock(storage.local_file(LOCK))
         try:
             lock.acquire(timeout=0)
         except Timeout:
             driver = driver_of(storage)
             raise _refused(sweep, "an unknown process" if driver is None else driver.name) from None
+        except OSError as error:  # Another user's, say.
+            raise StoreError(f"{sweep}/{LOCK} cannot be locked: {error}") from error
     try:
         lease = Lease(storage, HOLDER, f"the sweep {sweep}")
 

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from pdo_search.base.lease import Lease
 from pdo_search.base.storage import Storage, is_uri
 from pdo_search.errors import StoreError, disk_is_full
+from pdo_search.safefile import odd_entry
 from pdo_search.store.layout import (
     PARTIAL,
     Place,
@@ -113,8 +114,8 @@ class Store:
         try:
             built = False
             if not self._is_at_hand(place):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with _only_builder(path):
+                # No part of the way is a link: whoever made the store may be a stranger.
+                with _only_builder(Storage(self.root).local_file(f"{place.name}.lock")):
                     if not self._is_at_hand(place, alone=True):
                         built = self._obtain(place, key, build, resumable)
                         _USES.hold(path)
@@ -184,8 +185,9 @@ class Store:
             owner = owner_of_unfinished(left_over.name)
             # Another host's is let be: where `flock` is not shared, its owner may live.
             here = owner is not None and _is_of_this_host(owner[1])
-            if here and not (resumable and left_over == beside):
-                shutil.rmtree(left_over, ignore_errors=True)
+            wanted = resumable and left_over == beside and _is_plain(left_over)
+            if here and not wanted:
+                _remove(left_over)
         beside.mkdir(exist_ok=resumable)
         return beside
 
@@ -242,9 +244,8 @@ class Store:
             log.warning("%s is used from this machine's cache: %s", place.name, error)
 
     def _set_aside(self, place: Place, path: Path, why: str) -> None:
-        aside = self.root / damaged_name(place)
+        aside = Storage(self.root).local_file(damaged_name(place))
         log.warning("artifact %s is damaged (%s): set aside as %s", place.name, why, aside)
-        aside.parent.mkdir(parents=True, exist_ok=True)
         path.rename(aside)
 
     def _record_use(self, place: Place) -> None:
@@ -264,13 +265,13 @@ def digest_of(kind: str, key: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _only_builder(path: Path) -> Iterator[None]:
+def _only_builder(file: Path) -> Iterator[None]:
     """Hold this machine's lock on an artifact."""
-    lock = FileLock(path.with_suffix(".lock"))
+    lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        log.info("waiting for %s: another process of this machine is at it", path)
+        log.info("waiting for %s: another process of this machine is at it", file.stem)
         lock.acquire()
     try:
         yield
@@ -291,6 +292,22 @@ def _fetched_into(folder: Path, mirror: Storage, place: Place, data: bytes) -> s
         return f"{MANIFEST} {error}"
     damage = damage_of(folder)
     return str(damage) if damage else None
+
+
+def _is_plain(work: Path) -> bool:
+    """Whether unfinished work can be gone on with: a folder with files and folders alone in it.
+
+    What a builder writes into a link would change what lies elsewhere, and a pipe never answers.
+    """
+    return work.is_dir() and not work.is_symlink() and odd_entry(work) is None
+
+
+def _remove(left_over: Path) -> None:
+    """Remove a folder, or what stands in its place."""
+    if left_over.is_dir() and not left_over.is_symlink():
+        shutil.rmtree(left_over, ignore_errors=True)
+    else:
+        left_over.unlink(missing_ok=True)
 
 
 def _is_of_this_host(owner: str) -> bool:

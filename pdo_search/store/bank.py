@@ -382,6 +382,6 @@ def _read_log(path: Path) -> dict[int, str]:
             try:
                 entry = json.loads(line)
                 found[int(entry["first"])] = str(entry["sha256"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
     return found

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from pdo_search.safefile import odd_entry, read_regular
+from pdo_search.safefile import odd_entry, open_regular, read_regular
 
 __all__ = ["MANIFEST", "Damage", "Manifest", "damage_of", "parse", "seal"]
 
@@ -123,7 +123,7 @@ def damage_of(folder: Path) -> Damage | None:
 
 def sha256_of(file: Path) -> str:
     """Hexadecimal checksum of a file."""
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

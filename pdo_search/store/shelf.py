@@ -168,14 +168,20 @@ class LocalShelf:
     def _artifacts(self) -> Iterator[tuple[Place, Path]]:
         for path in sorted(self.root.glob("*/??/*")):
             place = place_of(path.relative_to(self.root).as_posix())
-            if place and path.is_dir() and not path.is_symlink():
+            if place and self._is_own_folder(path):
                 yield place, path
 
     def _unfinished(self) -> Iterator[tuple[Place, str, Path]]:
         for path in sorted((*self.root.glob("*/??/.*"), *self.root.glob(f"{DAMAGED}/*"))):
             whose = _whose(path.relative_to(self.root).as_posix())
-            if whose and path.is_dir() and not path.is_symlink():
+            if whose and self._is_own_folder(path):
                 yield *whose, path
+
+    def _is_own_folder(self, path: Path) -> bool:
+        """Whether it is a folder that lies in this store: a link may lead to another's."""
+        inside = path.relative_to(self.root)
+        way = (self.root / part for part in (inside, *inside.parents[:-1]))
+        return path.is_dir() and not any(part.is_symlink() for part in way)
 
     def damage(self, entry: Entry) -> Damage | None:
         """What is wrong with an artifact, every checksum computed."""
@@ -191,8 +197,7 @@ class LocalShelf:
         with self._locked(entry.place) as locked:
             if not locked:
                 return False
-            aside = self.root / damaged_name(entry.place)
-            aside.parent.mkdir(exist_ok=True)
+            aside = Storage(self.root).local_file(damaged_name(entry.place))
             (self.root / entry.place.name).rename(aside)
             return True
 

@@ -134,9 +134,13 @@ def test_what_stands_in_the_way_is_never_followed(tmp_path: Path) -> None:
 
 def test_a_pipe_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "part")
-    assert Storage(tmp_path).files() == ["part"]
-    with pytest.raises(OSError, match="no regular file"):
-        Storage(tmp_path).read("part")
+    (tmp_path / "folder").mkdir()
+    assert Storage(tmp_path).files() == ["folder", "part"]
+    for name in ("folder", "part"):
+        with pytest.raises(OSError, match="no regular file"):
+            Storage(tmp_path).read(name)
+        with pytest.raises(StoreError, match="no regular file"):
+            Storage(tmp_path).local_file(name)
 
 
 @pytest.fixture

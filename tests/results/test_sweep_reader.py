@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -279,3 +280,27 @@ def test_the_order_of_rows_is_that_of_keys(tmp_path: Path, make_sweep: MakeSweep
     epochs = open_sweep(path).epochs
     keys = list(zip(epochs["number"], epochs["epoch"], strict=True))
     assert keys == [(1, 10), (2, 1), (2, 2), (70, 1)]
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_stands_in_the_place_of_a_part_is_told(
+    make: Callable[[Path], None], make_sweep: MakeSweep
+) -> None:
+    path = make_sweep(trial_row(0))
+    part = path / "trials" / "part-00001.parquet"
+    make(part)
+    with pytest.raises(InputError, match="is no regular file") as caught:
+        _ = open_sweep(path).trials
+    assert str(part) in str(caught.value)
+    assert "move it away" in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo], ids=["file", "pipe"])
+def test_what_stands_in_the_place_of_a_table_is_told(
+    make: Callable[[Path], None], make_sweep: MakeSweep
+) -> None:
+    path = make_sweep(trial_row(0))
+    (path / "trials").rename(path / "kept")
+    make(path / "trials")
+    with pytest.raises(InputError, match="trials: cannot be read: Not a directory"):
+        _ = open_sweep(path).trials

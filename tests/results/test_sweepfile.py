@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,3 +67,26 @@ def test_a_file_of_hundreds_of_megabytes_is_not_read(tmp_path: Path) -> None:
         file.truncate(200 << 20)
     with pytest.raises(InputError, match=r"cannot be read: .* is larger than"):
         read_sweep_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("[" * 500 + "]" * 500, "nested more than 100 levels deep"),
+        ("[" * 100_000, "is damaged"),
+        ("[" + "1," * 1_000_000 + "1]", "more than 250,000 values"),
+    ],
+    ids=["deep", "deeper", "wide"],
+)
+def test_an_experiment_without_bounds_is_refused_at_once(
+    given: str, words: str, tmp_path: Path
+) -> None:
+    write_sweep_file(tmp_path, sweep_info())
+    file = tmp_path / "sweep.json"
+    content = json.loads(file.read_text())
+    text = json.dumps({**content, "given": {"x": "HERE"}}).replace('"HERE"', given)
+    file.write_text(text)
+    started = time.monotonic()
+    with pytest.raises(InputError, match=words):
+        read_sweep_file(tmp_path)
+    assert time.monotonic() - started < 2

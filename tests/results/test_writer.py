@@ -7,6 +7,7 @@ import io
 import logging
 import math
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -404,3 +405,28 @@ def test_a_part_of_endless_columns_is_refused_before_it_is_parsed() -> None:
     parquet.write_table(part, data)
     with pytest.raises(ValueError, match="its footer claims"):
         parse_part(TABLES["trials"], data.getvalue())
+
+
+def test_a_part_of_more_columns_than_dimensions_can_be_is_refused() -> None:
+    part = pa.table({f"c{n}": pa.array([1]) for n in range(2_001)})
+    data = io.BytesIO()
+    parquet.write_table(part, data)
+    with pytest.raises(ValueError, match="it has 2,001 columns, more than 2,000"):
+        parse_part(TABLES["trials"], data.getvalue())
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_stands_in_the_place_of_a_part_is_told(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    writer = TableWriter(tmp_path, PARAMS)
+    writer.upsert("trials", trial_row(0))
+    writer.flush()
+    part = tmp_path / "trials" / "part-00001.parquet"
+    make(part)
+    with pytest.raises(InputError, match="is no regular file") as caught:
+        TableWriter(tmp_path, PARAMS)
+    assert str(part) in str(caught.value)
+    assert "move it away, then resume" in str(caught.value)
+    part.rmdir() if part.is_dir() else part.unlink()
+    assert TableWriter(tmp_path, PARAMS).damaged == []
