@@ -49,9 +49,11 @@ def log_to_file(sweep: str) -> Iterator[None]:
         return
     name = f"driver-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{host_and_process()}.log"
     with scratch_folder("log") as folder:
-        with _logged_into(folder / name), _copied(storage, folder / name):
-            yield
-        _copy(storage, folder / name)
+        try:
+            with _logged_into(folder / name), _copied(storage, folder / name):
+                yield
+        finally:
+            _copy(storage, folder / name)
 
 
 @contextmanager
@@ -75,7 +77,8 @@ def _copy(storage: Storage, file: Path) -> None:
     try:
         storage.write(f"{FOLDER}/{file.name}", file.read_bytes())
     except (OSError, StoreError) as error:
-        logging.getLogger(__name__).warning("the log cannot be copied now: %s", error)
+        # No warning: the last copy is made when nothing but the terminal hears it.
+        logging.getLogger(__name__).info("the log cannot be copied now: %s", error)
 
 
 @contextmanager

@@ -124,7 +124,8 @@ class Lease:
             if self._is_mine():
                 self._storage.delete(self._name)
         except (OSError, StoreError) as error:
-            log.warning("lease %s cannot be given back: %s", self._name, error)
+            # No warning, which would reach the terminal after the log's end: it ages by itself.
+            log.info("lease %s cannot be given back: %s", self._name, error)
 
     @contextmanager
     def renewed(self, lost: Callable[[str], None] | None = None) -> Iterator[None]:

@@ -125,10 +125,7 @@ class Storage:
             else:
                 self._retried(name, lambda: self._put(name, data))
         except OSError as error:
-            full = "; make space and resume" if error.errno == errno.ENOSPC else ""
-            raise StoreError(
-                f"{self.root}/{name} cannot be written: {error}{full} (what is written stays)"
-            ) from error
+            raise self._unwritten(name, error) from error
 
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
         """A file's content, from one opening of it, so that a replacement in between is no harm.
@@ -275,7 +272,7 @@ class Storage:
             try:
                 self._retried(target, partial(self._put_file, source / name, target))
             except OSError as error:
-                raise StoreError(f"{self.root}/{target} cannot be written: {error}") from error
+                raise self._unwritten(target, error) from error
 
     def publish(self, source: Path, folder: str) -> None:
         """Copy a finished local directory to a folder, replacing an earlier one.
@@ -426,6 +423,17 @@ class Storage:
                 log.warning("%s/%s: tried again in %.1f s: %s", self.root, name, pause, error)
                 time.sleep(min(pause, left))
                 pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def _unwritten(self, name: str, error: OSError) -> StoreError:
+        """What is told of a file that cannot be written, and what the user can do."""
+        remedy = ""
+        if error.errno == errno.ENOSPC:
+            remedy = "; make space and resume"
+        elif isinstance(error, Unreachable):
+            remedy = "; resume when it answers again"
+        return StoreError(
+            f"{self.root}/{name} cannot be written: {error}{remedy} (what is written stays)"
+        )
 
     def _write_local(self, name: str, data: bytes) -> None:
         path = self.local_file(name)

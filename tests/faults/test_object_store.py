@@ -220,10 +220,12 @@ def assert_kept(before: pd.DataFrame, after: pd.DataFrame) -> None:
 
 
 def test_of_two_drivers_the_second_is_refused_and_a_dead_one_is_succeeded_at_once(
-    sweeps: Sweeps,
+    sweeps: Sweeps, store: ObjectStore
 ) -> None:
+    # The first has something to do for as long as it takes to look whether it lives.
+    hold = store.hold = Hold("PUT", "/sweeps/two/models/t0001/", forwarded=False)
     first = sweeps.start("two")
-    wait_for(first, f"[  1/{NUM_TRIALS}]")
+    assert hold.met.wait(90)
     started = time.monotonic()
     said = ended(sweeps.resume("two"), 1, REFUSED_S)
     assert time.monotonic() - started < REFUSED_S
@@ -233,6 +235,8 @@ def test_of_two_drivers_the_second_is_refused_and_a_dead_one_is_succeeded_at_onc
     sweeps.note(first)
     first.send_signal(signal.SIGKILL)
     first.communicate()
+    store.hold = None
+    hold.let_go.set()
     said = ended(sweeps.resume("two"), 0)
     assert "Looking for" not in said
     assert_finished("two")

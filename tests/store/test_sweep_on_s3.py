@@ -11,7 +11,7 @@ import pytest
 
 from pdo_search.base.lease import STALE_S
 from pdo_search.base.storage import Storage
-from pdo_search.errors import PdoError
+from pdo_search.errors import PdoError, StoreError
 from pdo_search.log import log_to_file
 from pdo_search.results.driver import driver_of
 from pdo_search.search.lock import only_driver
@@ -61,3 +61,30 @@ def test_a_driver_leaves_its_log_there(bucket: str) -> None:
     (name,) = storage.files("logs")
     assert name.startswith("driver-")
     assert b"said on the way" in storage.read(f"logs/{name}")
+
+
+def test_the_log_of_a_sweep_that_breaks_down_is_there_too(bucket: str) -> None:
+    storage = Storage(f"{bucket}/broken")
+
+    def broken() -> None:
+        with log_to_file(storage.root):
+            logging.getLogger("pdo_search.test").info("the last word")
+            raise PdoError("over")
+
+    with pytest.raises(PdoError, match="over"):
+        broken()
+    (name,) = storage.files("logs")
+    assert b"the last word" in storage.read(f"logs/{name}")
+
+
+def test_a_log_that_cannot_be_copied_breaks_nothing(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone(self: Storage, name: str, data: bytes) -> None:
+        raise StoreError("the object store does not answer")
+
+    monkeypatch.setattr(Storage, "write", gone)
+    monkeypatch.setattr("pdo_search.log.COPIED_EVERY_S", 0.05)
+    with log_to_file(f"{bucket}/silent"):
+        time.sleep(0.3)
+    assert capsys.readouterr().err == ""
