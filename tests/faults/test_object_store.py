@@ -55,7 +55,8 @@ class Sweeps:
     """
 
     def __init__(self, folder: Path, store: ObjectStore) -> None:
-        self.pdo = Pdo(folder, {**os.environ, **store.env(store.address)})
+        cache = {"PDO_SEARCH_CACHE": str(folder / "cache")}
+        self.pdo = Pdo(folder, {**os.environ, **cache, **store.env(store.address)})
         self.steps = folder / "steps"
         (folder / "slow.py").write_text(SLOW)
         self._seen: dict[int, str] = {}
