@@ -62,7 +62,8 @@ class Sweeps:
         self._seen: dict[int, str] = {}
 
     def start(self, name: str, *more: str) -> subprocess.Popen[str]:
-        """Start a sweep on the store."""
+        """Start a sweep on the store, and the count of its steps."""
+        self.steps.unlink(missing_ok=True)
         student = {"arch": "slow:student", "width": None, "args": {"steps": str(self.steps)}}
         file = self.pdo.experiment(
             **WHOLE_TRIALS, student=student, search={"num_trials": NUM_TRIALS}
@@ -81,10 +82,8 @@ class Sweeps:
         return self.pdo.folder / "results" / "whole"
 
     def trained(self) -> int:
-        """How many steps were trained since this was last asked."""
-        count = len(self.steps.read_text().splitlines())
-        self.steps.unlink()
-        return count
+        """How many steps were trained since the latest sweep was started."""
+        return len(self.steps.read_text().splitlines())
 
     def note(self, process: subprocess.Popen[str]) -> None:
         """Remember what a driver has started, to see it gone."""
