@@ -128,7 +128,7 @@ class Storage:
             raise self._unwritten(name, error) from error
 
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
-        """A file's content, from one opening of it, so that a replacement in between is no harm.
+        """A file's content, all of it from one version, whoever replaces it meanwhile.
 
         Raises:
             OSError: it is none that a sweep has, such as a pipe, or larger than the limit.
@@ -136,12 +136,7 @@ class Storage:
         if self.is_local:
             return read_regular(Path(self.root) / name, limit)
 
-        def work() -> bytes | None:
-            filesystem, path = self._remote
-            with filesystem.open_input_file(f"{path}/{name}") as file:
-                return bytes(file.read()) if file.size() <= limit else None
-
-        data = self._retried(name, work)
+        data = self._retried(name, lambda: self._read_remote(name, limit))
         if data is None:
             raise OSError(errno.EFBIG, f"is larger than {limit:,} bytes", name)
         return data
@@ -433,6 +428,27 @@ class Storage:
                 log.warning("%s/%s: tried again in %.1f s: %s", self.root, name, pause, error)
                 time.sleep(min(pause, left))
                 pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def _read_remote(self, name: str, limit: int) -> bytes | None:
+        """An object's content; None where it is larger than the limit.
+
+        Its size is one request and its content another: a longer object that comes in between would
+        be cut off. So it is read until it is known to be of one version.
+        """
+        filesystem, path = self._remote
+        data, before = b"", None
+        while True:
+            with filesystem.open_input_file(f"{path}/{name}") as file:
+                version = (file.metadata() or {}).get("ETag")
+                if version is not None and version == before:
+                    return data
+                if file.size() > limit:
+                    return None
+                data, before = bytes(file.read()), version
+            # The usual tag is a checksum; of another kind, it is asked for once more.
+            checksum = hashlib.md5(data, usedforsecurity=False).hexdigest()
+            if version is None or version.strip(b'"') == checksum.encode():
+                return data
 
     def _unwritten(self, name: str, error: OSError) -> StoreError:
         """What is told of a file that cannot be written, and what the user can do."""

@@ -121,7 +121,7 @@ class Store:
                         _USES.hold(path)
         except OSError as error:
             raise StoreError(f"{path} cannot be written: {_explained(error)}") from error
-        self._record_use(place)
+        self._record_use(place, built)
         return Artifact(path, place.digest, built)
 
     def _is_at_hand(self, place: Place, *, alone: bool = False) -> bool:
@@ -248,10 +248,11 @@ class Store:
         log.warning("artifact %s is damaged (%s): set aside as %s", place.name, why, aside)
         path.rename(aside)
 
-    def _record_use(self, place: Place) -> None:
+    def _record_use(self, place: Place, built: bool) -> None:
         path = self.root / place.name
         _USES.record(path)
-        if self.mirror and _USES.is_due(path, "mirror", UPLOADED_USE_EVERY_S):
+        # What was built now was published now, and that is known there.
+        if self.mirror and _USES.is_due(path, "mirror", UPLOADED_USE_EVERY_S) and not built:
             try:
                 self.mirror.write(f"{place.name}.used", socket.gethostname().encode())
             except (OSError, StoreError) as error:

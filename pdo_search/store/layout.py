@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from pdo_search.base.process import host_and_process
 
 __all__ = [
     "DAMAGED",
@@ -62,7 +63,7 @@ def place_of(name: str) -> Place | None:
 
 def unfinished_name(digest: str, *, resumable: bool = False) -> str:
     """Name of the directory in which this process builds, fetches or removes an artifact."""
-    return f".{digest}.{PARTIAL if resumable else f'{socket.gethostname()}-{os.getpid()}'}"
+    return f".{digest}.{PARTIAL if resumable else host_and_process()}"
 
 
 def owner_of_unfinished(name: str) -> tuple[str, str] | None:

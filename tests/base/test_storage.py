@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pdo_search.base.process import host_and_process, identity, is_dead
 from pdo_search.base.storage import Storage, Unreachable, is_unreachable, patience
 from pdo_search.errors import StoreError
 
+from ..faults.object_store import BUCKET, Hold, object_store
 from ..s3 import s3_settings
 
 HIGH = 20 << 20
@@ -109,6 +111,31 @@ def test_an_object_costs_as_few_requests_as_it_can(s3: tuple[str, list[str]]) ->
     requests.clear()
     Storage(f"{uri}/counted").read("trials/part-00000.parquet")
     assert [r.split()[0] for r in requests] == ["HEAD", "GET"]
+
+
+def test_a_replacement_during_a_read_never_tears_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    boto3 = pytest.importorskip("boto3")
+    pytest.importorskip("moto.server")
+    with object_store() as store:
+        for name, value in s3_settings(store.address).items():
+            monkeypatch.setenv(name, value)
+        storage._filesystem.cache_clear()
+        place = Storage(f"s3://{BUCKET}/read")
+        directly = boto3.client("s3", endpoint_url=store.direct)
+        for now in (b"longer than before", b"short"):
+            place.write("lease", b"ten bytes.")
+            hold = store.hold = Hold("GET", "/read/lease", forwarded=True)
+            with ThreadPoolExecutor() as pool:
+                reading = pool.submit(place.read, "lease")
+                assert hold.met.wait(10)
+                directly.put_object(Bucket=BUCKET, Key="read/lease", Body=now)
+                hold.let_go.set()
+                assert reading.result() == now
+        store.hold = None
+        large = os.urandom(HIGH)
+        place.write("large", large)
+        assert place.read("large") == large
+    storage._filesystem.cache_clear()
 
 
 def test_what_stands_in_the_way_is_never_followed(tmp_path: Path) -> None:

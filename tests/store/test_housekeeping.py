@@ -132,10 +132,10 @@ def test_gc_removes_those_used_longest_ago(
     kept = answer(capsys, "gc", ground.root, "--max-size", "1B")
     assert (kept["removed"], len(kept["in_use"])) == ([], 3)
     ground.new_process()
-    dry = answer(capsys, "gc", ground.root, "--max-size", f"{2 * size + 10}B", "--dry-run")
+    dry = answer(capsys, "gc", ground.root, "--max-size", f"{2 * size + size // 2}B", "--dry-run")
     assert len(dry["removed"]) == 1
     assert len(answer(capsys, "ls", ground.root)["entries"]) == 3
-    done = answer(capsys, "gc", ground.root, "--max-size", f"{2 * size + 10}B")
+    done = answer(capsys, "gc", ground.root, "--max-size", f"{2 * size + size // 2}B")
     assert [e["digest"] for e in done["removed"]] == [e["digest"] for e in dry["removed"]]
     assert done["bytes"] == done["removed"][0]["bytes"]
     assert len(answer(capsys, "ls", ground.root)["entries"]) == 2
