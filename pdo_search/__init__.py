@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pdo_search.distill.load import load_model
-    from pdo_search.results.reader import open_sweep
+    from pdo_search.analysis.sweep import open_sweep
+    from pdo_search.models.load import load_model
 
 __all__ = ["__version__", "load_model", "open_sweep"]
 
@@ -20,7 +20,7 @@ try:
 except PackageNotFoundError:
     __version__ = "0+unknown"
 
-_LAZY = {"load_model": "pdo_search.distill.load", "open_sweep": "pdo_search.results.reader"}
+_LAZY = {"load_model": "pdo_search.models.load", "open_sweep": "pdo_search.analysis.sweep"}
 
 
 def __getattr__(name: str) -> Any:

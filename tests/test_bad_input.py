@@ -12,9 +12,9 @@ import pytest
 import torch
 import yaml
 
-from pdo_search.cli import run_command
+from pdo_search.cli.main import run_command
 from pdo_search.config.schema import ModelConfig
-from pdo_search.tasks.models import build_model
+from pdo_search.models.build import build_model
 
 from .conftest import TINY
 

@@ -18,9 +18,9 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pdo_search.cli import run_command
+from pdo_search.base.errors import PdoError
+from pdo_search.cli.main import run_command
 from pdo_search.config.load import Loaded
-from pdo_search.errors import PdoError
 from pdo_search.results.sweepfile import SweepInfo
 from pdo_search.search import sweep
 from pdo_search.search.cluster import concurrency, this_machine, with_gpus

@@ -27,21 +27,21 @@ import torch
 from torch import nn
 from views import CPU
 
+from pdo_search.base.errors import Infeasible
 from pdo_search.config import load_experiment, resolve
 from pdo_search.config.load import Loaded
 from pdo_search.config.schema import TrialConfig
-from pdo_search.distill.cost import cost_of
 from pdo_search.distill.evaluate import outputs_of
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.norms import refresh_statistics
 from pdo_search.distill.protocol import LocalWorker
 from pdo_search.distill.stage import Stage
-from pdo_search.errors import Infeasible
+from pdo_search.models.build import placed
+from pdo_search.models.cost import cost_of
 from pdo_search.search.optuna_space import distributions
 from pdo_search.store import Store
 from pdo_search.tasks.base import Examples
 from pdo_search.tasks.metrics import classification_metrics
-from pdo_search.tasks.models import placed
 from pdo_search.trial.worker import build_student, prepare, teaching_of
 
 HERE = Path(__file__).parent

@@ -17,13 +17,13 @@ import torch
 
 from pdo_search.config import load_experiment
 from pdo_search.config.schema import ModelConfig, Recipe, SimplifyConfig
-from pdo_search.distill.cost import Cost, measure_cost
 from pdo_search.distill.ladder import Ladder
-from pdo_search.distill.prune import prune_channels
 from pdo_search.distill.teacher import trained_teacher
+from pdo_search.models.build import build_model, placed
+from pdo_search.models.cost import Cost, measure_cost
+from pdo_search.models.prune import prune_channels
 from pdo_search.store import Store
 from pdo_search.tasks import build_task
-from pdo_search.tasks.models import build_model, placed
 
 CPU = torch.device("cpu")
 RATIO = 0.2

@@ -136,7 +136,7 @@ def replayed(reports: Reports, seconds: float, cpus: float) -> Any:
     """A trainable that reports what was recorded, with the point's own accuracies."""
     from ray import tune
 
-    from pdo_search.search.tuning import named
+    from pdo_search.search.tune.run import named
 
     def replay(suggestion: dict[str, Any]) -> None:
         from pdo_search.trial.messages import report_message
@@ -192,8 +192,8 @@ def drive(trials: int, folder: str, reports: Reports) -> Driven:
     """Run a replayed sweep of two trials at once in this process, on a local Ray."""
     import torch  # noqa: F401  # As in `pdo-search run`, whose check builds the models.
 
-    from pdo_search.search import tuning
     from pdo_search.search.cluster import connect, disconnect, import_ray
+    from pdo_search.search.tune import run as tuning
 
     os.environ.update(tuning.TUNE_SETTINGS)
     import_ray("local")
@@ -232,7 +232,7 @@ def occupy(nodes: int, folder: str, reports: Reports) -> Occupied:
     from ray.cluster_utils import Cluster
 
     import pdo_search
-    from pdo_search.search import tuning
+    from pdo_search.search.tune import run as tuning
 
     os.environ.update(tuning.TUNE_SETTINGS)
     cluster = Cluster(
@@ -289,7 +289,7 @@ def read(directory: str) -> dict[str, float]:
         return result
 
     import pdo_search
-    from pdo_search.analysis.show import print_sweep, sweep_summary
+    from pdo_search.cli.show import print_sweep, sweep_summary
     from pdo_search.results.schema import TABLES
 
     opened = timed("open_sweep(...).trials", lambda: _with_trials(pdo_search.open_sweep(directory)))

@@ -27,15 +27,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
+from simulate import Moment, compute_to_reach, simulate, value_at
+from surrogate import SurrogateCurves
 
 from pdo_search.config.load import load_experiment
 from pdo_search.config.schema import SchedulerConfig, SearchConfig
 from pdo_search.config.space import Space
 from pdo_search.search.optuna_space import distributions
-from pdo_search.search.scheduler import EarlyStopping
-from pdo_search.search.searcher import OptunaSearcher
-from pdo_search.search.simulate import Moment, compute_to_reach, simulate, value_at
-from pdo_search.search.surrogate import SurrogateCurves
+from pdo_search.search.tune.scheduler import EarlyStopping
+from pdo_search.search.tune.searcher import OptunaSearcher
 
 CURVES = Path(__file__).parent / "curves"
 SPACES = ("digits", "digits_wide")

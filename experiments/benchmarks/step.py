@@ -29,7 +29,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
-from pdo_search.distill.cost import measure_cost
 from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.optim import make_optimizer
@@ -37,11 +36,12 @@ from pdo_search.distill.protocol import LocalWorker
 from pdo_search.distill.stage import Stage
 from pdo_search.distill.teacher import trained_teacher
 from pdo_search.distill.teaching import Teaching
+from pdo_search.models.build import build_model, placed
+from pdo_search.models.cost import measure_cost
 from pdo_search.store import Store
 from pdo_search.store.bank import Bank
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Split, Task
-from pdo_search.tasks.models import build_model, placed
 
 CLASSES = 10
 TEMPERATURE = 4.0

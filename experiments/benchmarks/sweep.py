@@ -38,12 +38,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 import pdo_search
+from pdo_search.base.seeds import seed_for
 from pdo_search.config import load_experiment, resolve
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.optim import lr_factor
-from pdo_search.distill.seeds import seed_for
+from pdo_search.models.build import build_model
 from pdo_search.tasks.base import Split
-from pdo_search.tasks.models import build_model
 from pdo_search.trial.worker import prepare
 
 CPU = torch.device("cpu")
@@ -96,8 +96,8 @@ def trial_config(folder: Path, point: dict[str, float]) -> TrialConfig:
 
 def share(folder: Path) -> str:
     """Train the teacher into the store, and leave it and the data as tensors for the others."""
+    from pdo_search.models.modelfile import load_model_file
     from pdo_search.tasks import cached_task
-    from pdo_search.tasks.modelfile import load_model_file
 
     config = trial_config(folder, points(1)[0])
     rung = prepare(config, store=str(folder / ".store"), base_dir=str(folder), device=CPU)

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import torch
 
+from pdo_search.base.seeds import seed_for
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
-from pdo_search.distill.cost import measure_cost
 from pdo_search.distill.ladder import Rung
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.protocol import LocalWorker
-from pdo_search.distill.seeds import seed_for
-from pdo_search.tasks.models import build_model, placed
+from pdo_search.models.build import build_model, placed
+from pdo_search.models.cost import measure_cost
 from pdo_search.trial.worker import prepare, teaching_of
 
 CPU = torch.device("cpu")

@@ -23,7 +23,7 @@ from pdo_search.analysis.leaderboard import causes, plain, status_counts
 from pdo_search.results.schema import Col
 
 if TYPE_CHECKING:
-    from pdo_search.results.reader import Sweep
+    from pdo_search.analysis.sweep import Sweep
 
 __all__ = ["confirmation_summary", "unconfirmed"]
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pdo_search.results.ranking import finished, ranked
+from pdo_search.analysis.ranking import finished, ranked
 from pdo_search.results.schema import PARAM, Col, TrialStatus
 
 if TYPE_CHECKING:

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pdo_search.analysis.leaderboard import plain
+from pdo_search.base.errors import InputError
 from pdo_search.config.resolve import most_trials
 from pdo_search.config.schema import Experiment, Recipe
 from pdo_search.config.space import Space, find_dimensions
-from pdo_search.errors import InputError
 from pdo_search.results.schema import Col, TrialStatus, param_column
 from pdo_search.results.sweepfile import SweepInfo
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pdo_search.results.reader import Sweep
+    from pdo_search.analysis.sweep import Sweep
 
 __all__ = ["possible_trials", "running_trials"]
 

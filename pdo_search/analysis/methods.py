@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pdo_search.analysis.leaderboard import entry, plain
-from pdo_search.results.ranking import finished
+from pdo_search.analysis.ranking import finished
 from pdo_search.results.schema import Col, TrialStatus
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pdo_search.analysis.leaderboard import plain
-from pdo_search.results.ranking import non_dominated
+from pdo_search.analysis.ranking import non_dominated
 from pdo_search.results.schema import Col, TrialStatus
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""What every room stands on: storage, leases, processes. Knows no sweep and no model."""
+"""What every room stands on: errors, text, screen, log, seeds, storage, processes, factories."""

@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pdo_search.base.errors import StoreError
 from pdo_search.base.process import identity, is_dead
 from pdo_search.base.storage import Storage
-from pdo_search.errors import StoreError
 
 __all__ = ["Lease", "is_forgotten"]
 

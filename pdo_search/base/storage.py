@@ -24,9 +24,9 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from pdo_search.base.errors import InputError, StoreError
 from pdo_search.base.process import host_and_process
-from pdo_search.errors import InputError, StoreError
-from pdo_search.safefile import NOT_REGULAR, odd_entry, open_regular, read_regular
+from pdo_search.base.safefile import NOT_REGULAR, odd_entry, open_regular, read_regular
 
 __all__ = ["ObjectInfo", "Storage", "Unreachable", "is_unreachable", "is_uri", "patience"]
 

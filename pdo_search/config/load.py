@@ -17,6 +17,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pdo_search.base.errors import InputError
+from pdo_search.base.safefile import read_regular
+from pdo_search.base.safetext import redact
 from pdo_search.config.messages import translated
 from pdo_search.config.methods import METHODS
 from pdo_search.config.schema import Experiment, Recipe, StudentConfig
@@ -28,9 +31,6 @@ from pdo_search.config.space import (
     find_dimensions,
     is_dimension,
 )
-from pdo_search.errors import InputError
-from pdo_search.safefile import read_regular
-from pdo_search.safetext import redact
 
 __all__ = ["Loaded", "load_experiment", "parse_experiment"]
 

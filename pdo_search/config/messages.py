@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pdo_search.base.errors import InputError
 from pdo_search.config.schema import Experiment, Recipe, StudentConfig
 from pdo_search.config.space import Dimension, as_written, is_dimension
-from pdo_search.errors import InputError
 
 __all__ = ["translated"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pdo_search.base.errors import Infeasible
 from pdo_search.config.methods import Method, fixed, searched
 from pdo_search.config.schema import Experiment, LimitsConfig, Recipe, StudentConfig, TrialConfig
 from pdo_search.config.space import Space, fill, is_dimension
-from pdo_search.errors import Infeasible
 
 __all__ = ["confirming", "most_trials", "planned_epochs", "resolve"]
 

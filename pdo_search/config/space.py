@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pdo_search.errors import InputError
+from pdo_search.base.errors import InputError
 
 __all__ = ["Dimension", "Space", "as_written", "fill", "find_dimensions", "parse_dimension"]
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from pdo_search.base.errors import InputError
 from pdo_search.config.schema import TeacherConfig
 from pdo_search.distill.evaluate import metrics_of
-from pdo_search.errors import InputError
 from pdo_search.tasks.base import Split, Task
 
 __all__ = ["Standing", "measured_standing", "refuse_guessing", "standing", "warning_of"]

@@ -13,23 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pdo_search.base.seeds import seed_for
 from pdo_search.config.schema import CompositeConfig, TrialConfig
-from pdo_search.distill.composite import (
-    Fit,
-    choose,
-    composite_log_probs,
-    fit_modes,
-    save_composite,
-)
-from pdo_search.distill.cost import Cost
+from pdo_search.distill.composite import choose, fit_modes
 from pdo_search.distill.evaluate import outputs_of
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
 from pdo_search.distill.losses import hard_label_loss
-from pdo_search.distill.seeds import seed_for
 from pdo_search.distill.teaching import Teaching
+from pdo_search.models.composite import (
+    Fit,
+    composite_log_probs,
+    save_composite,
+)
+from pdo_search.models.cost import Cost
+from pdo_search.models.modelfile import ModelSpec, save_model
 from pdo_search.tasks.base import Split, Task
-from pdo_search.tasks.modelfile import ModelSpec, save_model
 
 __all__ = ["combine"]
 

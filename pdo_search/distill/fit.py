@@ -9,11 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from pdo_search.base.seeds import seed_for
 from pdo_search.config.schema import ExecutionConfig, OptimizerConfig
 from pdo_search.distill.execution import USUAL
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.norms import Calibration, refresh_statistics
-from pdo_search.distill.seeds import seed_for
 from pdo_search.distill.step import Updates
 from pdo_search.tasks.base import Task
 

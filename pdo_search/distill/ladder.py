@@ -16,20 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pdo_search.base.seeds import seed_for
 from pdo_search.config.schema import ExecutionConfig, OptimizerConfig, Recipe, SimplifyConfig
-from pdo_search.distill.cost import Cost, measure_cost
 from pdo_search.distill.evaluate import metrics_of
 from pdo_search.distill.execution import USUAL, computed_by
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
 from pdo_search.distill.losses import categorical_kl, hard_label_loss
 from pdo_search.distill.norms import Calibration, refresh_statistics
-from pdo_search.distill.prune import drop_blocks, prune_channels
-from pdo_search.distill.seeds import seed_for
+from pdo_search.models.build import placed
+from pdo_search.models.cost import Cost, measure_cost
+from pdo_search.models.modelfile import load_for, save_model
+from pdo_search.models.prune import drop_blocks, prune_channels
 from pdo_search.store import Store
 from pdo_search.tasks.base import Split, Task
-from pdo_search.tasks.modelfile import load_for, save_model
-from pdo_search.tasks.models import placed
 
 __all__ = ["Attempt", "Ladder", "Rung", "RungStatus", "next_ratio"]
 

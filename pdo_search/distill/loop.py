@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pdo_search.base.errors import PdoError
+from pdo_search.base.seeds import seed_for
 from pdo_search.config.schema import STUDENT_COSTS, Recipe, TrialConfig
 from pdo_search.distill.adapt import Tuning, adapt
-from pdo_search.distill.cost import Cost
 from pdo_search.distill.curriculum import admit, difficulty, progress_at
 from pdo_search.distill.evaluate import evaluate, outputs_of
 from pdo_search.distill.feed import resident
@@ -32,16 +33,15 @@ from pdo_search.distill.losses import (
 )
 from pdo_search.distill.norms import Calibration, refresh_statistics
 from pdo_search.distill.protocol import Report, Worker
-from pdo_search.distill.seeds import seed_for
 from pdo_search.distill.stage import Phase, Stage, StageEnd, plan_stages, reassign, stage_end
 from pdo_search.distill.state import TrialState
 from pdo_search.distill.step import Updates
 from pdo_search.distill.teaching import Teaching
 from pdo_search.distill.timing import PhaseClock
-from pdo_search.errors import PdoError
+from pdo_search.models.build import set_dropout
+from pdo_search.models.cost import Cost
 from pdo_search.store.bank import Bank
 from pdo_search.tasks.base import Split, Task
-from pdo_search.tasks.models import set_dropout
 
 __all__ = ["Distillation", "Diverged", "initial_state"]
 

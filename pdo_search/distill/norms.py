@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from pdo_search.base.seeds import seed_for
 from pdo_search.distill.feed import resident
-from pdo_search.distill.seeds import seed_for
 from pdo_search.tasks.base import Task
 
 __all__ = ["Calibration", "refresh_statistics", "running_norms"]

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from pdo_search.base.errors import InputError
 from pdo_search.config.schema import ModelConfig, OptimizerConfig
 from pdo_search.distill.execution import USUAL, threads
 from pdo_search.distill.losses import hard_label_loss
 from pdo_search.distill.step import Updates
-from pdo_search.errors import InputError
+from pdo_search.models.layout import placed
 from pdo_search.tasks.base import Split, Task
-from pdo_search.tasks.layout import placed
 
 __all__ = ["probe"]
 

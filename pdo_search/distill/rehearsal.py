@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pdo_search.base.errors import Infeasible, InputError
 from pdo_search.base.scratch import scratch_folder
 from pdo_search.config.schema import ModelConfig, Recipe, TrialConfig
 from pdo_search.distill.execution import threads
-from pdo_search.distill.prune import drop_blocks, droppable_blocks, prune_channels
 from pdo_search.distill.stage import num_levels
-from pdo_search.errors import Infeasible, InputError
+from pdo_search.models.modelfile import ModelSpec, load_for, save_model
+from pdo_search.models.prune import drop_blocks, droppable_blocks, prune_channels
 from pdo_search.tasks.base import Task
-from pdo_search.tasks.modelfile import ModelSpec, load_for, save_model
 
 __all__ = ["Removal", "rehearse", "removal_of", "shrinking_of"]
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pdo_search.base.errors import StoreError
 from pdo_search.distill.adapt import Tuning
 from pdo_search.distill.stage import Phase, Stage
-from pdo_search.errors import StoreError
 
 __all__ = ["TrialState", "pack", "unpack"]
 

@@ -15,20 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pdo_search.base.factory import is_factory, load_factory, source_digest
+from pdo_search.base.seeds import seed_for
 from pdo_search.config.schema import ExecutionConfig, TeacherConfig
-from pdo_search.distill.cost import Cost, measure_cost
 from pdo_search.distill.execution import USUAL, computed_by, threads
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
 from pdo_search.distill.ladder import RUNG_FILE, VERSION, Rung, RungStatus, accuracy_of
 from pdo_search.distill.losses import hard_label_loss
-from pdo_search.distill.seeds import seed_for
+from pdo_search.models.build import build_for, placed
+from pdo_search.models.cost import Cost, measure_cost
+from pdo_search.models.modelfile import ModelSpec, save_model
+from pdo_search.models.weights import weights_digest
 from pdo_search.store import Store
 from pdo_search.tasks.base import Split, Task
-from pdo_search.tasks.factory import is_factory, load_factory, source_digest
-from pdo_search.tasks.modelfile import ModelSpec, save_model
-from pdo_search.tasks.models import build_for, placed
-from pdo_search.tasks.weights import weights_digest
 
 __all__ = ["trained_teacher"]
 

@@ -19,8 +19,8 @@ from pdo_search.distill.losses import Mixed
 from pdo_search.distill.stage import Phase, plan_stages
 from pdo_search.store import Store
 from pdo_search.store.bank import BATCH, Bank, Compute, Outputs, bank, in_process
-from pdo_search.tasks.augment import mixed, mixing
 from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.images.augment import mixed, mixing
 
 __all__ = ["Pool", "Teaching", "pool_of", "pool_outputs", "views_of_full_teacher"]
 

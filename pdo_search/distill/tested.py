@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pdo_search.distill.composite import CompositeModel, load_composite
-from pdo_search.distill.cost import Cost
 from pdo_search.distill.evaluate import evaluation_batch, metrics_of
 from pdo_search.distill.ladder import Rung
+from pdo_search.models.build import placed
+from pdo_search.models.composite import CompositeModel, load_composite
+from pdo_search.models.cost import Cost
+from pdo_search.models.modelfile import load_for
 from pdo_search.store import Store
 from pdo_search.tasks.base import Examples, Task
 from pdo_search.tasks.metrics import classification_metrics
-from pdo_search.tasks.modelfile import load_for
-from pdo_search.tasks.models import placed
 
 __all__ = ["tested_composite", "tested_student", "tested_teacher"]
 

@@ -10,7 +10,7 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pdo_search.errors import InputError
+from pdo_search.base.errors import InputError
 from pdo_search.results.schema import SCHEMA_VERSION, VERSION_METADATA, Table, arrow_schema
 
 if TYPE_CHECKING:

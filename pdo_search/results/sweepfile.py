@@ -17,9 +17,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pdo_search.base.errors import InputError
 from pdo_search.base.storage import Storage
 from pdo_search.config.methods import PROGRESSIVE
-from pdo_search.errors import InputError
 from pdo_search.results.schema import SCHEMA_VERSION
 
 __all__ = ["SWEEP_FILE", "SweepInfo", "read_sweep_file", "write_sweep_file"]

@@ -19,8 +19,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pdo_search.base.errors import InputError, StoreError
+from pdo_search.base.safefile import NOT_REGULAR
 from pdo_search.base.storage import Storage
-from pdo_search.errors import InputError, StoreError
 from pdo_search.results.cells import cell
 from pdo_search.results.params import PARAM
 from pdo_search.results.parts import encode_part, parse_part, type_name
@@ -31,7 +32,6 @@ from pdo_search.results.schema import (
     all_columns,
     arrow_schema,
 )
-from pdo_search.safefile import NOT_REGULAR
 
 if TYPE_CHECKING:
     import pyarrow as pa

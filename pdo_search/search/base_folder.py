@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pdo_search.base.errors import InputError
 from pdo_search.base.storage import Storage, is_uri
-from pdo_search.errors import InputError
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo
 
 __all__ = ["CODE", "functions_of", "keep_code", "moved", "needs_base_dir"]

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pdo_search.base.errors import InputError
+from pdo_search.base.log import LOG_FORMAT
 from pdo_search.config.schema import ResourcesConfig
-from pdo_search.errors import InputError
-from pdo_search.log import LOG_FORMAT
 from pdo_search.search.places import unusable
 
 __all__ = [

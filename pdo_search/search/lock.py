@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
+from pdo_search.base.errors import PdoError, StoreError
 from pdo_search.base.lease import STALE_S, Lease
 from pdo_search.base.storage import Storage
-from pdo_search.errors import PdoError, StoreError
 from pdo_search.results.driver import HOLDER, driver_of
 
 __all__ = ["only_driver"]

@@ -11,8 +11,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from pdo_search.base.errors import InputError
 from pdo_search.base.storage import Storage
-from pdo_search.errors import InputError
 
 __all__ = ["free_bytes", "refuse_places", "unusable"]
 

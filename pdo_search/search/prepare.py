@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from pdo_search.base.errors import PdoError
 from pdo_search.base.storage import patience
 from pdo_search.config.schema import TrialConfig
-from pdo_search.errors import PdoError
 
 if TYPE_CHECKING:
     from pdo_search.distill.chance import Standing

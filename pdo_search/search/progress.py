@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pdo_search.base.screen import plain_text
 from pdo_search.results.schema import PARAM, TrialStatus, param_column
-from pdo_search.screen import plain_text
 
 __all__ = ["Progress"]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from pdo_search.base.errors import InputError
 from pdo_search.config.schema import SchedulerConfig
 from pdo_search.config.space import Space
-from pdo_search.errors import InputError
 from pdo_search.results.schema import TrialStatus, point_of
 from pdo_search.search.dominance import costs_of
 from pdo_search.search.rungs import Observation
-from pdo_search.search.searcher import PastTrial, Requeued, told_state
+from pdo_search.search.tune.searcher import PastTrial, Requeued, told_state
 
 __all__ = ["Plan", "plan_resume"]
 

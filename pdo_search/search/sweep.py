@@ -17,21 +17,21 @@ from typing import Any
 
 from rich.console import Console
 
+from pdo_search.base.clock import SteadyClock
+from pdo_search.base.errors import InputError
 from pdo_search.base.storage import Storage
 from pdo_search.config.load import Loaded, parse_experiment
 from pdo_search.config.methods import searched
 from pdo_search.config.resolve import most_trials, planned_epochs
-from pdo_search.errors import InputError
 from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo, read_sweep_file, write_sweep_file
 from pdo_search.results.writer import TableWriter
 from pdo_search.search.base_folder import keep_code, moved
-from pdo_search.search.clock import SteadyClock
 from pdo_search.search.cluster import alive_nodes, fitting
 from pdo_search.search.places import refuse_places
 from pdo_search.search.progress import Progress
 from pdo_search.search.resume import Plan, plan_resume
-from pdo_search.search.tuning import (
+from pdo_search.search.tune.run import (
     Outcome,
     absolute,
     loaded_of,
@@ -235,12 +235,10 @@ def _tune(
         trainable: what Tune runs as a trial; by default the worker function.
         priors: what earlier sweeps tell the sampler.
     """
-    from ray.tune.search import Searcher
-
-    from pdo_search.search.by_method import by_method
-    from pdo_search.search.recorder import Recorder
     from pdo_search.search.retries import Retries
-    from pdo_search.search.slots import SlotLimiter
+    from pdo_search.search.tune.by_method import by_method
+    from pdo_search.search.tune.recorder import Recorder
+    from pdo_search.search.tune.slots import SlotLimiter
     from pdo_search.trial.messages import Assignment
 
     experiment = loaded.experiment
@@ -286,7 +284,7 @@ def _tune(
         recorder.close()
         return False
     resources = experiment.resources
-    search_alg: Searcher = searcher
+    search_alg: Any = searcher
     if nodes_may_join:
         search_alg = SlotLimiter(searcher, lambda: fitting(resources, alive_nodes()))
     assignment = Assignment(

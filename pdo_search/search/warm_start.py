@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from pdo_search.analysis.sweep import open_sweep
+from pdo_search.base.errors import InputError
 from pdo_search.base.storage import Storage, is_uri
 from pdo_search.config.load import Loaded
 from pdo_search.config.resolve import resolve
 from pdo_search.config.schema import STUDENT_COSTS, LimitsConfig
 from pdo_search.config.space import Dimension, Space
-from pdo_search.errors import InputError
-from pdo_search.results.reader import open_sweep
 from pdo_search.results.schema import Col, TrialStatus, point_of
 from pdo_search.search.dominance import costs_of
-from pdo_search.search.searcher import PastTrial
-from pdo_search.search.tuning import loaded_of
+from pdo_search.search.tune.run import loaded_of
+from pdo_search.search.tune.searcher import PastTrial
 
 if TYPE_CHECKING:
     import pandas as pd

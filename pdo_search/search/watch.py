@@ -16,8 +16,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pdo_search.base.errors import PdoError
 from pdo_search.base.process import began_at, descendants
-from pdo_search.errors import PdoError
 
 __all__ = ["Watch"]
 

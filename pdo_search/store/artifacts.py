@@ -22,10 +22,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pdo_search.base.errors import StoreError, disk_is_full
 from pdo_search.base.lease import Lease
+from pdo_search.base.safefile import odd_entry
 from pdo_search.base.storage import Storage, is_uri
-from pdo_search.errors import StoreError, disk_is_full
-from pdo_search.safefile import odd_entry
 from pdo_search.store.layout import (
     PARTIAL,
     Place,

@@ -36,7 +36,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from pdo_search.errors import PdoError
+from pdo_search.base.errors import PdoError
 from pdo_search.store.artifacts import Store
 
 __all__ = ["Arrays", "Bank", "Compute", "Outputs", "bank", "encoded", "in_process"]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pdo_search.base.errors import InputError, StoreError
 from pdo_search.base.storage import is_uri
-from pdo_search.errors import InputError, StoreError
 from pdo_search.store.layout import cache_of
 from pdo_search.store.shelf import (
     PARTIAL_WORK,

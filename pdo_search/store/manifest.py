@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from pdo_search.safefile import odd_entry, open_regular, read_regular
+from pdo_search.base.safefile import odd_entry, open_regular, read_regular
 
 __all__ = ["MANIFEST", "Damage", "Manifest", "damage_of", "parse", "seal"]
 

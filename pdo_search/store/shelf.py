@@ -19,8 +19,8 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from pdo_search.base.lease import Lease, is_forgotten
+from pdo_search.base.safefile import read_regular
 from pdo_search.base.storage import ObjectInfo, Storage
-from pdo_search.safefile import read_regular
 from pdo_search.store.layout import (
     DAMAGED,
     PARTIAL,

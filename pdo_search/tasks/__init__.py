@@ -25,7 +25,7 @@ def build_task(
     Raises:
         InputError: the data cannot be used.
     """
-    from pdo_search.tasks.image_classification import build_image_classification
+    from pdo_search.tasks.images.task import build_image_classification
 
     return build_image_classification(config, base_dir, store)
 

@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from pdo_search.base.safetext import one_line
 from pdo_search.config.schema import TaskConfig
-from pdo_search.safetext import one_line
 
 __all__ = ["Dropped", "Examples", "Head", "HeadKind", "LeftOut", "Outputs", "Split", "Task"]
 

@@ -7,11 +7,11 @@ import traceback
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pdo_search.base.errors import Infeasible, disk_is_full
+from pdo_search.base.safetext import presentable
 from pdo_search.base.storage import is_unreachable, is_uri
 from pdo_search.config.resolve import confirming, resolve
 from pdo_search.config.schema import STUDENT_COSTS, Experiment, TrialConfig
-from pdo_search.errors import Infeasible, disk_is_full
-from pdo_search.safetext import presentable
 from pdo_search.trial.protocol import Places, Report
 from pdo_search.trial.shared import NotShared
 

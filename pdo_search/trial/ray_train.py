@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from pdo_search.base.errors import InputError
 from pdo_search.config.schema import TrialConfig
-from pdo_search.errors import InputError
 from pdo_search.trial.messages import Assignment, failure_message, report_message
 from pdo_search.trial.protocol import Report
 from pdo_search.trial.shared import check_visible

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from socket import gethostname
 
+from pdo_search.base.errors import StoreError
 from pdo_search.base.storage import Storage, is_uri
-from pdo_search.errors import StoreError
 
 __all__ = ["REMEDY", "NotShared", "check_visible", "exchange", "note", "remove"]
 

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from pdo_search.base.errors import PdoError
 from pdo_search.base.scratch import scratch_folder
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.teaching import pool_of, pool_outputs
-from pdo_search.errors import PdoError
+from pdo_search.models.build import placed
+from pdo_search.models.modelfile import load_for
 from pdo_search.store.bank import Arrays, Compute, encoded
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Task
-from pdo_search.tasks.modelfile import load_for
-from pdo_search.tasks.models import placed
 
 __all__ = ["spread"]
 

@@ -17,28 +17,28 @@ from typing import Any
 import torch
 from torch import nn
 
+from pdo_search.base.errors import Infeasible, InputError, StoreError
 from pdo_search.base.scratch import scratch_folder
+from pdo_search.base.seeds import seed_for
 from pdo_search.base.storage import Storage, patience
 from pdo_search.config.schema import LimitsConfig, ModelConfig, Recipe, TrialConfig
 from pdo_search.distill.combine import combine
-from pdo_search.distill.cost import Cost, cost_of
 from pdo_search.distill.execution import make_deterministic, threads
 from pdo_search.distill.ladder import Ladder, Rung
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.protocol import Report, Worker
-from pdo_search.distill.prune import prune_channels
-from pdo_search.distill.seeds import seed_for
 from pdo_search.distill.state import TrialState, pack, unpack
 from pdo_search.distill.teacher import trained_teacher
 from pdo_search.distill.teaching import Teaching
 from pdo_search.distill.tested import tested_composite, tested_student, tested_teacher
-from pdo_search.errors import Infeasible, InputError, StoreError
+from pdo_search.models.build import build_for, placed
+from pdo_search.models.cost import Cost, cost_of
+from pdo_search.models.modelfile import ModelSpec, load_for
+from pdo_search.models.prune import prune_channels
 from pdo_search.store import Store
 from pdo_search.store.bank import DENSE_SIZE
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Task
-from pdo_search.tasks.modelfile import ModelSpec, load_for
-from pdo_search.tasks.models import build_for, placed
 from pdo_search.trial.checkpoints import CheckpointFile
 from pdo_search.trial.protocol import Places
 

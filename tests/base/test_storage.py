@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from pdo_search.base import storage
+from pdo_search.base.errors import StoreError
 from pdo_search.base.process import host_and_process, identity, is_dead
 from pdo_search.base.storage import Storage, Unreachable, is_unreachable, patience
-from pdo_search.errors import StoreError
 
 from ..faults.object_store import BUCKET, Hold, object_store
 from ..s3 import s3_settings

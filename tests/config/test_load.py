@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pdo_search.base.errors import Infeasible, InputError
 from pdo_search.config import load_experiment, resolve
 from pdo_search.config.schema import ResourcesConfig
-from pdo_search.errors import Infeasible, InputError
 
 TEXT = """
 name: digits

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from pdo_search.base.errors import InputError
 from pdo_search.config.load import parse_experiment
-from pdo_search.errors import InputError
 
 BASE: dict[str, Any] = {
     "name": "remedies",

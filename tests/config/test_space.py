@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from pdo_search.base.errors import InputError
 from pdo_search.config.space import fill, find_dimensions, parse_dimension
-from pdo_search.errors import InputError
 
 TREE: dict[str, Any] = {
     "epochs": 12,

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import nn
 
-from pdo_search.check import check_experiment, preflight, print_check
+from pdo_search.base.errors import InputError
+from pdo_search.cli.check import check_experiment, preflight, print_check
 from pdo_search.config import Loaded, parse_experiment, resolve
 from pdo_search.config.schema import ModelConfig, TrainConfig
 from pdo_search.distill.chance import Standing, refuse_guessing, standing, warning_of
@@ -23,12 +24,11 @@ from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.losses import hard_label_loss
 from pdo_search.distill.norms import Calibration, refresh_statistics
 from pdo_search.distill.teacher import trained_teacher
-from pdo_search.errors import InputError
+from pdo_search.models.build import build_model
+from pdo_search.models.modelfile import load_for, load_inference
 from pdo_search.store import Store
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Split, Task
-from pdo_search.tasks.modelfile import load_for, load_inference
-from pdo_search.tasks.models import build_model
 from pdo_search.trial.worker import build_student
 
 CPU = torch.device("cpu")

@@ -9,16 +9,18 @@ from torch.nn import functional as F
 
 from pdo_search.config.schema import CompositeConfig
 from pdo_search.distill.composite import (
-    Fit,
     choose,
-    composite_log_probs,
-    deferred,
     fit_calibration,
     fit_modes,
     fit_threshold,
     fit_weight,
 )
-from pdo_search.distill.cost import Cost
+from pdo_search.models.composite import (
+    Fit,
+    composite_log_probs,
+    deferred,
+)
+from pdo_search.models.cost import Cost
 from pdo_search.tasks.base import Split
 
 

@@ -13,9 +13,9 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from pdo_search.config.schema import TaskConfig
 from pdo_search.distill.norms import BATCH, Calibration, refresh_statistics, running_norms
+from pdo_search.models.build import build_model
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Split, Task
-from pdo_search.tasks.models import build_model
 
 CPU = torch.device("cpu")
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pdo_search.base.errors import InputError
 from pdo_search.config.schema import DataConfig, ModelConfig, TaskConfig
 from pdo_search.distill.probe import probe
 from pdo_search.distill.rehearsal import Removal, rehearse
-from pdo_search.errors import InputError
+from pdo_search.models.build import build_for
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Task
-from pdo_search.tasks.models import build_for
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pdo_search.base.errors import StoreError
 from pdo_search.config.schema import Recipe
 from pdo_search.distill.adapt import Tuning
 from pdo_search.distill.stage import plan_stages
 from pdo_search.distill.state import TrialState, pack, unpack
-from pdo_search.errors import StoreError
 
 
 def make_state() -> TrialState:

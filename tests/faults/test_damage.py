@@ -88,7 +88,7 @@ from pathlib import Path
 from pdo_search.config import load_experiment
 from pdo_search.distill import ladder as module
 from pdo_search.distill.ladder import Ladder
-from pdo_search.search.tuning import first_trial
+from pdo_search.search.tune.run import first_trial
 from pdo_search.store import Store
 from pdo_search.tasks import cached_task
 from pdo_search.trial.worker import prepare

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import pdo_search
-from pdo_search.errors import StoreError
+from pdo_search.base.errors import StoreError
 
 from ..conftest import Cluster, Pdo
 from ..store.test_bank import EXAMPLES, counted, files, logits, opened

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ray.exceptions import NodeDiedError
 
-from pdo_search.errors import PdoError
+from pdo_search.base.errors import PdoError
 from pdo_search.results.schema import Decision
 from pdo_search.search.retries import Retries
 from pdo_search.search.watch import Watch

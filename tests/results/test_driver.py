@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pdo_search.base.errors import PdoError
 from pdo_search.base.lease import STALE_S
 from pdo_search.base.process import identity
 from pdo_search.base.storage import Storage
-from pdo_search.errors import PdoError
 from pdo_search.results.driver import HOLDER, Driver, driver_of
 from pdo_search.search.lock import only_driver
 

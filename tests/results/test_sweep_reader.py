@@ -16,8 +16,8 @@ import pytest
 from pyarrow import parquet
 
 import pdo_search
-from pdo_search.errors import InputError, PdoError
-from pdo_search.results.reader import open_sweep
+from pdo_search.analysis.sweep import open_sweep
+from pdo_search.base.errors import InputError, PdoError
 from pdo_search.results.writer import TableWriter
 
 from .conftest import PARAMS, trial_row

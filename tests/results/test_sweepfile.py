@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pdo_search.errors import InputError
+from pdo_search.base.errors import InputError
 from pdo_search.results.sweepfile import read_sweep_file, write_sweep_file
 
 from .conftest import sweep_info

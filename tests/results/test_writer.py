@@ -20,7 +20,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import fs, parquet
 
-from pdo_search.errors import InputError, StoreError
+from pdo_search.base.errors import InputError, StoreError
 from pdo_search.results import writer as writer_module
 from pdo_search.results.parts import encode_part, parse_part
 from pdo_search.results.schema import EPOCHS, TABLES

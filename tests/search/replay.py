@@ -23,7 +23,8 @@ from pdo_search.config import parse_experiment
 from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SWEEP_FILE, write_sweep_file
 from pdo_search.results.writer import TableWriter
-from pdo_search.search import sweep, tuning
+from pdo_search.search import sweep
+from pdo_search.search.tune import run as tuning
 
 EPOCHS = 3
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pdo_search.errors import InputError
+from pdo_search.base.errors import InputError
 from pdo_search.results.sweepfile import read_sweep_file
 from pdo_search.search.base_folder import needs_base_dir
 from pdo_search.search.sweep import reopened_sweep
@@ -26,7 +26,7 @@ def student(num_outputs, input_shape, width):
     return nn.Sequential(nn.Flatten(), classifier(num_outputs))
 """
 BEGIN = """
-from pdo_search.check import preflight
+from pdo_search.cli.check import preflight
 from pdo_search.config import load_experiment
 from pdo_search.results.sweepfile import write_sweep_file
 from pdo_search.search.base_folder import keep_code
@@ -39,9 +39,9 @@ keep_code(sweep, info, anew=True)
 """
 AGAIN = """
 import sys
-from pdo_search.check import preflight
+from pdo_search.cli.check import preflight
 from pdo_search.search.sweep import reopened_sweep
-from pdo_search.search.tuning import loaded_of
+from pdo_search.search.tune.run import loaded_of
 preflight(loaded_of(reopened_sweep(sys.argv[1], base_dir=sys.argv[2])))
 print(sys.modules["their_parts.layers"].__file__)
 """
@@ -89,7 +89,7 @@ def test_a_sweep_whose_folder_is_gone_goes_on_with_the_modules_it_kept(begun: Pa
     ("changes", "needed"),
     [
         ({}, False),
-        ({"arch": "pdo_search.tasks.small_models:small_convnet"}, False),
+        ({"arch": "pdo_search.models.small_models:small_convnet"}, False),
         ({"arch": "their_lost_project:student"}, True),
         ({"arch": {"choice": ["small_resnet", "their_lost_project:student"]}}, True),
         ({"weights": "IMAGENET1K_V2"}, False),

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from pdo_search.config.schema import SchedulerConfig, SearchConfig
 from pdo_search.config.space import Space, find_dimensions
 from pdo_search.results.schema import TrialStatus
-from pdo_search.search.by_method import (
+from pdo_search.search.resume import Plan
+from pdo_search.search.tune.by_method import (
     SchedulerByMethod,
     SearcherByMethod,
     counted,
     turn,
 )
-from pdo_search.search.resume import Plan
-from pdo_search.search.scheduler import EarlyStopping
-from pdo_search.search.searcher import OptunaSearcher, PastTrial, Requeued
+from pdo_search.search.tune.scheduler import EarlyStopping
+from pdo_search.search.tune.searcher import OptunaSearcher, PastTrial, Requeued
 
 SPACE = Space(tuple(find_dimensions({"temperature": {"float": [1.0, 8.0]}})))
 PLANNED = {"progressive": 8, "scratch": 4}

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
+from pdo_search.base.errors import InputError
 from pdo_search.config.schema import ResourcesConfig
-from pdo_search.errors import InputError
 from pdo_search.search import cluster
 from pdo_search.search.cluster import (
     Capacity,
@@ -26,7 +26,7 @@ from pdo_search.search.cluster import (
     slots,
     with_gpus,
 )
-from pdo_search.search.slots import SlotLimiter
+from pdo_search.search.tune.slots import SlotLimiter
 
 NODES = [Capacity(0, 0), Capacity(8, 1), Capacity(4, 2)]
 

@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 
 import pdo_search
-from pdo_search import cli
+from pdo_search.cli import main as cli
 from pdo_search.results.interval import USUAL_SEEDS
 from pdo_search.results.schema import TRIALS
-from pdo_search.search.confirm import Run, candidates, fresh_seeds, open_runs, run_confirmation
+from pdo_search.search.confirm import run_confirmation
+from pdo_search.search.runs import Run, candidates, fresh_seeds, open_runs
 
 from ..conftest import Pdo
 from ..sweeps import OF_THE_RUN, TIMINGS, assert_whole, wait_for

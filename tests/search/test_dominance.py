@@ -17,8 +17,8 @@ from pdo_search.results.writer import TableWriter
 from pdo_search.search.dominance import best_first, costs_of
 from pdo_search.search.resume import plan_resume
 from pdo_search.search.rungs import Observation, PromotionRungs, Rungs
-from pdo_search.search.scheduler import EarlyStopping
-from pdo_search.search.searcher import OptunaSearcher, PastTrial
+from pdo_search.search.tune.scheduler import EarlyStopping
+from pdo_search.search.tune.searcher import OptunaSearcher, PastTrial
 
 from ..conftest import Pdo
 

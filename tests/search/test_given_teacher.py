@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pdo_search.config.schema import ModelConfig
-from pdo_search.tasks.models import build_model
+from pdo_search.models.build import build_model
 
 from ..conftest import Pdo
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pdo_search.errors import InputError
+from pdo_search.base.errors import InputError
 from pdo_search.search.places import free_bytes, refuse_places, unusable
 
 

@@ -11,13 +11,13 @@ from ray import cloudpickle
 from ray.exceptions import ActorDiedError, RayActorError
 from rich.console import Console
 
+from pdo_search.base.clock import SteadyClock
 from pdo_search.results.schema import TrialStatus
 from pdo_search.results.writer import TableWriter
-from pdo_search.search.by_method import SchedulerByMethod
-from pdo_search.search.clock import SteadyClock
 from pdo_search.search.progress import Progress
-from pdo_search.search.recorder import Recorder
 from pdo_search.search.retries import Retries
+from pdo_search.search.tune.by_method import SchedulerByMethod
+from pdo_search.search.tune.recorder import Recorder
 
 GONE = RayActorError(error_msg="The actor is dead because its node has died. Node Id: 0a")
 

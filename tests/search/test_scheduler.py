@@ -11,7 +11,7 @@ import pytest
 from pdo_search.config.schema import SchedulerConfig
 from pdo_search.search.median import MedianRule
 from pdo_search.search.rungs import Observation, Rungs
-from pdo_search.search.scheduler import EarlyStopping
+from pdo_search.search.tune.scheduler import EarlyStopping
 
 
 def rungs(**settings: Any) -> Rungs:

@@ -12,7 +12,7 @@ from pdo_search.config.schema import SearchConfig
 from pdo_search.config.space import Space, find_dimensions
 from pdo_search.results.schema import TrialStatus
 from pdo_search.search.optuna_space import all_points, distribution, distributions
-from pdo_search.search.searcher import OptunaSearcher, PastTrial, Requeued
+from pdo_search.search.tune.searcher import OptunaSearcher, PastTrial, Requeued
 
 SPACE = Space(
     tuple(

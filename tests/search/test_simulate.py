@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
+from simulate import Moment, compute_to_reach, simulate, value_at
+from surrogate import SurrogateCurves
 
 from pdo_search.config import load_experiment
 from pdo_search.config.schema import SchedulerConfig, SearchConfig
 from pdo_search.config.space import Space, find_dimensions
 from pdo_search.search.optuna_space import distributions
-from pdo_search.search.scheduler import EarlyStopping
-from pdo_search.search.searcher import OptunaSearcher
-from pdo_search.search.simulate import Moment, compute_to_reach, simulate, value_at
-from pdo_search.search.surrogate import SurrogateCurves
+from pdo_search.search.tune.scheduler import EarlyStopping
+from pdo_search.search.tune.searcher import OptunaSearcher
 
 RECORDED = Path(__file__).parents[2] / "experiments" / "benchmarks" / "curves"
 SPACE = Space(tuple(find_dimensions({"x": {"float": [0.0, 1.0]}, "k": {"choice": ["a", "b"]}})))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pdo_search.cli import run_command
+from pdo_search.base.errors import InputError
+from pdo_search.cli.main import run_command
 from pdo_search.config import parse_experiment
-from pdo_search.errors import InputError
 from pdo_search.results.sweepfile import SweepInfo, write_sweep_file
 from pdo_search.search.sweep import new_sweep
 from pdo_search.search.trust import Ground, doubts_of, ground_of, outside_of, refuse_strangers

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from pdo_search.base.errors import InputError
 from pdo_search.config import Loaded, parse_experiment
-from pdo_search.errors import InputError
 from pdo_search.results.schema import TrialStatus, param_types, trial_id
 from pdo_search.results.sweepfile import SweepInfo, read_sweep_file, write_sweep_file
 from pdo_search.results.writer import TableWriter
-from pdo_search.search.searcher import OptunaSearcher, PastTrial
-from pdo_search.search.tuning import loaded_of
+from pdo_search.search.tune.run import loaded_of
+from pdo_search.search.tune.searcher import OptunaSearcher, PastTrial
 from pdo_search.search.warm_start import Prior, keep_priors, priors_of
 
 from ..conftest import TINY

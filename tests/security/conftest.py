@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pdo_search.cli import run_command
+from pdo_search.cli.main import run_command
 
 
 class Hostile:

@@ -9,11 +9,11 @@ import torch
 
 from pdo_search.config.load import parse_experiment
 from pdo_search.config.schema import ModelConfig
+from pdo_search.models.build import build_model
+from pdo_search.models.modelfile import ModelSpec, save_model
 from pdo_search.results.schema import param_types, trial_id
 from pdo_search.results.sweepfile import SweepInfo, write_sweep_file
 from pdo_search.results.writer import TableWriter
-from pdo_search.tasks.modelfile import ModelSpec, save_model
-from pdo_search.tasks.models import build_model
 
 from ..conftest import TINY
 

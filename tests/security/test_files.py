@@ -24,12 +24,12 @@ import torch
 import yaml
 from pyarrow import parquet
 
+from pdo_search.base.errors import InputError, StoreError
 from pdo_search.config.schema import DataConfig
 from pdo_search.distill.state import FORMAT, unpack
-from pdo_search.errors import InputError, StoreError
 from pdo_search.store import Store, artifacts
 from pdo_search.store.bank import Bank
-from pdo_search.tasks.data import load_pictures
+from pdo_search.tasks.images.data import load_pictures
 
 from ..conftest import TINY
 from .conftest import Command, Hostile

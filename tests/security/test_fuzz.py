@@ -26,17 +26,17 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from pdo_search import load_model, open_sweep
-from pdo_search.analysis.show import print_sweep, sweep_summary
-from pdo_search.cli import run_command
+from pdo_search.base.errors import PdoError
+from pdo_search.base.screen import Screen
+from pdo_search.cli.main import run_command
+from pdo_search.cli.show import print_sweep, sweep_summary
 from pdo_search.config.load import load_experiment
 from pdo_search.config.resolve import resolve
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.loop import initial_state
 from pdo_search.distill.state import pack, unpack
-from pdo_search.errors import PdoError
 from pdo_search.results.schema import TABLES
 from pdo_search.results.writer import TableWriter
-from pdo_search.screen import Screen
 from pdo_search.store import Store, artifacts
 
 from ..conftest import TINY

@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pdo_search.errors import StoreError
-from pdo_search.log import log_to_file
+from pdo_search.base.errors import StoreError
+from pdo_search.base.log import log_to_file
 from pdo_search.results.sweepfile import read_sweep_file
 from pdo_search.search.base_folder import keep_code
 from pdo_search.search.lock import only_driver

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from pdo_search import load_model
+from pdo_search.base.errors import InputError, StoreError
 from pdo_search.base.storage import Storage
-from pdo_search.distill.composite import Fit, save_composite
-from pdo_search.errors import InputError, StoreError
-from pdo_search.tasks.modelfile import ModelSpec, load_model_file
+from pdo_search.models.composite import Fit, save_composite
+from pdo_search.models.modelfile import ModelSpec, load_model_file
 
 from .sweeps import PICTURES, write_model
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pdo_search.errors import StoreError
+from pdo_search.base.errors import StoreError
 from pdo_search.store import Store, artifacts
 from pdo_search.store.artifacts import digest_of
 from pdo_search.store.layout import Place, unfinished_name

@@ -13,10 +13,10 @@ import yaml
 from rich.console import Console
 
 import pdo_search
-from pdo_search.errors import InputError
+from pdo_search.base.errors import InputError
+from pdo_search.base.safetext import printable
+from pdo_search.base.screen import Screen
 from pdo_search.results.schema import TrialStatus
-from pdo_search.safetext import printable
-from pdo_search.screen import Screen
 from pdo_search.search.progress import Progress
 
 from ..conftest import TINY

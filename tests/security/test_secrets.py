@@ -10,15 +10,15 @@ import pytest
 import yaml
 from ray import cloudpickle
 
-from pdo_search.cli import run_command
-from pdo_search.log import log_to_file
+from pdo_search.base.clock import SteadyClock
+from pdo_search.base.log import log_to_file
+from pdo_search.base.safetext import redact
+from pdo_search.cli.main import run_command
 from pdo_search.results.schema import TrialStatus
 from pdo_search.results.writer import TableWriter
-from pdo_search.safetext import redact
-from pdo_search.search.clock import SteadyClock
 from pdo_search.search.progress import Progress
-from pdo_search.search.recorder import Recorder
 from pdo_search.search.retries import Retries
+from pdo_search.search.tune.recorder import Recorder
 from pdo_search.trial.messages import failure_message
 
 from ..conftest import TINY, Pdo
@@ -131,7 +131,7 @@ def test_what_the_driver_writes_holds_no_secret(
     tmp_path_factory: pytest.TempPathFactory,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from pdo_search.screen import screen
+    from pdo_search.base.screen import screen
 
     writer = TableWriter(tmp_path)
     progress = Progress(screen(), num_trials=1, metric="val_accuracy", mode="max")

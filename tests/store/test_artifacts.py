@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pdo_search.base import lease
-from pdo_search.errors import StoreError
+from pdo_search.base.errors import StoreError
 from pdo_search.store import Store, artifacts
 
 from .conftest import put

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pdo_search.errors import PdoError
+from pdo_search.base.errors import PdoError
 from pdo_search.store import Store
 from pdo_search.store.bank import CHUNK, Arrays, Bank, Compute, Outputs, bank, encoded, in_process
 

@@ -14,7 +14,7 @@ import pytest
 
 from pdo_search.base import lease
 from pdo_search.base.storage import Storage
-from pdo_search.cli import run_command
+from pdo_search.cli.main import run_command
 from pdo_search.store import Artifact, Store
 from pdo_search.store.housekeeping import Criteria, expendable
 from pdo_search.store.layout import Place

@@ -9,9 +9,9 @@ import pytest
 import pdo_search
 from pdo_search.base.storage import Storage
 from pdo_search.config.schema import ModelConfig
+from pdo_search.models.build import build_model
+from pdo_search.models.modelfile import InferenceModel, ModelSpec, save_model
 from pdo_search.store import Store, artifacts
-from pdo_search.tasks.modelfile import InferenceModel, ModelSpec, save_model
-from pdo_search.tasks.models import build_model
 from pdo_search.trial.checkpoints import CheckpointFile
 from pdo_search.trial.shared import exchange, note, remove
 

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
+from pdo_search.base.errors import PdoError, StoreError
 from pdo_search.base.lease import STALE_S
+from pdo_search.base.log import log_to_file
 from pdo_search.base.storage import Storage
-from pdo_search.errors import PdoError, StoreError
-from pdo_search.log import log_to_file
 from pdo_search.results.driver import driver_of
 from pdo_search.search.lock import only_driver
 
@@ -84,7 +84,7 @@ def test_a_log_that_cannot_be_copied_breaks_nothing(
         raise StoreError("the object store does not answer")
 
     monkeypatch.setattr(Storage, "write", gone)
-    monkeypatch.setattr("pdo_search.log.COPIED_EVERY_S", 0.05)
+    monkeypatch.setattr("pdo_search.base.log.COPIED_EVERY_S", 0.05)
     with log_to_file(f"{bucket}/silent"):
         time.sleep(0.3)
     assert capsys.readouterr().err == ""

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from pdo_search.base.errors import Infeasible
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.evaluate import outputs_of
 from pdo_search.distill.protocol import LocalWorker
-from pdo_search.errors import Infeasible
+from pdo_search.models.modelfile import load_model_file
 from pdo_search.store import Store
 from pdo_search.store.bank import DENSE_SIZE, TOP_K, Bank, bank, in_process
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Split
-from pdo_search.tasks.modelfile import load_model_file
 from pdo_search.trial.protocol import Places
 from pdo_search.trial.worker import prepare, run_trial
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pdo_search.config.schema import AugmentConfig
-from pdo_search.tasks.augment import augmented, mixed, mixing
+from pdo_search.tasks.images.augment import augmented, mixed, mixing
 
 CONFIG = AugmentConfig(crop=2, flip=True, color=0.4)
 IMAGES = (torch.arange(64 * 3 * 8 * 8).view(64, 3, 8, 8) * 37 % 251).to(torch.uint8)

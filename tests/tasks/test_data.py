@@ -14,14 +14,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from pdo_search.base.errors import InputError
 from pdo_search.config.schema import DataConfig, TaskConfig
-from pdo_search.errors import InputError
 from pdo_search.store import Store
-from pdo_search.tasks import archives, build_task, decode
-from pdo_search.tasks.archives import DEBIAN_FASHION_MNIST, FASHION_FILES
+from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Split
-from pdo_search.tasks.data import load_pictures
-from pdo_search.tasks.pictures import Pictures
+from pdo_search.tasks.images import archives, decode
+from pdo_search.tasks.images.archives import DEBIAN_FASHION_MNIST, FASHION_FILES
+from pdo_search.tasks.images.data import load_pictures
+from pdo_search.tasks.images.pictures import Pictures
 
 RNG = np.random.default_rng(0)
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pdo_search.base.errors import InputError
 from pdo_search.config.schema import DataConfig, TaskConfig
-from pdo_search.errors import InputError
 from pdo_search.store import Store
 from pdo_search.tasks import build_task
-from pdo_search.tasks import decode as decoding
-from pdo_search.tasks.decode import read_picture
+from pdo_search.tasks.images import decode as decoding
+from pdo_search.tasks.images.decode import read_picture
 from tests.tasks.test_folders import fill, layout, load, said
 
 ORIENTED = {

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pdo_search.base.errors import InputError
 from pdo_search.config.schema import DataConfig, TaskConfig
-from pdo_search.errors import InputError
 from pdo_search.store import Store
 from pdo_search.tasks import build_task
-from pdo_search.tasks import decode as decoding
 from pdo_search.tasks.base import Split
-from pdo_search.tasks.data import load_pictures
-from pdo_search.tasks.decode import read_picture
-from pdo_search.tasks.folders import find_pictures
-from pdo_search.tasks.pictures import Pictures
+from pdo_search.tasks.images import decode as decoding
+from pdo_search.tasks.images.data import load_pictures
+from pdo_search.tasks.images.decode import read_picture
+from pdo_search.tasks.images.folders import find_pictures
+from pdo_search.tasks.images.pictures import Pictures
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 

@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from torchvision import transforms
 from torchvision.datasets import FakeData
 
-from pdo_search.cli import run_command
+from pdo_search.base.errors import InputError
+from pdo_search.cli.main import run_command
 from pdo_search.config.schema import DataConfig
-from pdo_search.errors import InputError
-from pdo_search.tasks.given import Given, given_arrays
+from pdo_search.tasks.images.given import Given, given_arrays
 
 X = np.random.default_rng(0).integers(0, 256, (30, 1, 8, 8)).astype(np.uint8)
 Y = np.arange(30) % 3

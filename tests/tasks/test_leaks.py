@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from pdo_search.base.errors import InputError
 from pdo_search.config.schema import DataConfig, SplitsConfig, TaskConfig
-from pdo_search.errors import InputError
 from pdo_search.store import Store
-from pdo_search.tasks import build_task, decode, image_classification
+from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Dropped, Examples, Split, Task
 from pdo_search.tasks.contents import content_hashes
-from pdo_search.tasks.data import load_pictures
-from pdo_search.tasks.pictures import Pictures
+from pdo_search.tasks.images import decode
+from pdo_search.tasks.images import task as image_classification
+from pdo_search.tasks.images.data import load_pictures
+from pdo_search.tasks.images.pictures import Pictures
 
 DIGITS = {"source": "digits"}
 

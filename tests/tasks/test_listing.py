@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pdo_search.base.errors import InputError
 from pdo_search.config.schema import DataConfig, TaskConfig
-from pdo_search.errors import InputError
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import LeftOut
 from tests.tasks.test_folders import fill, layout, load, said

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pdo_search.base.errors import StoreError
 from pdo_search.base.storage import Storage
-from pdo_search.errors import StoreError
 from pdo_search.trial.checkpoints import CheckpointFile
 
 

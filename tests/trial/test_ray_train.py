@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pdo_search.errors import InputError
+from pdo_search.base.errors import InputError
 from pdo_search.trial.ray_train import synchronised
 
 

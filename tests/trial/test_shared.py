@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pdo_search.search.recorder import cannot_write
+from pdo_search.search.tune.recorder import cannot_write
 from pdo_search.trial import shared
 from pdo_search.trial.messages import failure_message
 from pdo_search.trial.shared import NotShared, check_visible, exchange, note, remove

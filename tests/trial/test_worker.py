@@ -15,16 +15,16 @@ import torch
 from torch import nn
 
 import pdo_search
+from pdo_search.base.errors import Infeasible, InputError
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.resolve import confirming
 from pdo_search.config.schema import TrialConfig
-from pdo_search.distill.composite import deferred, load_composite
 from pdo_search.distill.protocol import LocalWorker
 from pdo_search.distill.teaching import Teaching
-from pdo_search.errors import Infeasible, InputError
+from pdo_search.models.composite import deferred, load_composite
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Split
-from pdo_search.tasks.image_classification import ImageClassification
+from pdo_search.tasks.images.task import ImageClassification
 from pdo_search.trial.protocol import Places
 from pdo_search.trial.worker import run_trial
 
@@ -169,7 +169,7 @@ from pdo_search.config import TrialConfig
 from pdo_search.distill.protocol import LocalWorker
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Split
-from pdo_search.tasks.image_classification import ImageClassification
+from pdo_search.tasks.images.task import ImageClassification
 from pdo_search.trial.protocol import Places
 from pdo_search.trial.worker import run_trial
 folder = sys.argv[2]

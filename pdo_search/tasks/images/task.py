@@ -1,0 +1,385 @@
+"""Image classification: one categorical head over pictures of one size."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pdo_search.base.errors import InputError, PdoError
+from pdo_search.config.schema import TaskConfig
+from pdo_search.store import Store
+from pdo_search.tasks.base import Dropped, Examples, Head, HeadKind, LeftOut, Outputs, Split
+from pdo_search.tasks.contents import Hashes, content_hashes
+from pdo_search.tasks.images.augment import augmented
+from pdo_search.tasks.images.data import load_pictures
+from pdo_search.tasks.images.pictures import Pictures
+from pdo_search.tasks.splits import (
+    four_way_split,
+    labelled_count,
+    labelled_subset,
+    without_copies,
+)
+
+__all__ = ["ImageClassification", "build_image_classification"]
+
+HEAD = "class"
+TEST_IDS = 1 << 40
+TRANSFER_IDS = 1 << 41
+VALIDATION_IDS = 3 << 40
+NORMALIZATION_SAMPLE = 50_000
+NORMALIZATION_CHUNK = 1_024
+
+
+class ImageClassification:
+    """The task over loaded pictures. Build it with ``build_image_classification``."""
+
+    def __init__(
+        self,
+        config: TaskConfig,
+        splits: dict[Split, Examples],
+        class_names: tuple[str, ...],
+        *,
+        train_inputs: Examples,
+        dropped: tuple[Dropped, ...],
+        left_out: tuple[LeftOut, ...] = (),
+    ) -> None:
+        self.config = config
+        self.train_inputs = replace(train_inputs, targets=torch.full_like(train_inputs.targets, -1))
+        self.epoch_examples = len(train_inputs)
+        self.dropped = dropped
+        self.left_out = left_out
+        self._splits = splits
+        train = splits[Split.TRAIN]
+        channels, height, width = train.source.shape[1:]
+        self.input_shape = (channels, height, width)
+        self.class_names = class_names
+        self.heads: tuple[Head, ...] = (Head(HEAD, HeadKind.CATEGORICAL, len(class_names)),)
+        self.normalization = _normalization(train_inputs)
+        mean, std = self.normalization
+        self._mean = torch.tensor(mean).repeat(width)
+        self._scale = 1 / torch.tensor(std).repeat(width)
+        self.fingerprint = self._digest()
+
+    def examples(self, split: Split) -> Examples:
+        """Examples of train, transfer or validation.
+
+        Raises:
+            PdoError: for the test split, which a search must not read.
+        """
+        if split is Split.TEST:
+            raise PdoError("a search must not read the test split")
+        return self._splits[split]
+
+    def test_examples(self) -> Examples:
+        """Examples of the test split, for the final confirmation alone."""
+        return self._splits[Split.TEST]
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Raw inputs (N, C, H, W) as normalised float32, channels last."""
+        mean, scale = self._mean.to(inputs.device), self._scale.to(inputs.device)
+        # By lines of W·C numbers: by the C of a pixel, torch's loops take four times as long.
+        pixels = inputs.permute(0, 2, 3, 1)
+        lines = torch.sub(pixels.flatten(2), mean).mul_(scale)
+        return lines.view(pixels.shape).permute(0, 3, 1, 2)
+
+    def augment(self, inputs: Tensor, ids: Tensor, view: int) -> Tensor:
+        """Raw augmented inputs: a pure function of (task seed, id, view)."""
+        return augmented(inputs, ids, view, self.config.augment, self.config.seed)
+
+    def view(self, inputs: Tensor, ids: Tensor, view: int) -> Tensor:
+        """Augmented and prepared inputs."""
+        return self.prepare(self.augment(inputs, ids, view))
+
+    def forward(self, model: nn.Module, prepared: Tensor) -> Outputs:
+        """The class logits (N, C)."""
+        return {HEAD: model(prepared)}
+
+    def _digest(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        settings = self.config.model_dump_json(include={"kind", "augment", "seed"})
+        digest.update(f"{settings}{self.class_names}".encode())
+        if self.config.splits.labels is not None:
+            digest.update(f"{self.epoch_examples}".encode())
+        for split in Split:
+            examples = self._splits[split]
+            known = examples.digest.encode() if examples.digest else _bytes(examples.inputs())
+            for part in (known, _bytes(examples.targets), _bytes(examples.ids)):
+                digest.update(part)
+        return digest.hexdigest()
+
+
+def build_image_classification(
+    config: TaskConfig, base_dir: Path | None, store: Store | None
+) -> ImageClassification:
+    """Load, split and check the data.
+
+    Args:
+        config: the task.
+        base_dir: folder that relative paths and factories refer to.
+        store: keeps decoded pictures for all processes; None decodes them in this one.
+
+    Raises:
+        InputError: names the source, the class and the split that cannot be used.
+    """
+    pictures = load_pictures(
+        config.data, path="task.data", base_dir=base_dir, seed=config.seed, store=store
+    )
+    if len(pictures.class_names) < 2:
+        raise InputError("a classifier needs two classes", value=pictures.class_names)
+    if (pictures.labels < 0).any():
+        raise InputError(
+            "the labelled source has examples without a label",
+            path="task.data",
+            remedy="unlabelled pictures belong into task.transfer_data",
+        )
+    parts = _labelled_parts(pictures, config)
+    left_out = pictures.left_out
+    if config.transfer_data is not None:
+        like = parts[Split.TRAIN].examples
+        edge = config.transfer_data.size or like.source.shape[-1]
+        other = load_pictures(
+            config.transfer_data.model_copy(update={"size": edge}),
+            path="task.transfer_data",
+            base_dir=base_dir,
+            seed=config.seed,
+            store=store,
+        )
+        left_out += (*other.left_out, *_not_used(other))
+        parts[Split.TRANSFER] = _as_transfer(other, like, pictures.class_names)
+    parts, dropped = _disjoint(parts, config, pictures.class_names)
+    if config.splits.labels is None or config.transfer_data is not None:
+        _check_transfer(parts, dropped, config)
+    train_inputs = parts[Split.TRAIN].examples
+    if config.splits.labels is not None:
+        parts = _few_labels(parts, config, len(pictures.class_names))
+        # A picture that is in train twice may have kept its label once.
+        parts, more = _disjoint(parts, config, pictures.class_names)
+        dropped += more
+        _check_transfer(parts, dropped, config)
+    return ImageClassification(
+        config,
+        {split: part.examples for split, part in parts.items()},
+        pictures.class_names,
+        train_inputs=train_inputs,
+        dropped=dropped,
+        left_out=left_out,
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Examples of a split, and the hashes of their contents."""
+
+    examples: Examples
+    hashes: Hashes
+
+    def select(self, index: NDArray[np.int64]) -> _Part:
+        return _Part(self.examples.select(torch.from_numpy(index)), self.hashes[index])
+
+
+def _labelled_parts(pictures: Pictures, config: TaskConfig) -> dict[Split, _Part]:
+    """The labelled source's splits; contents that lie in two of them are still in both."""
+    indices = four_way_split(
+        pictures.labels,
+        config.splits,
+        config.seed,
+        class_names=pictures.class_names,
+        own_test=pictures.test_inputs is not None,
+        own_validation=pictures.validation_inputs is not None,
+        other_transfer=config.transfer_data is not None,
+    )
+    # None where another source, or `splits.labels` alone, gives the split its examples.
+    indices.setdefault(Split.TRANSFER, np.empty(0, np.int64))
+    everything = _part(
+        _tensor(pictures.inputs),
+        pictures.labels,
+        0,
+        digest=pictures.digest,
+        hashes=pictures.hashes,
+    )
+    parts = {split: everything.select(index) for split, index in indices.items()}
+    test = (pictures.test_inputs, pictures.test_labels, pictures.test_hashes)
+    validation = (
+        pictures.validation_inputs,
+        pictures.validation_labels,
+        pictures.validation_hashes,
+    )
+    for split, first_id, (inputs, labels, hashes) in (
+        (Split.TEST, TEST_IDS, test),
+        (Split.VALIDATION, VALIDATION_IDS, validation),
+    ):
+        if inputs is not None and labels is not None:
+            parts[split] = _part(
+                _tensor(inputs), labels, first_id, digest=pictures.digest, hashes=hashes
+            )
+    return parts
+
+
+def _part(
+    inputs: Tensor,
+    labels: NDArray[np.int64],
+    first_id: int,
+    *,
+    digest: str | None,
+    hashes: Hashes | None,
+) -> _Part:
+    """Examples of a source, and their hashes: given ones, or those of the inputs."""
+    ids = torch.arange(len(labels)) + first_id
+    examples = Examples(inputs, None, torch.from_numpy(labels), ids, digest)
+    return _Part(examples, content_hashes(inputs.numpy()) if hashes is None else hashes)
+
+
+def _disjoint(
+    parts: Mapping[Split, _Part], config: TaskConfig, class_names: tuple[str, ...]
+) -> tuple[dict[Split, _Part], tuple[Dropped, ...]]:
+    """The splits without what another one holds, and what they lost.
+
+    Raises:
+        InputError: nothing is left of a class in train or validation.
+    """
+    kept, dropped = without_copies({split: part.hashes for split, part in parts.items()})
+    left = {
+        split: part if len(kept[split]) == len(part.hashes) else part.select(kept[split])
+        for split, part in parts.items()
+    }
+    for split in (Split.TRAIN, Split.VALIDATION):
+        before, after = (
+            torch.bincount(p[split].examples.targets, minlength=len(class_names))
+            for p in (parts, left)
+        )
+        label = int(after.argmin())
+        if after[label] == 0:
+            holders = " and ".join(d.held_by.value for d in dropped if d.split is split)
+            raise InputError(
+                f"class {class_names[label]!r} has no example left in the {split.value} split: all"
+                f" {int(before[label]):,} are copies of examples of {holders}",
+                path="task.data",
+                value=config.data.path or config.data.source,
+                remedy="remove the copies from the source; or, where no folder or file of its own"
+                " makes the split, change the shares in task.splits",
+            )
+    return left, dropped
+
+
+def _check_transfer(
+    parts: Mapping[Split, _Part], dropped: tuple[Dropped, ...], config: TaskConfig
+) -> None:
+    """Refuse an empty transfer split, and say why it is empty.
+
+    Raises:
+        InputError: it is.
+    """
+    if len(parts[Split.TRANSFER].hashes):
+        return
+    lost = sum(d.count for d in dropped if d.split is Split.TRANSFER)
+    if config.transfer_data is not None:
+        raise InputError(
+            f"holds nothing new: all of its {lost:,} pictures are in the labelled source, too",
+            path="task.transfer_data",
+            value=config.transfer_data.source,
+            remedy="name a source of other pictures, or leave it out: splits.transfer then takes a"
+            " share of the labelled source",
+        )
+    if lost:
+        raise InputError(
+            f"no example is left in the transfer split: all {lost:,} are copies of examples in"
+            " other splits",
+            path="task.data",
+            value=config.data.source,
+            remedy="remove the copies from the source, or give splits.transfer a larger share",
+        )
+    raise InputError(
+        "every example of train keeps its label, and none is left for the transfer split",
+        path="task.splits.labels",
+        value=config.splits.labels,
+        remedy="ask for fewer labels, or give splits.transfer a share",
+    )
+
+
+def _few_labels(
+    parts: Mapping[Split, _Part], config: TaskConfig, num_classes: int
+) -> dict[Split, _Part]:
+    """The splits where ``splits.labels`` of train are left in it, and transfer has the others.
+
+    Raises:
+        InputError: they are fewer than the classes, or more than there are.
+    """
+    assert config.splits.labels is not None
+    train, transfer = parts[Split.TRAIN], parts[Split.TRANSFER]
+    targets = train.examples.targets.numpy()
+    count = labelled_count(config.splits.labels, len(targets), num_classes)
+    chosen = labelled_subset(targets, count, config.seed)
+    rest = train.select(np.setdiff1d(np.arange(len(targets)), chosen))
+    joined = transfer.examples
+    if len(rest.hashes):
+        joined = rest.examples if not len(joined) else joined.followed_by(rest.examples)
+    unlabelled = replace(joined, targets=torch.full_like(joined.targets, -1))
+    hashes = np.concatenate([transfer.hashes, rest.hashes])
+    return {
+        **parts,
+        Split.TRAIN: train.select(chosen),
+        Split.TRANSFER: _Part(unlabelled, hashes),
+    }
+
+
+def _not_used(other: Pictures) -> list[LeftOut]:
+    """The validation and test split that a transfer source has of its own."""
+    theirs = {Split.VALIDATION: other.validation_labels, Split.TEST: other.test_labels}
+    return [
+        LeftOut("", f"pictures of {split.value} in task.transfer_data: not used", len(labels))
+        for split, labels in theirs.items()
+        if labels is not None
+    ]
+
+
+def _as_transfer(other: Pictures, like: Examples, class_names: tuple[str, ...]) -> _Part:
+    """Another source's pictures in the shape of ours; labels only where the classes are ours."""
+    inputs, digest, hashes = _tensor(other.inputs), other.digest, other.hashes
+    channels = like.source.shape[1]
+    if inputs.shape[1] != channels:
+        grey = inputs.float().mean(dim=1, keepdim=True).to(inputs.dtype)
+        inputs, digest, hashes = grey.expand(-1, channels, -1, -1).contiguous(), None, None
+    if inputs.shape[1:] != like.source.shape[1:] or inputs.dtype != like.source.dtype:
+        raise InputError(
+            "the transfer source's pictures do not fit the task's",
+            path="task.transfer_data",
+            value=(tuple(inputs.shape[1:]), str(inputs.dtype)),
+            remedy=f"they must be {tuple(like.source.shape[1:])}, {like.source.dtype}",
+        )
+    same = other.class_names == class_names
+    labels = other.labels if same else np.full_like(other.labels, -1)
+    return _part(inputs, labels, TRANSFER_IDS, digest=digest, hashes=hashes)
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """An array as a tensor; one that may not be written, as from a file, is copied."""
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.contiguous().numpy().tobytes()
+
+
+def _normalization(train: Examples) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, of a sample of train examples where there are many.
+
+    Sums are of float64 and over chunks: a whole float64 copy would take eight times the memory.
+    """
+    sample = torch.linspace(0, len(train) - 1, min(len(train), NORMALIZATION_SAMPLE)).long()
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for rows in torch.split(sample, NORMALIZATION_CHUNK):
+        values = train.inputs(rows).transpose(0, 1).flatten(1).double()
+        count += values.shape[1]
+        total = total + values.sum(1)
+        squares = squares + values.square().sum(1)
+    mean = total / count
+    std = (squares / count - mean.square()).clamp(min=1e-12).sqrt()
+    return tuple(mean.tolist()), tuple(std.tolist())
