@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pdo_search.config.schema import ModelConfig
 from pdo_search.tasks.base import Task
 
-__all__ = ["Cost", "cost_of", "measure_cost"]
+__all__ = ["Cost", "cost_of", "cost_of_run", "measure_cost"]
 
 WARM_UP = 10
 RUNS = 15
@@ -41,10 +41,14 @@ class Cost:
 def measure_cost(task: Task, model: nn.Module, device: torch.device) -> Cost:
     """Measure a model on a task's typical example, on a device, where it already is; its mode is
     left as it was."""
+    example = {name: tensor.to(device) for name, tensor in task.example().items()}
+    return cost_of_run(model, partial(task.forward, model, example), device)
+
+
+def cost_of_run(model: nn.Module, run: Callable[[], object], device: torch.device) -> Cost:
+    """Measure a model by what runs it on one example."""
     was_training = model.training
     model.eval()
-    example = {name: tensor.to(device) for name, tensor in task.example().items()}
-    run = partial(task.forward, model, example)
     with torch.inference_mode():
         flops = _counted_flops(model, run)
         times = [_timed(run, device) for _ in range(WARM_UP + RUNS)]
