@@ -41,7 +41,7 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 import pdo_search
 from pdo_search.base.seeds import seed_for
 from pdo_search.config import load_experiment, resolve
-from pdo_search.config.schema import TrialConfig
+from pdo_search.config.schema import TaskConfig, TrialConfig
 from pdo_search.distill.optim import lr_factor
 from pdo_search.tasks.base import Split
 from pdo_search.tasks.inputs import PictureInputs
@@ -171,6 +171,7 @@ def distil(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda update: lr_factor(settings, update / total)
     )
+    assert isinstance(config.task, TaskConfig)
     average, deviation = (torch.tensor(v).view(1, -1, 1, 1) for v in shared["normalization"])
     accuracy = 0.0
     for epoch in range(recipe.epochs):

@@ -25,11 +25,13 @@ from pdo_search.base.screen import screen
 from pdo_search.config.load import Loaded
 from pdo_search.config.resolve import resolve
 from pdo_search.config.schema import (
+    AnyTaskConfig,
     ExecutionConfig,
     LimitsConfig,
     OptimizerConfig,
     StudentConfig,
     TrialConfig,
+    UserTaskConfig,
 )
 from pdo_search.config.space import Space
 from pdo_search.distill.chance import (
@@ -137,7 +139,7 @@ def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
     return {
         "name": experiment.name,
         "task": {
-            "source": experiment.task.data.source,
+            "source": _source_of(experiment.task),
             **_shape(task),
             "splits": {split.value: len(task.examples(split)) for split in SEARCHED},
             "labelled": {
@@ -227,6 +229,11 @@ def _by_class(task: Task, examples: Examples) -> dict[str, int]:
     classes = examples.labels()[target_of(head.name)][examples.labelled]
     counts = torch.bincount(classes, minlength=head.size).tolist()
     return dict(zip(inputs.class_names, counts, strict=True))
+
+
+def _source_of(config: AnyTaskConfig) -> str:
+    """Where the examples come from."""
+    return config.kind if isinstance(config, UserTaskConfig) else config.data.source
 
 
 def _shape(task: Task) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import Experiment, Recipe, StudentConfig
+from pdo_search.config.schema import IMAGES, USER_TASK, Experiment, Recipe, StudentConfig
 from pdo_search.config.space import Dimension, as_written, is_dimension
 
 __all__ = ["translated"]
@@ -37,7 +37,8 @@ def translated(
         prefix: where the model stands in the file.
         dimensions: those that were filled in.
     """
-    location = [str(part) for part in error["loc"]]
+    # Of a union pydantic names the member, too, which nobody writes.
+    location = [str(part) for part in error["loc"] if part not in (IMAGES, USER_TASK)]
     path = ".".join(part for part in (prefix, *location) if part)
     kind, value = error["type"], error["input"]
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -155,9 +156,8 @@ def _model_at(model: type[BaseModel], location: Sequence[str]) -> type[BaseModel
             return None
         annotation = current.model_fields[key].annotation
         options = getattr(annotation, "__args__", ()) or (annotation,)
-        current = next(
-            (o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None
-        )
+        plain = [get_args(o)[0] if get_origin(o) is Annotated else o for o in options]
+        current = next((o for o in plain if isinstance(o, type) and issubclass(o, BaseModel)), None)
     return current
 
 

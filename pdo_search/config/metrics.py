@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["METRICS", "TASK_METRICS", "Metric", "loss_of_metric", "score_of"]
+__all__ = [
+    "METRICS",
+    "TASK_METRICS",
+    "Metric",
+    "gain_of",
+    "metric_of",
+    "reaches",
+    "score_of",
+    "share_of",
+]
 
 
 @dataclass(frozen=True)
@@ -68,15 +77,30 @@ TASK_METRICS: Mapping[str, tuple[str, ...]] = {
 """By kind of task; the first is its primary one."""
 
 
-def loss_of_metric(metric: str, before: float, after: float) -> float:
-    """By how much a metric has become worse; negative where it has become better.
+def metric_of(name: str) -> Metric:
+    """What a metric is, also one of a head (``HEAD.NAME``)."""
+    return METRICS[name.rpartition(".")[2]]
+
+
+def gain_of(metric: str, before: float, after: float) -> float:
+    """By how much a metric has become better; negative where it has become worse.
 
     Of a share the difference, of anything else the difference relative to what it was.
     """
-    lost = score_of(metric, before) - score_of(metric, after)
-    return lost if METRICS[metric.rpartition(".")[2]].is_share else lost / max(abs(before), 1e-12)
+    gain = score_of(metric, after) - score_of(metric, before)
+    return gain if metric_of(metric).is_share else gain / max(abs(before), 1e-12)
+
+
+def reaches(metric: str, value: float, goal: float) -> bool:
+    """Whether a value is as good as a goal, in the metric's own unit and direction."""
+    return score_of(metric, value) >= score_of(metric, goal)
+
+
+def share_of(metric: str, whole: float, share: float) -> float:
+    """The value that is worth a share of another: of a metric where less is better, more."""
+    return whole / share if score_of(metric, 1.0) < 0 else whole * share
 
 
 def score_of(metric: str, value: float) -> float:
     """A metric's value as a score, higher being better."""
-    return -value if METRICS[metric.rpartition(".")[2]].mode == "min" else value
+    return -value if metric_of(metric).mode == "min" else value

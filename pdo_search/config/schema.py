@@ -14,7 +14,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -22,11 +24,14 @@ from pydantic import (
 )
 
 from pdo_search.config.methods import METHODS, PROGRESSIVE, Baseline, Method, fixed
+from pdo_search.config.metrics import METRICS
 
 MOST_GPUS = 1024
+IMAGES = "image_classification"
 
 __all__ = [
     "AdaptConfig",
+    "AnyTaskConfig",
     "AugmentConfig",
     "CompositeConfig",
     "CurriculumConfig",
@@ -50,6 +55,7 @@ __all__ = [
     "TeacherConfig",
     "TrainConfig",
     "TrialConfig",
+    "UserTaskConfig",
 ]
 
 
@@ -230,6 +236,43 @@ class TaskConfig(Frozen):
         if self.transfer_data is None and splits.transfer == 0 and splits.labels is None:
             raise ValueError("splits.transfer is 0 and there is no transfer_data: give one of them")
         return self
+
+
+class UserTaskConfig(Frozen):
+    """A task of one's own: data, heads, losses and metrics from a function."""
+
+    kind: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+    """``module:function`` that returns the task, usually a ``pdo_search.tasks.task.BaseTask``."""
+    metrics: Annotated[tuple[str, ...], Field(min_length=1)]
+    """What it measures, the primary metric first: the sweep's columns."""
+    args: dict[str, Any] = {}
+    """Keyword arguments of the function."""
+    seed: Seed = 0
+    """Seed of splits and views, given to a function that takes one."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name.rpartition(".")[2] not in METRICS]
+        if unknown:
+            raise ValueError(f"unknown: {', '.join(unknown)}; known are {', '.join(METRICS)}")
+        return names
+
+
+USER_TASK = "user"
+
+
+def _tag_of(task: object) -> str:
+    """Which of the tasks' models a section is of: by its kind."""
+    kind = task.get("kind") if isinstance(task, dict) else getattr(task, "kind", None)
+    return USER_TASK if isinstance(kind, str) and ":" in kind else IMAGES
+
+
+AnyTaskConfig = Annotated[
+    Annotated[TaskConfig, Tag(IMAGES)] | Annotated[UserTaskConfig, Tag(USER_TASK)],
+    Discriminator(_tag_of),
+]
+"""A task of one of the domains, by its ``kind``."""
 
 
 class OptimizerConfig(Frozen):
@@ -792,7 +835,7 @@ class OutputConfig(Frozen):
 class TrialConfig(Frozen):
     """Everything that determines one trial: an experiment at one point of its space."""
 
-    task: TaskConfig
+    task: AnyTaskConfig
     """What is learnt."""
     teacher: TeacherConfig
     """From whom."""
@@ -826,7 +869,7 @@ class Experiment(Frozen):
 
     name: Name
     """Name of the sweep and of its directory."""
-    task: TaskConfig
+    task: AnyTaskConfig
     """What is learnt."""
     teacher: TeacherConfig
     """The big model."""

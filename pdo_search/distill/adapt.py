@@ -32,8 +32,7 @@ def adapt(
     config: AdaptConfig,
     *,
     gain: float,
-    train_accuracy: float,
-    val_accuracy: float,
+    gap: float,
 ) -> tuple[Tuning, str]:
     """The tuning of the next stage, and the decision in words.
 
@@ -45,9 +44,10 @@ def adapt(
         now: tuning of the stage that ended.
         configured: tuning at the trial's start: the lower bound of regularisation.
         config: steps and bounds.
-        gain: validation accuracy won by the stage, 0 to 1.
-        train_accuracy: of the stage's last epoch, on augmented train examples.
-        val_accuracy: of the stage's last epoch.
+        gain: what the stage won of the primary metric on validation: a share, or relative to what
+            it was.
+        gap: by how much answers on augmented train examples are worth more than on validation, in
+            the stage's last epoch.
     """
     if not config.enabled:
         return now, "off"
@@ -55,7 +55,6 @@ def adapt(
     if gain < config.plateau_delta:
         lr_scale = max(now.lr_scale * config.lr_factor, config.lr_min_scale)
         said.append(f"plateau (gain {gain:+.4f}): lr x{lr_scale:.3g}")
-    gap = train_accuracy - val_accuracy
     direction = 1 if gap > config.gap_high else -1 if gap < config.gap_low else 0
     if direction:
         said.append(f"gap {gap:+.4f}: {'more' if direction > 0 else 'less'} regularisation")

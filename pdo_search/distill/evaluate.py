@@ -6,6 +6,7 @@ Outputs of a whole split are never held in memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,15 @@ from torch import Tensor, nn
 from pdo_search.base.columns import Taught
 from pdo_search.tasks.base import Batch, Examples, Outputs, Task
 
-__all__ = ["TaughtOf", "evaluation_batches", "metrics_of", "outputs_of", "usual_numbers"]
+__all__ = [
+    "Evaluated",
+    "TaughtOf",
+    "evaluated",
+    "evaluation_batches",
+    "metrics_of",
+    "outputs_of",
+    "usual_numbers",
+]
 
 CPU_BATCH = 128
 """Of 512 examples activations leave the caches and are memory mapped anew each time: the small
@@ -81,6 +90,19 @@ def outputs_of(
         model.train(was_training)
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """A model on examples.
+
+    Attributes:
+        metrics: values by name.
+        quality: mean of what its answers are worth, over the examples with a label.
+    """
+
+    metrics: dict[str, float]
+    quality: float
+
+
 def metrics_of(
     task: Task,
     model: nn.Module,
@@ -88,7 +110,18 @@ def metrics_of(
     device: torch.device,
     taught_of: TaughtOf | None = None,
 ) -> dict[str, float]:
-    """Metrics of a model on examples, by name.
+    """Metrics of a model on examples, by name: see ``evaluated``."""
+    return evaluated(task, model, examples, device, taught_of).metrics
+
+
+def evaluated(
+    task: Task,
+    model: nn.Module,
+    examples: Examples,
+    device: torch.device,
+    taught_of: TaughtOf | None = None,
+) -> Evaluated:
+    """A model on examples.
 
     Args:
         task: whose meter measures.
@@ -97,8 +130,9 @@ def metrics_of(
         device: where to run.
         taught_of: what the full teacher says about them, for ``agreement`` and ``kl``.
     """
-    meter = task.meter()
+    meter, quality = task.meter(), []
     with torch.inference_mode():
         for rows, batch, outputs in outputs_of(task, model, examples, device):
             meter.update(outputs, batch, None if taught_of is None else taught_of(rows))
-        return meter.compute()
+            quality.append(task.quality(outputs, batch))
+        return Evaluated(meter.compute(), torch.cat(quality).nanmean().item())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pdo_search.base.columns import Taught
 from pdo_search.base.seeds import seed_for
-from pdo_search.config.metrics import loss_of_metric
+from pdo_search.config.metrics import gain_of
 from pdo_search.config.schema import ExecutionConfig, OptimizerConfig, Recipe, SimplifyConfig
 from pdo_search.distill.evaluate import metrics_of
 from pdo_search.distill.execution import USUAL, computed_by
@@ -262,7 +262,7 @@ class Ladder:
             before = primary_of(self.task, model, self.device)
             self._recover(model, parent)
             after = primary_of(self.task, model, self.device)
-            fall = loss_of_metric(self.task.metrics[0], parent.val_accuracy, after)
+            fall = -gain_of(self.task.metrics[0], parent.val_accuracy, after)
             accepted = fall <= self.simplify.max_drop
             attempts.append(Attempt(ratio, before, after, accepted))
         record: dict[str, Any] = {"attempts": [asdict(a) for a in attempts]}

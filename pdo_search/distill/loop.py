@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from pdo_search.base.columns import Taught
 from pdo_search.base.errors import PdoError
 from pdo_search.base.seeds import seed_for
+from pdo_search.config.metrics import gain_of, reaches, share_of
 from pdo_search.config.schema import STUDENT_COSTS, Recipe, TrialConfig
 from pdo_search.distill.adapt import Tuning, adapt
 from pdo_search.distill.curriculum import admit, progress_at
-from pdo_search.distill.evaluate import metrics_of, usual_numbers
+from pdo_search.distill.evaluate import Evaluated, evaluated, usual_numbers
 from pdo_search.distill.feed import resident
 from pdo_search.distill.losses import IN_TRAIN, head_weights, terms
 from pdo_search.distill.norms import Calibration, refresh_statistics
@@ -94,6 +95,7 @@ class Distillation:
         self.config = config
         self.recipe: Recipe = config.recipe
         self.task = task
+        self.metric = task.metrics[0]
         self.teaching = teaching
         self.worker = worker
         self.device = worker.device
@@ -304,15 +306,17 @@ class Distillation:
         last = self.state.stage_epoch + 1 >= stage.epochs
         if not (last or self._watched):
             return {}
-        metrics: dict[str, float] = {}
+        found: Evaluated | None = None
         # On every rank: norms that synchronise by themselves wait for the others.
         refresh_statistics(self.student, self.calibration)
         if self.worker.rank == 0:
-            found = metrics_of(
+            found = evaluated(
                 self.task, self.student, self.validation, self.device, self.teacher_on_validation
             )
-            metrics = {f"val_{name}": value for name, value in found.items()}
-        return self.worker.broadcast(metrics)
+        found = self.worker.broadcast(found)
+        assert found is not None
+        self.state.val_quality = found.quality
+        return {f"val_{name}": value for name, value in found.metrics.items()}
 
     @property
     def _watched(self) -> bool:
@@ -329,8 +333,8 @@ class Distillation:
         state = self.state
         state.epoch += 1
         if metrics:
-            state.accuracies.append(metrics["val_accuracy"])
-        state.train_accuracy = trained["train_accuracy"]
+            state.values.append(metrics[f"val_{self.metric}"])
+        state.train_quality = trained["train_accuracy"]
         seconds = self.clock.take()
         for name, value in seconds.items():
             state.seconds[name] = state.seconds.get(name, 0.0) + value
@@ -364,13 +368,17 @@ class Distillation:
         state = self.state
         goals = [self.recipe.target]
         if self.recipe.target_of_teacher is not None:
-            goals.append(self.recipe.target_of_teacher * self.teaching.ladder.rung(0).val_accuracy)
-        if any(goal is not None and state.accuracies[-1] >= goal for goal in goals):
+            whole = self.teaching.ladder.rung(0).val_accuracy
+            goals.append(share_of(self.metric, whole, self.recipe.target_of_teacher))
+        now = state.values[-1] if state.values else math.nan
+        if any(goal is not None and reaches(self.metric, now, goal) for goal in goals):
             return StageEnd.TARGET
         later = state.plan[state.position + 1 :]
         is_last = not any(s.phase is Phase.STAGE for s in later)
         curriculum = self.recipe.curriculum
-        return stage_end(stage, state.stage_epoch, state.accuracies, curriculum, is_last=is_last)
+        return stage_end(
+            stage, state.stage_epoch, state.values, curriculum, metric=self.metric, is_last=is_last
+        )
 
     def _close_stage(
         self, stage: Stage, ended: StageEnd, metrics: dict[str, float], examples: int
@@ -378,8 +386,8 @@ class Distillation:
         """The stage's row; moves the state to the next stage, adapted, or to the end."""
         state = self.state
         used = state.stage_epoch
-        accuracy = metrics["val_accuracy"]
-        gain = accuracy - (state.entered_at if state.entered_at is not None else 0.0)
+        value = metrics[f"val_{self.metric}"]
+        gain = 1.0 if state.entered_at is None else gain_of(self.metric, state.entered_at, value)
         tuning, said = state.tuning, "last stage"
         state.done = ended is StageEnd.TARGET or state.position + 1 == len(state.plan)
         if not state.done:
@@ -388,8 +396,7 @@ class Distillation:
                 initial_state(self.config).tuning,
                 self.recipe.adapt,
                 gain=gain,
-                train_accuracy=state.train_accuracy,
-                val_accuracy=accuracy,
+                gap=state.train_quality - state.val_quality,
             )
         training_s = max(state.seconds["student_s"] + state.seconds["data_s"], 1e-9)
         row = {
@@ -416,8 +423,8 @@ class Distillation:
             state.plan = reassign(state.plan, state.position, used)
             state.position += 1
             state.tuning = tuning
-            state.stage_began, state.entered_at = state.epoch, accuracy
-            state.accuracies, state.seconds = [], {}
+            state.stage_began, state.entered_at = state.epoch, value
+            state.values, state.seconds = [], {}
         return row
 
     def _new_teacher_rows(self) -> list[dict[str, Any]]:

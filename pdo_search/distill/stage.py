@@ -6,10 +6,12 @@ same: as many examples as the train split has.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from pdo_search.config.metrics import metric_of, score_of
 from pdo_search.config.schema import CurriculumConfig, Recipe
 
 __all__ = [
@@ -115,9 +117,10 @@ def stage_temperature(recipe: Recipe, k: int) -> float:
 def stage_end(
     stage: Stage,
     used: int,
-    accuracies: Sequence[float],
+    values: Sequence[float],
     curriculum: CurriculumConfig,
     *,
+    metric: str,
     is_last: bool,
 ) -> StageEnd | None:
     """Whether a stage ends now.
@@ -125,8 +128,9 @@ def stage_end(
     Args:
         stage: the stage.
         used: its epochs so far.
-        accuracies: validation accuracy after each evaluated one of them: all, in adaptive stages.
+        values: the metric after each evaluated one of them: all, in adaptive stages.
         curriculum: patience and smallest gain of an adaptive stage.
+        metric: the primary one.
         is_last: whether no later stage of the plan could use the epochs left over.
     """
     if used >= stage.epochs:
@@ -134,10 +138,12 @@ def stage_end(
     if not curriculum.adaptive or stage.phase is not Phase.STAGE or is_last:
         return None
     best, since_best = float("-inf"), 0
-    for accuracy in accuracies:
-        improved = accuracy > best + curriculum.min_delta
+    for value in values:
+        score = score_of(metric, value)
+        least = curriculum.min_delta * (1.0 if metric_of(metric).is_share else abs(best))
+        improved = math.isinf(best) or score > best + least
         since_best = 0 if improved else since_best + 1
-        best = max(best, accuracy)
+        best = max(best, score)
     return StageEnd.ADAPTIVE if since_best >= curriculum.patience else None
 
 

@@ -34,9 +34,10 @@ class TrialState:
         epoch: finished epochs.
         position: index in the plan of the current stage.
         stage_began: epochs that were finished when the current stage began.
-        accuracies: validation accuracy after each evaluated epoch of the current stage.
-        entered_at: validation accuracy when the current stage began; None before any evaluation.
-        train_accuracy: of the last epoch.
+        values: the primary metric on validation after each evaluated epoch of the current stage.
+        entered_at: the same when the current stage began; None before any evaluation.
+        train_quality: of the answers in the last epoch, mean.
+        val_quality: of the answers on validation at the last evaluation, mean.
         head_weights: of the loss, where they are learned.
         scores: difficulty of the pool's examples, where it depends on the student.
         model: state dict of the student.
@@ -53,9 +54,10 @@ class TrialState:
     epoch: int = 0
     position: int = 0
     stage_began: int = 0
-    accuracies: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
     entered_at: float | None = None
-    train_accuracy: float = 0.0
+    train_quality: float = 0.0
+    val_quality: float = 0.0
     scores: Tensor | None = None
     head_weights: dict[str, float] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)

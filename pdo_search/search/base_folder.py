@@ -21,7 +21,7 @@ __all__ = ["CODE", "functions_of", "keep_code", "moved", "needs_base_dir"]
 CODE = "code"
 """Folder of the kept modules, in the sweep's directory."""
 
-CODE_KEYS = ("arch", "source")
+CODE_KEYS = ("arch", "kind", "source")
 FILE_KEYS = ("path", "weights")
 
 

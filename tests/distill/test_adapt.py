@@ -12,7 +12,7 @@ CONFIG = AdaptConfig()
 
 
 def decide(now: Tuning, gain: float, gap: float) -> tuple[Tuning, str]:
-    return adapt(now, START, CONFIG, gain=gain, train_accuracy=0.8 + gap, val_accuracy=0.8)
+    return adapt(now, START, CONFIG, gain=gain, gap=gap)
 
 
 def test_nothing_changes_while_all_is_well() -> None:
@@ -49,10 +49,10 @@ def test_regularisation_stops_at_its_bounds() -> None:
 
 def test_a_value_configured_above_the_bound_stays() -> None:
     strong = replace(START, dropout=0.5)
-    tuned, _ = adapt(strong, strong, CONFIG, gain=0.1, train_accuracy=1.0, val_accuracy=0.5)
+    tuned, _ = adapt(strong, strong, CONFIG, gain=0.1, gap=0.5)
     assert tuned.dropout == 0.5
 
 
 def test_switched_off_keeps_everything() -> None:
     off = AdaptConfig(enabled=False)
-    assert adapt(START, START, off, gain=0, train_accuracy=1, val_accuracy=0) == (START, "off")
+    assert adapt(START, START, off, gain=0, gap=1) == (START, "off")

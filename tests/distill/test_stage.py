@@ -52,11 +52,27 @@ def test_an_adaptive_stage_ends_when_accuracy_stands_still() -> None:
     stage = Stage(1, Phase.STAGE, 6, rung=0, temperature=4.0)
     adaptive = CurriculumConfig(adaptive=True, patience=2, min_delta=0.01)
     still = [0.5, 0.6, 0.605, 0.604]
-    assert stage_end(stage, 4, still, adaptive, is_last=False) is StageEnd.ADAPTIVE
-    assert stage_end(stage, 3, still[:3], adaptive, is_last=False) is None
-    assert stage_end(stage, 4, still, adaptive, is_last=True) is None
-    assert stage_end(stage, 4, still, CurriculumConfig(), is_last=False) is None
-    assert stage_end(stage, 6, [0.1], CurriculumConfig(), is_last=True) is StageEnd.PLAN
+
+    def ends(used: int, values: list[float], config: CurriculumConfig, last: bool) -> object:
+        return stage_end(stage, used, values, config, metric="accuracy", is_last=last)
+
+    assert ends(4, still, adaptive, False) is StageEnd.ADAPTIVE
+    assert ends(3, still[:3], adaptive, False) is None
+    assert ends(4, still, adaptive, True) is None
+    assert ends(4, still, CurriculumConfig(), False) is None
+    assert ends(6, [0.1], CurriculumConfig(), True) is StageEnd.PLAN
+
+
+def test_a_gain_is_relative_where_a_metric_is_no_share() -> None:
+    stage = Stage(1, Phase.STAGE, 6, rung=0, temperature=4.0)
+    adaptive = CurriculumConfig(adaptive=True, patience=1, min_delta=0.01)
+
+    def ends(*values: float) -> object:
+        return stage_end(stage, 2, values, adaptive, metric="perplexity", is_last=False)
+
+    assert ends(200.0, 190.0) is None
+    assert ends(200.0, 199.0) is StageEnd.ADAPTIVE
+    assert ends(200.0, 210.0) is StageEnd.ADAPTIVE
 
 
 def test_epochs_left_over_go_to_later_stages() -> None:

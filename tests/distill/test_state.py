@@ -18,7 +18,7 @@ def make_state() -> TrialState:
         tuning=Tuning(0.7, 1e-3, 0.02, 0.1),
         epoch=5,
         position=1,
-        accuracies=[0.5, 0.6],
+        values=[0.5, 0.6],
         entered_at=0.4,
         scores=torch.arange(3.0),
         model={"w": torch.ones(2, 2)},
@@ -31,7 +31,7 @@ def test_comes_back_whole() -> None:
     again = unpack(pack(state, "key"), "key")
     assert torch.equal(again.scores, state.scores)  # type: ignore[arg-type]
     assert torch.equal(again.model["w"], state.model["w"])
-    for name in ("plan", "tuning", "epoch", "position", "accuracies", "entered_at", "reports"):
+    for name in ("plan", "tuning", "epoch", "position", "values", "entered_at", "reports"):
         assert getattr(again, name) == getattr(state, name)
 
 

@@ -1,0 +1,101 @@
+"""Tasks that no shipped domain resembles run through a whole trial: nothing but their own files
+knows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pdo_search
+from pdo_search.config import TrialConfig, parse_experiment, resolve
+from pdo_search.distill.protocol import LocalWorker
+from pdo_search.models.modelfile import InferenceModel
+from pdo_search.tasks import build_task
+from pdo_search.tasks.base import Split
+from pdo_search.trial.protocol import Places
+from pdo_search.trial.worker import run_trial
+
+from . import parcels, series
+
+TOYS = {
+    "series": (["mae", "rmse", "r2", "loss", "agreement", "kl"], "tests.toys.series:smoother"),
+    "parcels": (list(parcels.build().metrics), "tests.toys.parcels:sorter"),
+}
+
+
+def config_of(toy: str, **trial: Any) -> TrialConfig:
+    metrics, model = TOYS[toy]
+    tree = {
+        "name": toy,
+        "task": {"kind": f"tests.toys.{toy}:build", "metrics": metrics},
+        "teacher": {
+            "arch": model, "width": 32,
+            "train": {"kind": "adamw", "lr": 0.01, "epochs": 20, "batch_size": 32},
+        },
+        "student": {"arch": model, "width": 8},
+        "trial": {
+            "epochs": 6, "prune_ratio": 0.0, "temperature": 2.0,
+            "optimizer": {"kind": "adamw", "lr": 0.01, "batch_size": 32},
+            **trial,
+        },
+    }  # fmt: skip
+    return resolve(parse_experiment(tree, file=Path("t.yaml"), base_dir=Path.cwd()).experiment, {})
+
+
+def run(toy: str, folder: Path, **trial: Any) -> list[Any]:
+    torch.set_num_threads(1)
+    worker = LocalWorker()
+    config = config_of(toy, **trial).model_copy(update={"confirms": True})
+    places = Places(str(folder / "store"), str(folder / toy), None, "t0000", 0)
+    run_trial(config, worker, places=places)
+    return worker.reports
+
+
+@pytest.mark.parametrize("curriculum", [{}, {"start": 0.5, "difficulty": "student_loss"}])
+@pytest.mark.parametrize("toy", TOYS)
+def test_a_toy_is_distilled_tested_and_loaded(
+    toy: str, curriculum: dict[str, Any], tmp_path: Path
+) -> None:
+    reports = run(toy, tmp_path, curriculum=curriculum)
+    first, last = reports[0].metrics, reports[-1].metrics
+    assert last["val_loss"] < first["val_loss"]
+    (row,) = reports[-1].rows["trials"]
+    assert {
+        f"test_{name}" for name in TOYS[toy][0] if "agreement" not in name and "kl" not in name
+    } <= set(row)
+    modes = {r["mode"] for r in reports[-1].rows["composites"]}
+    assert {"student", "teacher", "ensemble"} <= modes
+    model = pdo_search.load_model(tmp_path / toy / "models" / "t0000" / "student", Path.cwd())
+    task = build_task(config_of(toy).task)
+    raw = task.examples(Split.VALIDATION).raw_inputs()
+    assert isinstance(model, InferenceModel)
+    found = model.outputs(raw)
+    assert {name: found[name].shape[-1] for name in found} == {h.name: h.size for h in task.heads}
+
+
+def test_the_share_of_explained_variance_is_far_above_that_of_a_constant(tmp_path: Path) -> None:
+    assert run("series", tmp_path, epochs=20)[-1].metrics["val_r2"] > 0.8
+
+
+def test_two_heads_are_both_learnt(tmp_path: Path) -> None:
+    last = run("parcels", tmp_path, epochs=20)[-1].metrics
+    assert last["val_place.accuracy"] > 0.6  # Four classes; the most frequent alone: a third.
+    assert last["val_traits.accuracy"] > 0.75
+
+
+@pytest.mark.parametrize("change", [{"loss": {"heads": "learned"}}, {"teacher_outputs": "online"},
+                                    {"loss": {"heads": {"place": 2.0}}}])  # fmt: skip
+def test_weights_of_heads_and_online_teachers_train(change: dict[str, Any], tmp_path: Path) -> None:
+    reports = run("parcels", tmp_path, composite=None, **change)
+    assert reports[-1].metrics["val_loss"] < reports[0].metrics["val_loss"]
+
+
+def test_a_series_is_answered_alike_alone_and_among_longer_ones() -> None:
+    torch.manual_seed(0)
+    model, short = series.Smoother(8), torch.randn(4, 1)
+    alone = model(series.batch_of([short]))[series.SMOOTH][0]
+    beside = model(series.batch_of([short, torch.randn(9, 1)]))[series.SMOOTH][0, :4]
+    torch.testing.assert_close(alone, beside)
