@@ -15,7 +15,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,16 @@ from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.evaluate import evaluation_batches
 from pdo_search.distill.teaching import Teaching
 from pdo_search.store import Store
-from pdo_search.store.bank import BATCH, Bank, bank, in_process
+from pdo_search.store.bank import Bank, bank, in_process
+from pdo_search.store.encoding import Said, StoredHead
+from pdo_search.store.plan import Plan
 from pdo_search.tasks.base import Batch
 from pdo_search.trial.worker import prepare, teaching_of
 
 CLASSES = 10
 EDGE = 32
 READERS = 8
+AT_ONCE = 512
 GATHERED = 128
 """Rows per gather: a batch of a trial."""
 
@@ -97,19 +100,19 @@ def bare(teaching: Teaching, model: torch.nn.Module, prepared: Sequence[Batch]) 
 
 def noise(store: Store, size: int, examples: int) -> Bank:
     """A bank of random outputs."""
-    logits = torch.randn(BATCH, size, generator=torch.Generator().manual_seed(0))
+    logits = torch.randn(AT_ONCE, size, generator=torch.Generator().manual_seed(0))
 
-    def outputs(rows: slice) -> Mapping[str, Tensor]:
-        return {"class": logits[: rows.stop - rows.start]}
+    def outputs(rows: Tensor) -> Iterator[tuple[Tensor, Said]]:
+        for part in torch.split(rows, AT_ONCE):
+            yield part, {"class": logits[: len(part)]}
 
     return bank(
         store,
+        Plan({"class": StoredHead(size)}, examples, {}),
         teacher_key="noise",
         task_fingerprint="noise",
         split_name="noise",
         view=0,
-        num_examples=examples,
-        heads={"class": size},
         compute=in_process(outputs),
     )
 

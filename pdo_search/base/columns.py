@@ -6,7 +6,7 @@ classes kept of it. Knows no task and no file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -132,8 +132,9 @@ class Taught:
         rest: (B, 1) or (B, L, 1), the level at which all other classes stand, so that the mean of
             their exponentials at the temperature asked for is right; None where all are kept, or
             where none of the others counts (``sampled``).
-        sampled: whether ``index`` was drawn by the teacher's probabilities, so that ``values`` are
-            log-probabilities and every draw counts alike.
+        sampled: whether ``index`` was drawn by the teacher's probabilities at temperature 1, so
+            that ``values`` are their logarithms and every draw, even of a class that was drawn
+            before, counts alike.
     """
 
     values: Tensor
@@ -151,7 +152,17 @@ class Taught:
 
     def to(self, device: torch.device) -> Taught:
         """The same on a device."""
-        parts = (self.values, self.index, self.rest)
-        values, index, rest = (None if p is None else p.to(device) for p in parts)
-        assert values is not None
-        return Taught(values, index, rest, self.sampled)
+        return self._moved(lambda part: part.to(device))
+
+    def placed(self, mask: Tensor) -> Taught:
+        """The same, each example's positions where a mask (B, L) has them, and not side by side.
+
+        What stands where the mask has none means nothing.
+        """
+        at = (mask.cumsum(dim=1) - 1).clamp(min=0)[..., None]
+        return self._moved(lambda part: part.gather(1, at.expand(-1, -1, part.shape[-1])))
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> Taught:
+        index = None if self.index is None else move(self.index)
+        rest = None if self.rest is None else move(self.rest)
+        return Taught(move(self.values), index, rest, self.sampled)

@@ -154,7 +154,7 @@ def _said(parts: Parts, student: nn.Module, split: Split) -> Iterator[Said]:
     examples = parts.task.examples(split)
     bank = parts.teaching.split_bank(parts.light, split)
     for rows, batch, outputs in outputs_of(parts.task, student, examples, parts.device):
-        yield Said(outputs, parts.teaching.dense(bank, rows), batch)
+        yield Said(outputs, parts.teaching.dense(bank, rows, batch), batch)
 
 
 def _finetuned(parts: Parts, student: nn.Module, rows: list[Row]) -> tuple[nn.Module, list[Row]]:
@@ -176,7 +176,7 @@ def _finetune(parts: Parts, student: nn.Module, row: Row) -> None:
     settings = config.recipe.optimizer
 
     def loss_of(outputs: Outputs, batch: Batch, rows: Tensor) -> Tensor:
-        taught = parts.teaching.dense(bank, rows)
+        taught = parts.teaching.dense(bank, rows, batch)
         combined = composite_outputs(task.heads, _fit_of(row), outputs, taught, batch)
         return label_mean(task, combined, batch, settings.label_smoothing)
 

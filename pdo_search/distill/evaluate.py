@@ -31,8 +31,8 @@ GPU_BATCH = 512
 POSITIONS = 1 << 15
 """Most padded positions of a batch without gradients."""
 
-TaughtOf = Callable[[Tensor], Mapping[str, Taught]]
-"""What a teacher says about rows (B,) of a split, by head."""
+TaughtOf = Callable[[Tensor, Batch], Mapping[str, Taught]]
+"""What a teacher says about rows (B,) of a split and what they hold, by head."""
 
 
 def evaluation_batches(
@@ -133,6 +133,6 @@ def evaluated(
     meter, quality = task.meter(), []
     with torch.inference_mode():
         for rows, batch, outputs in outputs_of(task, model, examples, device):
-            meter.update(outputs, batch, None if taught_of is None else taught_of(rows))
+            meter.update(outputs, batch, None if taught_of is None else taught_of(rows, batch))
             quality.append(task.quality(outputs, batch))
         return Evaluated(meter.compute(), torch.cat(quality).nanmean().item())

@@ -230,7 +230,7 @@ class Distillation:
         if bank is not None:
             assert stage.temperature is not None
             with self.clock.phase("data"):
-                return self.teaching.taught(bank, rows, stage.temperature)
+                return self.teaching.taught(bank, rows, batch, stage.temperature)
         with self.clock.phase("teacher"), torch.no_grad():
             said = self.task.forward(self.teaching.ladder.model(stage.rung), batch)
             return {head: Taught(found) for head, found in usual_numbers(said).items()}

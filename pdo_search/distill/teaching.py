@@ -6,7 +6,7 @@ per recorded view, kept in the store, and read by every trial; the teacher never
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,16 @@ from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.losses import IN_TRAIN
 from pdo_search.distill.stage import Phase, plan_stages
 from pdo_search.store import Store
-from pdo_search.store.bank import BATCH, Bank, Compute, Outputs, bank, in_process
+from pdo_search.store.bank import Bank, Compute, bank, in_process
+from pdo_search.store.encoding import Said, StoredHead
+from pdo_search.store.plan import Outputs, Plan
 from pdo_search.tasks.base import PARTNER, SHARE, Batch, Examples, Split, Task
 from pdo_search.tasks.base import Outputs as ModelOutputs
 
 __all__ = ["Pool", "Teaching", "pool_of", "pool_outputs", "views_of_full_teacher"]
 
+BATCH = 512
+"""Examples that are drawn at once when a whole view is kept."""
 LARGEST_VIEWS = 1 << 29
 """Bytes of drawn inputs that a process keeps; beyond, they are drawn anew in every step."""
 
@@ -153,22 +157,28 @@ def pool_outputs(task: Task, pool: Pool, model: nn.Module, view: int) -> Outputs
     """What a teacher says about a view of the pool, batch by batch."""
     device = pool.examples.ids.device
 
-    def outputs(rows: slice) -> dict[str, Tensor]:
-        index = torch.arange(rows.start, rows.stop, device=device)
-        batches = evaluation_batches(pool.examples, device, index)
-        with torch.inference_mode():
-            said = [
-                task.forward(model, {**raw, **task.prepare(raw)})
-                for raw in pool.drawn(view, batches)
-            ]
-        return joined(said)
+    def outputs(rows: Tensor) -> Iterator[tuple[Tensor, Said]]:
+        batches = evaluation_batches(pool.examples, device, rows.to(device))
+        for own, raw in zip(batches, pool.drawn(view, batches), strict=True):
+            batch = {**raw, **task.prepare(raw)}
+            with torch.inference_mode():
+                said = task.forward(model, batch)
+            yield own, {**said, **_masks(task, batch)}
 
     return outputs
 
 
-def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Outputs of batches, one after the other, by head."""
-    return {head: torch.cat([part[head] for part in parts]) for head in parts[0]}
+def _masks(task: Task, batch: Batch) -> Batch:
+    """The masks of a batch in which heads have positions."""
+    return {head.positions: batch[head.positions] for head in task.heads if head.positions}
+
+
+def _lengths(task: Task, raw_batches: Iterable[Batch]) -> dict[str, Tensor]:
+    """(N,) int64 positions of each example, by the mask of heads that have some."""
+    if not any(head.positions for head in task.heads):
+        return {}
+    masks = [_masks(task, {**raw, **task.prepare(raw)}) for raw in raw_batches]
+    return {name: torch.cat([m[name].sum(dim=1).cpu() for m in masks]) for name in masks[0]}
 
 
 def views_of_full_teacher(recipe: Recipe, num_views: int) -> list[int]:
@@ -230,15 +240,16 @@ class Teaching:
         key = (self.ladder.rung(rung).key, view)
         if key not in self._banks:
 
-            def outputs(rows: slice) -> dict[str, Tensor]:
-                model = self.ladder.model(rung)
-                return dict(pool_outputs(self.task, self.pool, model, view)(rows))
+            def outputs(rows: Tensor) -> Iterable[tuple[Tensor, Said]]:
+                return pool_outputs(self.task, self.pool, self.ladder.model(rung), view)(rows)
 
+            rows = torch.arange(len(self.pool), device=self.device)
+            batches = evaluation_batches(self.pool.examples, self.device, rows)
             self._banks[key] = self._bank(
                 rung,
                 "train+transfer",
                 view,
-                len(self.pool),
+                self._plan(len(self.pool), self.pool.drawn(view, batches)),
                 compute or in_process(outputs),
                 on_progress,
             ).to(self.device)
@@ -248,23 +259,42 @@ class Teaching:
         """A level's outputs on a split's plain examples, built if nobody has."""
         examples = self.task.examples(split)
 
-        def outputs(rows: slice) -> dict[str, Tensor]:
-            model = self.ladder.model(level)
-            part = examples.select(torch.arange(rows.start, rows.stop))
-            return joined([said for _, _, said in outputs_of(self.task, model, part, self.device)])
+        def outputs(rows: Tensor) -> Iterator[tuple[Tensor, Said]]:
+            part, model = examples.select(rows), self.ladder.model(level)
+            for own, batch, said in outputs_of(self.task, model, part, self.device):
+                yield rows[own], {**said, **_masks(self.task, batch)}
 
-        return self._bank(level, split.value, 0, len(examples), in_process(outputs), on_progress)
+        raw = map(examples.raw_inputs, evaluation_batches(examples, self.device))
+        plan = self._plan(len(examples), raw)
+        return self._bank(level, split.value, 0, plan, in_process(outputs), on_progress)
 
-    def taught(self, bank: Bank, rows: Tensor, temperature: float = 1.0) -> dict[str, Taught]:
-        """What a teacher says about rows (B,) of a bank's examples, by head, on the device."""
-        return {
-            head.name: bank.take(head.name, rows, temperature).to(self.device)
-            for head in self.task.heads
-        }
+    def _plan(self, count: int, raw_batches: Iterable[Batch]) -> Plan:
+        """What is stored of so many examples, whose inputs come batch after batch."""
+        heads = {head.name: StoredHead(head.size, head.positions) for head in self.task.heads}
+        return Plan(heads, count, _lengths(self.task, raw_batches))
+
+    def taught(
+        self, bank: Bank, rows: Tensor, batch: Batch, temperature: float = 1.0
+    ) -> dict[str, Taught]:
+        """What a teacher says about rows (B,) of a bank's examples, by head, on the device.
+
+        Args:
+            bank: of the teacher.
+            rows: of the examples.
+            batch: what they hold, with the masks of heads that have positions.
+            temperature: at which outputs will be softened.
+        """
+        said = {}
+        for head in self.task.heads:
+            found = bank.take(head.name, rows, temperature).to(self.device)
+            said[head.name] = (
+                found if head.positions is None else found.placed(batch[head.positions])
+            )
+        return said
 
     def answered(self, level: int, split: Split) -> Iterator[tuple[Tensor, Batch, ModelOutputs]]:
-        """Rows of a split's plain examples, what they hold beside inputs, and a level's stored
-        outputs: batch after batch, as ``outputs_of`` has them of a model that is run."""
+        """Rows of a split's plain examples, what they hold, and a level's stored outputs: batch
+        after batch, as ``outputs_of`` has them of a model that is run."""
         return self._stored(self.split_bank(level, split), self.task.examples(split))
 
     def _stored(
@@ -276,11 +306,12 @@ class Teaching:
             if with_masks:
                 raw = examples.raw_inputs(rows)
                 batch = {**raw, **self.task.prepare(raw), **batch}
-            yield rows, {k: v.to(self.device) for k, v in batch.items()}, self.dense(bank, rows)
+            batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+            yield rows, batch, self.dense(bank, rows, batch)
 
-    def dense(self, bank: Bank, rows: Tensor) -> ModelOutputs:
+    def dense(self, bank: Bank, rows: Tensor, batch: Batch) -> ModelOutputs:
         """Stored outputs at rows (B,), every class of them, by head."""
-        said = self.taught(bank, rows)
+        said = self.taught(bank, rows, batch)
         return {head.name: said[head.name].dense(head.size) for head in self.task.heads}
 
     def difficulty(self, kind: str, student: nn.Module | None = None) -> Tensor:
@@ -305,7 +336,7 @@ class Teaching:
                     scores.append(difficulty(self.task, kind, said, batch, said))
                 continue
             for rows, batch, said in outputs_of(self.task, student, examples, self.device):
-                teacher = self.dense(opened, rows)
+                teacher = self.dense(opened, rows, batch)
                 scores.append(difficulty(self.task, kind, said, batch, teacher))
         return torch.cat(scores).cpu()
 
@@ -320,19 +351,18 @@ class Teaching:
         rung: int,
         split: str,
         view: int,
-        count: int,
+        plan: Plan,
         compute: Compute,
         on_progress: Progress | None,
     ) -> Bank:
         return bank(
             self.store,
+            plan,
             teacher_key=self.ladder.rung(rung).key,
             task_fingerprint=self.task.fingerprint,
             threads=self.threads,
             split_name=split,
             view=view,
-            num_examples=count,
-            heads={head.name: head.size for head in self.task.heads},
             compute=compute,
             on_progress=on_progress,
         )

@@ -409,7 +409,7 @@ def what_it_is(kind: str, manifest: Manifest | None) -> str:
     if kind == "rung":
         return " ".join((*_words(key, "ratio"), f"of {str(key.get('parent'))[:8]}"))
     if kind == "bank":
-        what = f"{key.get('split')}, views {key.get('views')}, examples {key.get('examples')}"
+        what = f"{key.get('split')}, view {key.get('view')}, examples {key.get('examples')}"
         return f"{what}, of {str(key.get('teacher'))[:8]}"
     if kind == "tested":
         return f"test metrics of {str(key.get('teacher'))[:8]}"

@@ -22,7 +22,9 @@ from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.teaching import pool_of, pool_outputs
 from pdo_search.models.build import placed
 from pdo_search.models.modelfile import load_for
-from pdo_search.store.bank import Arrays, Compute, encoded
+from pdo_search.store.bank import Compute
+from pdo_search.store.encoding import Arrays
+from pdo_search.store.plan import Plan
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Task
 
@@ -59,7 +61,7 @@ def spread(
 
     resources = config.resources
 
-    def compute(chunks: Sequence[slice]) -> Iterator[tuple[slice, Arrays]]:
+    def compute(plan: Plan, chunks: Sequence[slice]) -> Iterator[tuple[slice, Arrays]]:
         ray.data.DataContext.get_current().enable_progress_bars = False
         files = {f.name: f.read_bytes() for f in teacher.iterdir() if f.is_file()}
         wanted = [{"first": rows.start, "last": rows.stop} for rows in chunks]
@@ -67,6 +69,7 @@ def spread(
             _Encoder,
             fn_constructor_args=(
                 config.model_dump_json(), store, base_dir, task.fingerprint, ray.put(files), view,
+                ray.put(plan),
             ),
             batch_size=1,
             concurrency=(1, min(num_actors, len(wanted))),
@@ -90,6 +93,7 @@ class _Encoder:
         fingerprint: str,
         files: Any,
         view: int,
+        plan: Any,
     ) -> None:
         import ray
 
@@ -105,11 +109,14 @@ class _Encoder:
                 (Path(teacher) / name).write_bytes(content)
             model, _ = load_for(task, Path(teacher), folder)
         model = placed(model, device).eval()
+        self._plan: Plan = ray.get(plan)
         self._outputs = pool_outputs(task, pool_of(task, device), model, view)
 
     def __call__(self, batch: Batch) -> Batch:
         spans = zip(batch["first"], batch["last"], strict=True)
-        packed = [_packed(encoded(self._outputs, slice(int(a), int(b)))) for a, b in spans]
+        packed = [
+            _packed(self._plan.encoded(self._outputs, slice(int(a), int(b)))) for a, b in spans
+        ]
         return {**batch, "arrays": packed}
 
 

@@ -36,7 +36,7 @@ from pdo_search.models.cost import Cost, cost_of
 from pdo_search.models.modelfile import ModelSpec, load_for
 from pdo_search.models.prune import pixels_of, prune_channels
 from pdo_search.store import Store
-from pdo_search.store.bank import DENSE_SIZE
+from pdo_search.store.encoding import DENSE_SIZE
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Task
 from pdo_search.trial.checkpoints import CheckpointFile

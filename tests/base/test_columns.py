@@ -45,3 +45,16 @@ def test_a_dense_column_is_its_values() -> None:
 def test_what_is_not_kept_of_a_head_stands_at_the_rest() -> None:
     taught = Taught(torch.tensor([[5.0, 4.0]]), torch.tensor([[3, 0]]), torch.tensor([[-1.0]]))
     assert taught.dense(5).tolist() == [[4.0, -1.0, -1.0, 5.0, -1.0]]
+
+
+def test_positions_go_where_a_mask_has_them() -> None:
+    values = torch.arange(12.0).view(2, 3, 2)
+    taught = Taught(values, values.long(), values[..., :1])
+    mask = torch.tensor([[False, True, False, True, False], [True, True, False, False, True]])
+    placed = taught.placed(mask)
+    assert placed.index is not None
+    assert placed.rest is not None
+    assert placed.values[mask].tolist() == [*values[0, :2].tolist(), *values[1].tolist()]
+    assert torch.equal(placed.index[mask], placed.values[mask].long())
+    assert torch.equal(placed.rest[mask], placed.values[mask][:, :1])
+    assert torch.equal(taught.placed(torch.ones(2, 3, dtype=torch.bool)).values, values)

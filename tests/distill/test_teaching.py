@@ -67,7 +67,7 @@ def test_the_stored_outputs_are_of_the_pictures_that_the_student_sees(
     batch = next(teaching.pool.batches(1, [rows]))
     with torch.inference_mode():
         said = teaching.task.forward(teaching.ladder.model(0), batch)["class"]
-    stored = teaching.taught(teaching.pool_bank(0, 1), rows)["class"].values
+    stored = teaching.taught(teaching.pool_bank(0, 1), rows, batch)["class"].values
     assert torch.allclose(said, stored, atol=2e-2)
     assert torch.equal(said.argmax(1), stored.argmax(1))
 

@@ -29,6 +29,7 @@ from pdo_search.config.schema import DataConfig
 from pdo_search.distill.state import FORMAT, unpack
 from pdo_search.store import Store, artifacts
 from pdo_search.store.bank import Bank
+from pdo_search.store.encoding import StoredHead
 from pdo_search.tasks.images.data import load_pictures
 
 from ..conftest import TINY
@@ -407,7 +408,7 @@ def test_a_link_in_an_artifact_is_damage(what: str, tmp_path: Path) -> None:
 def test_a_bank_of_pickles_runs_no_code(canary: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "label.npy", np.array([Hostile(canary)], object), allow_pickle=True)
     with pytest.raises(ValueError, match="Array can't be memory-mapped"):
-        Bank(tmp_path, {"label": 3})
+        Bank(tmp_path, {"label": StoredHead(3)})
 
 
 # Data

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from pdo_search.base.errors import StoreError
 from pdo_search.base.log import log_to_file
@@ -25,7 +24,9 @@ from pdo_search.store import Store, artifacts
 from pdo_search.store.artifacts import digest_of
 from pdo_search.store.bank import bank as opened_bank
 from pdo_search.store.bank import in_process
+from pdo_search.store.encoding import StoredHead
 from pdo_search.store.layout import Place, unfinished_name
+from pdo_search.store.plan import Plan
 
 from .conftest import Command
 from .sweeps import write_sweep
@@ -141,13 +142,10 @@ def test_a_link_in_the_place_of_unfinished_work(name: str, outside: Path, tmp_pa
 
 
 def bank(store: Store, on_progress: Callable[[int, int], None] | None = None) -> Path:
-    def outputs(rows: slice) -> Tensor:
-        return torch.ones(rows.stop - rows.start, 3)
-
     opened_bank(
-        store, teacher_key="t", task_fingerprint="f", split_name="train", view=0, num_examples=5,
-        heads={"label": 3}, compute=in_process(lambda rows: {"label": outputs(rows)}),
-        on_progress=on_progress,
+        store, Plan({"label": StoredHead(3)}, 5, {}), teacher_key="t", task_fingerprint="f",
+        split_name="train", view=0, on_progress=on_progress,
+        compute=in_process(lambda rows: [(rows, {"label": torch.ones(len(rows), 3)})]),
     )  # fmt: skip
     return next(p for p in store.root.glob("bank/*/*") if p.is_dir())
 

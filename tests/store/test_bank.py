@@ -17,7 +17,9 @@ from torch.nn import functional as F
 
 from pdo_search.base.errors import PdoError
 from pdo_search.store import Store
-from pdo_search.store.bank import CHUNK, Arrays, Bank, Compute, Outputs, bank, encoded, in_process
+from pdo_search.store.bank import Bank, Compute, bank, in_process
+from pdo_search.store.encoding import Arrays, StoredHead
+from pdo_search.store.plan import CHUNK, Outputs, Plan
 
 EXAMPLES, CLASSES = 5000, 10
 CHUNKS = -(-EXAMPLES // CHUNK)
@@ -29,8 +31,9 @@ def logits(scale: float, view: int = 0) -> Tensor:
 
 
 def outputs_from(values: Tensor) -> Outputs:
-    def outputs(rows: slice) -> Mapping[str, Tensor]:
-        return {"class": values[rows]}
+    def outputs(rows: Tensor) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+        for part in torch.split(rows, 300):
+            yield part, {"class": values[part]}
 
     return outputs
 
@@ -43,12 +46,11 @@ def opened(
 ) -> Bank:
     return bank(
         Store(root),
+        Plan({"class": StoredHead(CLASSES)}, EXAMPLES, {}),
         teacher_key="t",
         task_fingerprint="f",
         split_name="train",
         view=view,
-        num_examples=EXAMPLES,
-        heads={"class": CLASSES},
         compute=compute,
         on_progress=None if progress is None else lambda *seen: progress.append(seen),
     )
@@ -57,12 +59,12 @@ def opened(
 def counted(values: Tensor, computed: list[int], die_after: int | None = None) -> Compute:
     """Computes from given logits, notes which chunks, and breaks after so many."""
 
-    def compute(chunks: Sequence[slice]) -> Iterator[tuple[slice, Arrays]]:
+    def compute(plan: Plan, chunks: Sequence[slice]) -> Iterator[tuple[slice, Arrays]]:
         for number, rows in enumerate(chunks):
             if number == die_after:
                 raise KeyboardInterrupt
             computed.append(rows.start)
-            yield rows, encoded(outputs_from(values), rows)
+            yield rows, plan.encoded(outputs_from(values), rows)
 
     return compute
 
@@ -143,8 +145,8 @@ def test_the_next_builder_goes_on_and_the_bits_are_the_same(tmp_path: Path) -> N
 def test_chunks_may_come_in_any_order(tmp_path: Path) -> None:
     values = logits(4.0)
 
-    def backwards(chunks: Sequence[slice]) -> Iterator[tuple[slice, Arrays]]:
-        yield from counted(values, [])(list(reversed(chunks)))
+    def backwards(plan: Plan, chunks: Sequence[slice]) -> Iterator[tuple[slice, Arrays]]:
+        yield from counted(values, [])(plan, list(reversed(chunks)))
 
     opened(tmp_path / "forwards", counted(values, []))
     opened(tmp_path / "backwards", backwards)
@@ -183,17 +185,20 @@ import torch
 from pdo_search.store import Store
 from pdo_search.store.bank import bank, in_process
 from tests.store.test_bank import CLASSES, EXAMPLES, logits
+from pdo_search.store.encoding import StoredHead
+from pdo_search.store.plan import Plan
 values = logits(4.0)
 
 def outputs(rows):
-    time.sleep(float(sys.argv[2]))
-    return {"class": values[rows]}
+    for part in torch.split(rows, 512):
+        time.sleep(float(sys.argv[2]))
+        yield part, {"class": values[part]}
 
 def progress(done, count):
     print(done, flush=True)
 
-bank(Store(sys.argv[1]), teacher_key="t", task_fingerprint="f", split_name="train", view=0,
-     num_examples=EXAMPLES, heads={"class": CLASSES}, compute=in_process(outputs),
+bank(Store(sys.argv[1]), Plan({"class": StoredHead(CLASSES)}, EXAMPLES, {}), teacher_key="t",
+     task_fingerprint="f", split_name="train", view=0, compute=in_process(outputs),
      on_progress=progress)
 """
 

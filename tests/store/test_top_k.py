@@ -19,7 +19,9 @@ from pdo_search.distill.evaluate import outputs_of
 from pdo_search.distill.protocol import LocalWorker
 from pdo_search.models.modelfile import load_model_file
 from pdo_search.store import Store
-from pdo_search.store.bank import DENSE_SIZE, TOP_K, Bank, bank, in_process
+from pdo_search.store.bank import Bank, bank, in_process
+from pdo_search.store.encoding import DENSE_SIZE, TOP_K, StoredHead
+from pdo_search.store.plan import Plan
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Split
 from pdo_search.trial.protocol import Places
@@ -78,13 +80,12 @@ def trained(store: Path) -> Tensor:
 def stored(root: Path, logits: Tensor) -> Bank:
     return bank(
         Store(root),
+        Plan({"class": StoredHead(logits.shape[1])}, len(logits), {}),
         teacher_key="t",
         task_fingerprint="f",
         split_name="validation",
         view=0,
-        num_examples=len(logits),
-        heads={"class": logits.shape[1]},
-        compute=in_process(lambda rows: {"class": logits[rows]}),
+        compute=in_process(lambda rows: [(rows, {"class": logits[rows]})]),
     )
 
 
