@@ -102,5 +102,5 @@ def test_the_package_and_the_command_line_import_nothing_slow() -> None:
 
 
 def test_results_need_neither_torch_nor_ray() -> None:
-    loaded = modules_after("import pdo_search.analysis.sweep, pdo_search.cli.show")
+    loaded = modules_after("import pdo_search.analysis.summary, pdo_search.cli.show")
     assert loaded & {"ray", "torch", "optuna"} == set()

@@ -289,7 +289,8 @@ def read(directory: str) -> dict[str, float]:
         return result
 
     import pdo_search
-    from pdo_search.cli.show import print_sweep, sweep_summary
+    from pdo_search.analysis.summary import sweep_summary
+    from pdo_search.cli.show import print_sweep
     from pdo_search.results.schema import TABLES
 
     opened = timed("open_sweep(...).trials", lambda: _with_trials(pdo_search.open_sweep(directory)))

@@ -2,7 +2,7 @@
 
 Rows lie in blocks by trial number, a Parquet file each, that are rewritten beside and renamed. So a
 key never stands twice, a reader never sees a torn file, and a trial's row may change while it runs.
-Who knows the rows is ``search.recorder``.
+Who knows the rows is ``search.tune.recorder``.
 
 A reader that opens a file twice in one query, as DuckDB and Polars do and pandas does not, can meet
 two versions of a block, fail, and succeed when asked again. Measured: 54 of 1640 such queries

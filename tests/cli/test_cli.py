@@ -62,7 +62,7 @@ def test_check_counts_labels(tiny: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert found["task"]["labelled"]["transfer"] == 0
     assert found["task"]["epoch_examples"] == plain["task"]["splits"]["train"]
     rates = [
-        f["estimate"]["trial_s"] * f["estimate"]["student_images_per_s"] for f in (plain, found)
+        f["estimate"]["trial_s"] * f["estimate"]["student_examples_per_s"] for f in (plain, found)
     ]
     assert rates[0] == pytest.approx(rates[1]), "an epoch is as long"
     assert run_command(["check", *few]) == 0

@@ -14,15 +14,11 @@ import pytest
 from rich.console import Console
 
 from pdo_search.analysis.answer import percent
+from pdo_search.analysis.summary import sweep_summary
 from pdo_search.analysis.sweep import open_sweep
 from pdo_search.base.process import identity
-from pdo_search.cli.show import (
-    _count,
-    _duration,
-    _short_names,
-    print_sweep,
-    sweep_summary,
-)
+from pdo_search.cli.cells import count, duration, short_names
+from pdo_search.cli.show import print_sweep
 from pdo_search.results.driver import HOLDER
 from pdo_search.results.schema import Type, trial_id
 from pdo_search.results.sweepfile import SweepInfo, write_sweep_file
@@ -377,7 +373,7 @@ def test_what_a_sweep_holds_is_shown_and_not_obeyed(tmp_path: Path) -> None:
      (999_600, "1.00M"), (4.1e6, "4.10M"), (8.2e9, "8.20G"), (5e15, "5000T")],
 )  # fmt: skip
 def test_large_numbers(value: float | None, text: str) -> None:
-    assert _count(value) == text
+    assert count(value) == text
 
 
 @pytest.mark.parametrize(
@@ -386,7 +382,7 @@ def test_large_numbers(value: float | None, text: str) -> None:
      (11_220, "3h07m")],
 )  # fmt: skip
 def test_durations(seconds: float | None, text: str) -> None:
-    assert _duration(seconds) == text
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -399,7 +395,7 @@ def test_percentages(share: float, text: str) -> None:
 
 
 def test_names_are_shortened_only_where_they_stay_apart() -> None:
-    assert _short_names(["loss.kl", "student.width", "teacher.width", "temperature"]) == {
+    assert short_names(["loss.kl", "student.width", "teacher.width", "temperature"]) == {
         "loss.kl": "kl",
         "student.width": "student.width",
         "teacher.width": "teacher.width",

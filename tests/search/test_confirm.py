@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import pdo_search
-from pdo_search.cli import main as cli
+from pdo_search.cli.commands import sweeps
 from pdo_search.results.interval import USUAL_SEEDS
 from pdo_search.results.schema import TRIALS
 from pdo_search.search.confirm import run_confirmation
@@ -47,7 +47,7 @@ def test_fresh_seeds_are_not_the_searchs_and_more_begin_with_fewer() -> None:
 
 
 def test_ten_seeds_are_usual() -> None:
-    for function in (cli.confirm, run_confirmation):
+    for function in (sweeps.confirm, run_confirmation):
         assert inspect.signature(function).parameters["seeds"].default == USUAL_SEEDS == 10
 
 

@@ -26,10 +26,11 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from pdo_search import load_model, open_sweep
+from pdo_search.analysis.summary import sweep_summary
 from pdo_search.base.errors import PdoError
 from pdo_search.base.screen import Screen
 from pdo_search.cli.main import run_command
-from pdo_search.cli.show import print_sweep, sweep_summary
+from pdo_search.cli.show import print_sweep
 from pdo_search.config.load import load_experiment
 from pdo_search.config.resolve import resolve
 from pdo_search.config.schema import TrialConfig

@@ -117,6 +117,6 @@ def test_ordinary_text_stays_what_it_is() -> None:
 
 def test_nothing_prints_but_through_the_screen() -> None:
     root = Path(pdo_search.__file__).parent
-    assert "class Screen(Console):" in (root / "screen.py").read_text()
+    assert "class Screen(Console):" in (root / "base/screen.py").read_text()
     makers = [p.name for p in root.rglob("*.py") if re.search(r"\bConsole\(", p.read_text())]
     assert makers == []
