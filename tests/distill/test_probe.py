@@ -117,7 +117,7 @@ def test_a_model_that_nothing_trains_needs_no_gradient(task: Task) -> None:
     [
         ("softmax", "are probabilities"),
         ("log softmax", "are log-probabilities"),
-        ("constant", "the same outputs for all pictures"),
+        ("constant", "the same outputs for all examples"),
     ],
 )
 def test_what_may_not_be_meant_is_told(task: Task, way: str, line: str) -> None:

@@ -47,14 +47,14 @@ def test_every_product_of_a_vision_transformer_is_counted() -> None:
 
 def test_an_architecture_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[nn.Module] = []
-    real = measure_cost
+    real = cost.cost_of_run
 
     def noted(model: nn.Module, *more: Any) -> Cost:
         measured.append(model)
         return real(model, *more)
 
     monkeypatch.setattr(cost, "_COSTS", {})
-    monkeypatch.setattr(cost, "measure_cost", noted)
+    monkeypatch.setattr(cost, "cost_of_run", noted)
     arch = ModelConfig(arch="small_convnet", width=4)
 
     def model(width: int) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,20 @@ def test_a_damaged_model_is_named(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(InputError, match="holds no model that can be read"):
         load_model_file(tmp_path)
+
+
+def test_a_model_of_the_first_format_is_read(tmp_path: Path) -> None:
+    model = build_model(ModelConfig(arch="small_resnet"), SHAPE, 4, seed=0)
+    save_model(tmp_path, model, spec("small_resnet"))
+    file = tmp_path / "model.json"
+    now = json.loads(file.read_text())
+    inputs, heads = now.pop("inputs"), now.pop("heads")
+    inputs.pop("kind")
+    first = {**now, **inputs, "num_outputs": heads[0]["size"], "format": 1}
+    pictures = torch.rand(2, *SHAPE) * 255
+    expected = load_inference(tmp_path)(pictures)
+    file.write_text(json.dumps(first))
+    found = load_inference(tmp_path)
+    assert torch.equal(found(pictures), expected)
+    assert found.spec.class_names == tuple("abcd")
+    assert set(found.predict(pictures)) <= set("abcd")

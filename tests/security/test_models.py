@@ -97,15 +97,23 @@ def test_pickles_in_a_model_are_not_read(name: str, model: Path, pickled: bytes)
     refused(model)
 
 
+def inputs(**changes: Any) -> dict[str, Any]:
+    """What the model takes, with changes."""
+    pictures = {"kind": "pictures", "input_shape": [1, 8, 8], "class_names": ["a", "b", "c"]}
+    return {"inputs": {**pictures, "mean": [0.0], "std": [1.0], "unit": 1.0, **changes}}
+
+
 CHANGES: dict[str, dict[str, Any]] = {
     "another format": {"format": 99},
-    "no shape": {"input_shape": [1, 8]},
-    "a shape of terabytes": {"input_shape": [1, 10**6, 10**6]},
-    "a negative shape": {"input_shape": [-1, 8, 8]},
-    "outputs without end": {"num_outputs": 10**12},
-    "names that are numbers": {"class_names": [[1]]},
-    "no means": {"mean": []},
-    "means that are text": {"mean": ["a"]},
+    "no shape": inputs(input_shape=[1, 8]),
+    "a shape of terabytes": inputs(input_shape=[1, 10**6, 10**6]),
+    "a negative shape": inputs(input_shape=[-1, 8, 8]),
+    "outputs without end": {"heads": [{"name": "class", "kind": "categorical", "size": 10**12}]},
+    "no heads": {"heads": []},
+    "inputs of no kind": inputs(kind="nothing"),
+    "names that are numbers": inputs(class_names=[[1]]),
+    "no means": inputs(mean=[]),
+    "means that are text": inputs(mean=["a"]),
     "an unknown architecture": {"arch": {"arch": "nothing"}},
     "a giant": {"arch": {"arch": "small_convnet", "width": 4096, "depth": 256}},
     "no architecture": {"arch": None},

@@ -252,7 +252,7 @@ def test_few_labels_are_few_for_every_method() -> None:
     plain, task = task_of(DIGITS), task_of(DIGITS, labels=100)
     before, after = splits_of(plain), splits_of(task)
     assert len(after[Split.TRAIN]) == 100
-    assert after[Split.TRAIN].labelled
+    assert after[Split.TRAIN].labelled.all()
     assert torch.bincount(classes(after[Split.TRAIN])).tolist() == [10] * 10
     assert not (classes(after[Split.TRANSFER]) >= 0).any()
     assert (
@@ -260,7 +260,7 @@ def test_few_labels_are_few_for_every_method() -> None:
     )
     for split in (Split.VALIDATION, Split.TEST):
         assert torch.equal(after[split].ids, before[split].ids)
-        assert after[split].labelled
+        assert after[split].labelled.all()
     ids = {split: set(e.ids.tolist()) for split, e in after.items()}
     assert ids[Split.TRAIN] < set(before[Split.TRAIN].ids.tolist())
     kept = ids[Split.TRAIN] | ids[Split.TRANSFER]

@@ -87,7 +87,7 @@ def test_an_unlabelled_source_can_be_the_transfer_split() -> None:
     )
     transfer = task.examples(Split.TRANSFER)
     assert len(transfer) == pytest.approx(197, abs=5)
-    assert not transfer.labelled
+    assert not transfer.labelled.any()
     assert not set(transfer.ids.tolist()) & set(task.examples(Split.TRAIN).ids.tolist())
 
 
