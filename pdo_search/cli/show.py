@@ -28,7 +28,7 @@ from pdo_search.analysis.leaderboard import (
     teacher_of,
 )
 from pdo_search.analysis.live import possible_trials, running_trials
-from pdo_search.analysis.methods import methods_of
+from pdo_search.analysis.method_lines import methods_of
 from pdo_search.analysis.pareto import STUDENT, model_front
 from pdo_search.base.safetext import printable
 from pdo_search.base.screen import plain_text, screen

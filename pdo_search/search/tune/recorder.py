@@ -15,13 +15,10 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import ray
-from ray import cloudpickle
 from ray.tune import Callback
-from ray.tune.progress_reporter import TrialProgressCallback
 
 from pdo_search.base.clock import SteadyClock
 from pdo_search.base.errors import StoreError
@@ -40,10 +37,10 @@ from pdo_search.results.schema import (
 from pdo_search.results.writer import TableWriter
 from pdo_search.search.retries import Retries
 from pdo_search.search.tune.by_method import SchedulerByMethod
+from pdo_search.search.tune.workarounds import error_of
 
-__all__ = ["Forgetful", "Recorder", "Sink", "Work", "cannot_write"]
+__all__ = ["Recorder", "Sink", "Work", "cannot_write"]
 
-READ_BY_TUNE = ("done", "node_ip", "pid", "should_checkpoint", "training_iteration", "trial_id")
 PROMOTED_FROM = (TrialStatus.PAUSED, TrialStatus.STOPPED)
 """A trial that goes on from there is in the same attempt."""
 CUT_OFF = (TrialStatus.RUNNING, TrialStatus.INTERRUPTED)
@@ -155,7 +152,8 @@ class Recorder(Callback):
         # Before anything hangs on it: whatever befalls the driver, what the trial computes has a
         # row to come back to.
         self.writer.flush_table(self._table.name)
-        # Tune asks this after a failure, and nobody else (``TuneController``, Ray 2.60).
+        # In the place of a count: Tune 2.60 asks this after a failure, and nobody else, where a
+        # lost node and a trial that took too long are failures as others are (test_recorder).
         trial.should_recover = lambda: self._is_tried_again(trial)
         for sink in self._sinks:
             sink.started(_name(trial), row)
@@ -218,7 +216,7 @@ class Recorder(Callback):
         name = _name(trial)
         running = self._running.get(name)
         if running is not None:
-            end = running.end or self._retries.note(name, _error_of(trial))[:2]
+            end = running.end or self._retries.note(name, error_of(trial))[:2]
             self._end(trial.config, TrialStatus.FAILED, *end)
             return
         earlier = self.writer.get(self._table.name, trial.config)
@@ -226,7 +224,7 @@ class Recorder(Callback):
             # Says nothing of the configuration: resuming tries it again.
             self._begin(trial)
             del self._running[name]
-            cause = self._causes(trial.config, self._retries.note(name, _error_of(trial))[1])
+            cause = self._causes(trial.config, self._retries.note(name, error_of(trial))[1])
             update = {Col.STATUS: TrialStatus.INTERRUPTED.value, Col.CAUSE: cause}
             self._change(trial.config, update)
             self.writer.flush()
@@ -276,7 +274,7 @@ class Recorder(Callback):
             cause = f"took longer than limits.trial_timeout ({self._timeout_s:g} s): killed"
             running.end = Decision.TIMEOUT, cause
             return False
-        decision, cause, again = self._retries.note(name, _error_of(trial))
+        decision, cause, again = self._retries.note(name, error_of(trial))
         if not again:
             running.end = decision, cause
             return False
@@ -354,43 +352,6 @@ def cannot_write(name: str, cause: str) -> StoreError:
     )
 
 
-def _error_of(trial: Any) -> Exception | None:
-    """What Ray said when a trial's process died.
-
-    ``Trial.get_pickled_error`` (Ray 2.60) looks where the file is copied to later.
-    """
-    try:
-        error: Exception = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
-    except (OSError, TypeError):  # There is none.
-        return None
-    return error
-
-
 def _never() -> bool:
     """Of a module, not of a trial: Tune pickles its trials when all have ended."""
     return False
-
-
-class Forgetful(TrialProgressCallback):
-    """The last of the callbacks: leaves of a result what Tune itself reads.
-
-    In the place of the one by which Tune prints results, and which prints empty ones even if asked
-    to say nothing (``ray.tune.utils.callback`` adds it where none of its kind is given).
-
-    ``Trial.update_last_result`` (Ray 2.60) keeps every trial's last result to the end of the sweep,
-    and five averages of every number in it: 0.1 MB a trial, written out as JSON when all have
-    ended. ``TuneController._process_trial_result`` lets callbacks change a result in place.
-    """
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """Everybody else has heard it by now."""
-        for name in set(result).difference(READ_BY_TUNE):
-            del result[name]
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Says nothing."""
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Says nothing."""

@@ -7,23 +7,20 @@ before the settings of ``search.tune`` are in the environment, as everything tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from ray import tune
-from ray.tune.experiment import Trial
 
-from pdo_search.base.errors import StoreError
 from pdo_search.base.storage import patience
 from pdo_search.config.resolve import planned_epochs
 from pdo_search.results.schema import TRIALS
 from pdo_search.search.cluster import alive_nodes, fitting
 from pdo_search.search.progress import Progress
 from pdo_search.search.session import Session
-from pdo_search.search.tune.recorder import Forgetful, Recorder, Work
+from pdo_search.search.tune.recorder import Recorder, Work
 from pdo_search.search.tune.slots import SlotLimiter
+from pdo_search.search.tune.workarounds import Forgetful, store_error_in, without_states
 from pdo_search.trial.inprocess import run_in_process
 from pdo_search.trial.ray_train import OUTER_CPUS, run_nested
 
@@ -61,13 +58,13 @@ def run_trials(held: Session, work: Work, trainable: Any = None) -> bool:
     recorder = Recorder(held.writer, work, experiment, [progress])
     if work.num_samples:
         tuner = _tuner(held, work, recorder, trainable)
-        with progress.show(), _without_states():
+        with progress.show(), without_states():
             try:
                 tuner.fit()
             except KeyboardInterrupt:
                 return True
             except Exception as error:
-                if (own := _store_error(error)) is not None:
+                if (own := store_error_in(error)) is not None:
                     raise own from None
                 raise
             finally:
@@ -103,26 +100,6 @@ def _tuner(held: Session, work: Work, recorder: Recorder, trainable: Any) -> Any
             verbose=0,
         ),
     )
-
-
-def _store_error(error: BaseException | None) -> StoreError | None:
-    """What a callback raised, of which Tune makes an error of its own (Ray 2.60); else None."""
-    while error is not None and not isinstance(error, StoreError):
-        error = error.__context__
-    return error
-
-
-@contextmanager
-def _without_states() -> Iterator[None]:
-    """Let Tune write no trial's state: nobody restores it, and all of them take 6 kB each, in
-    memory several times over, when the last trial has ended (``Trial.get_json_state``, Ray 2.60).
-    """
-    usual = Trial.get_json_state
-    Trial.get_json_state = lambda trial: ("{}", "{}")
-    try:
-        yield
-    finally:
-        Trial.get_json_state = usual
 
 
 def _trainable(held: Session) -> Any:
