@@ -14,9 +14,9 @@ import yaml
 
 from pdo_search.cli.main import run_command
 from pdo_search.config.schema import ModelConfig
-from pdo_search.models.build import build_model
 
 from .conftest import TINY
+from .pictures import build_model
 
 Edit = Callable[[dict[str, Any], Path], Any]
 

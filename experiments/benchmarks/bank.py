@@ -15,7 +15,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ from torch import Tensor
 
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
-from pdo_search.distill.evaluate import evaluation_batch
+from pdo_search.distill.evaluate import evaluation_batches
 from pdo_search.distill.teaching import Teaching
 from pdo_search.store import Store
 from pdo_search.store.bank import BATCH, Bank, bank, in_process
+from pdo_search.tasks.base import Batch
 from pdo_search.trial.worker import prepare, teaching_of
 
 CLASSES = 10
@@ -66,8 +67,8 @@ def build_rate(examples: int, rounds: int, device: torch.device, folder: str) ->
     full = prepare(config, store=folder, base_dir=base_dir, device=device)
     teaching = teaching_of(config, full, store=folder, base_dir=base_dir, device=device)
     model, pool = teaching.ladder.model(0), teaching.pool
-    everything = pool.inputs(0, torch.arange(len(pool), device=device))
-    prepared = torch.split(everything, evaluation_batch(device))
+    rows = torch.arange(len(pool), device=device)
+    prepared = list(pool.batches(0, evaluation_batches(pool.examples, device, rows)))
     rates: dict[str, list[float]] = {"bare": [], "build": []}
     for turn in range(rounds + 1):
         for side in rates:
@@ -88,7 +89,7 @@ def build_rate(examples: int, rounds: int, device: torch.device, folder: str) ->
     )
 
 
-def bare(teaching: Teaching, model: torch.nn.Module, prepared: tuple[Tensor, ...]) -> None:
+def bare(teaching: Teaching, model: torch.nn.Module, prepared: Sequence[Batch]) -> None:
     with torch.inference_mode():
         for batch in prepared:
             teaching.task.forward(model, batch)

@@ -31,7 +31,7 @@ from pdo_search.base.errors import Infeasible
 from pdo_search.config import load_experiment, resolve
 from pdo_search.config.load import Loaded
 from pdo_search.config.schema import TrialConfig
-from pdo_search.distill.evaluate import outputs_of
+from pdo_search.distill.evaluate import metrics_of
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.norms import refresh_statistics
 from pdo_search.distill.protocol import LocalWorker
@@ -41,7 +41,6 @@ from pdo_search.models.cost import cost_of
 from pdo_search.search.optuna_space import distributions
 from pdo_search.store import Store
 from pdo_search.tasks.base import Examples
-from pdo_search.tasks.metrics import classification_metrics
 from pdo_search.trial.worker import build_student, prepare, teaching_of
 
 HERE = Path(__file__).parent
@@ -128,8 +127,7 @@ class Watched(Distillation):
         return metrics  # Fresh: nothing of the plan hangs on it here.
 
     def measured(self, model: nn.Module, examples: Examples) -> dict[str, float]:
-        logits = outputs_of(self.task, model, examples, self.device)[self.head]
-        return classification_metrics(logits, examples.targets)
+        return metrics_of(self.task, model, examples, self.device)
 
 
 def trained(config: TrialConfig, full: Any, store: str) -> list[dict[str, Any]]:
@@ -142,7 +140,7 @@ def trained(config: TrialConfig, full: Any, store: str) -> list[dict[str, Any]]:
         task=task,
         teaching=teaching,
         student=student,
-        cost=cost_of(student, spec.arch, task.input_shape, CPU),
+        cost=cost_of(task, student, spec.arch, CPU),
         worker=LocalWorker(CPU),
         state=initial_state(config),
         save=lambda _: None,

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
+from pictures import classifier
+from torch import nn
 
 from pdo_search.config import load_experiment
 from pdo_search.config.schema import ModelConfig, Recipe, SimplifyConfig
 from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.teacher import trained_teacher
-from pdo_search.models.build import build_model, placed
-from pdo_search.models.cost import Cost, measure_cost
+from pdo_search.models.build import placed
+from pdo_search.models.cost import Cost, cost_of_run, measure_cost
 from pdo_search.models.prune import prune_channels
 from pdo_search.store import Store
 from pdo_search.tasks import build_task
@@ -47,7 +50,7 @@ def trained(file: str, store: str) -> Iterator[str]:
         on_epoch=lambda seen: print(f"  teacher epoch {seen['epoch']:.0f}", flush=True),
     )
     first = Ladder(task, full, Recipe(), Store(store), seed=0, device=CPU)
-    whole = measure_cost(first.model(0), task.input_shape, CPU)
+    whole = measure_cost(task, first.model(0), CPU)
     yield f"| full teacher | 0 | full | {sizes(whole, whole)} |  | {full.val_accuracy:.4f} |"
     for asked, ratio, blocks in (
         ("15% of channels", 0.15, 0),
@@ -58,7 +61,7 @@ def trained(file: str, store: str) -> Iterator[str]:
         ladder = Ladder(task, full, recipe, Store(store), seed=experiment.search.seed, device=CPU)
         for index in range(1, RUNGS + 1):
             rung = ladder.rung(index)
-            cost = measure_cost(ladder.model(index), task.input_shape, CPU)
+            cost = measure_cost(task, ladder.model(index), CPU)
             before = "" if rung.accuracy_before is None else f"{rung.accuracy_before:.4f}"
             yield (
                 f"| {asked} | {index} | {rung.status.value} | {sizes(cost, whole)}"
@@ -68,12 +71,16 @@ def trained(file: str, store: str) -> Iterator[str]:
 
 def untrained(arch: str) -> Iterator[str]:
     """Rows of a torchvision model at random weights, pruned again and again."""
-    model = placed(build_model(ModelConfig(arch=arch), PICTURE, CLASSES, seed=0), CPU)
-    full = measure_cost(model, PICTURE, CPU)
+    model = placed(classifier(ModelConfig(arch=arch), PICTURE, CLASSES), CPU)
+    full = measured(model)
     yield f"| {arch} | 0 | {sizes(full, full)} |"
     for index in range(1, RUNGS + 1):
         prune_channels(model, torch.zeros(1, *PICTURE), RATIO, 8, timeout_s=600)
-        yield f"| {arch} | {index} | {sizes(measure_cost(model, PICTURE, CPU), full)} |"
+        yield f"| {arch} | {index} | {sizes(measured(model), full)} |"
+
+
+def measured(model: nn.Module) -> Cost:
+    return cost_of_run(model, partial(model, torch.zeros(1, *PICTURE)), CPU)
 
 
 def sizes(cost: Cost, full: Cost) -> str:

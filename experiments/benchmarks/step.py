@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pictures import classes, prepared
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from pdo_search.base.columns import Taught
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.ladder import Ladder
@@ -36,12 +38,12 @@ from pdo_search.distill.protocol import LocalWorker
 from pdo_search.distill.stage import Stage
 from pdo_search.distill.teacher import trained_teacher
 from pdo_search.distill.teaching import Teaching
-from pdo_search.models.build import build_model, placed
+from pdo_search.models.build import build_for, placed
 from pdo_search.models.cost import measure_cost
 from pdo_search.store import Store
 from pdo_search.store.bank import Bank
 from pdo_search.tasks import build_task
-from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.base import Batch, Split, Task
 
 CLASSES = 10
 TEMPERATURE = 4.0
@@ -107,11 +109,10 @@ def configured(pair: Pair, batch: int) -> TrialConfig:
 class Online(Distillation):
     """The loop with the teacher in every step instead of its stored outputs."""
 
-    def _taught(self, bank: Bank | None, rows: Tensor, stage: Stage) -> Tensor:
-        inputs = self.teaching.pool.inputs(self._view, rows)
-        with torch.inference_mode():
-            taught = self.task.forward(self.teaching.ladder.model(0), inputs)[self.head]
-        return taught.clone()
+    def _taught(
+        self, stage: Stage, bank: Bank | None, rows: Tensor, batch: Batch
+    ) -> dict[str, Taught] | None:
+        return super()._taught(stage, None, rows, batch)
 
 
 def ours(kind: type[Distillation], config: TrialConfig, task: Task, ladder: Ladder, store: Store,
@@ -122,7 +123,7 @@ def ours(kind: type[Distillation], config: TrialConfig, task: Task, ladder: Ladd
         task=task,
         teaching=Teaching(task, ladder, store, config.recipe, device),
         student=student,
-        cost=measure_cost(student, task.input_shape, device),
+        cost=measure_cost(task, student, device),
         worker=LocalWorker(device=device),
         state=initial_state(config),
         save=lambda _: None,
@@ -140,7 +141,7 @@ def ours(kind: type[Distillation], config: TrialConfig, task: Task, ladder: Ladd
 
 
 def fresh(config: TrialConfig, task: Task) -> nn.Module:
-    return build_model(config.student, task.input_shape, CLASSES, seed=0)
+    return build_for(task, config.student, seed=0)
 
 
 def bound(config: TrialConfig, task: Task, steps: int, device: torch.device) -> Callable[[], int]:
@@ -149,11 +150,11 @@ def bound(config: TrialConfig, task: Task, steps: int, device: torch.device) -> 
     optimizer = make_optimizer(student, config.recipe.optimizer)
     batch = config.recipe.optimizer.batch_size
     train = task.examples(Split.TRAIN).select(torch.arange(batch)).to(device)
-    inputs = task.prepare(train.inputs())
+    inputs, targets = prepared(task, train), classes(train)
 
     def epoch() -> int:
         for _ in range(steps):
-            loss = F.cross_entropy(student(inputs), train.targets)
+            loss = F.cross_entropy(student(inputs), targets)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -165,7 +166,7 @@ def bound(config: TrialConfig, task: Task, steps: int, device: torch.device) -> 
 def dataset(task: Task) -> TensorDataset:
     """The train split as a torch user would hold it: floats, already normalised."""
     train = task.examples(Split.TRAIN)
-    return TensorDataset(task.prepare(train.inputs()).contiguous(), train.targets)
+    return TensorDataset(prepared(task, train).contiguous(), classes(train))
 
 
 def plain(
@@ -173,7 +174,7 @@ def plain(
 ) -> Callable[[], int]:
     """What one writes by hand."""
     student = fresh(config, task).to(device).train()
-    teacher = build_model(config.teacher, task.input_shape, CLASSES, seed=0).to(device).eval()
+    teacher = build_for(task, config.teacher, seed=0, path="teacher").to(device).eval()
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, nesterov=True)
     batch = config.recipe.optimizer.batch_size
     loader = DataLoader(dataset(task), batch, shuffle=True, drop_last=True)
@@ -222,7 +223,7 @@ def torchdistill(config: TrialConfig, task: Task, device: torch.device) -> Calla
             "kwargs": {"sub_terms": {"kd": {"criterion": kd, "weight": 1.0}}},
         },
     }
-    teacher = build_model(config.teacher, task.input_shape, CLASSES, seed=0)
+    teacher = build_for(task, config.teacher, seed=0, path="teacher")
     box = DistillationBox(
         teacher, fresh(config, task), {"train": dataset(task)}, settings, device, None, False, 1.0
     )

@@ -33,6 +33,7 @@ from typing import Any
 
 import torch
 import yaml
+from pictures import classes, classifier, pixels, prepared
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
@@ -42,8 +43,8 @@ from pdo_search.base.seeds import seed_for
 from pdo_search.config import load_experiment, resolve
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.optim import lr_factor
-from pdo_search.models.build import build_model
 from pdo_search.tasks.base import Split
+from pdo_search.tasks.inputs import PictureInputs
 from pdo_search.trial.worker import prepare
 
 CPU = torch.device("cpu")
@@ -106,14 +107,16 @@ def share(folder: Path) -> str:
     train, transfer, validation = (
         task.examples(split) for split in (Split.TRAIN, Split.TRANSFER, Split.VALIDATION)
     )
+    inputs = task.inputs()
+    assert isinstance(inputs, PictureInputs)
     torch.save(
         {
-            "inputs": torch.cat([train.inputs(), transfer.inputs()]),
-            "targets": torch.cat([train.targets, transfer.targets]),
-            "validation_inputs": task.prepare(validation.inputs()).contiguous(),
-            "validation_targets": validation.targets,
+            "inputs": torch.cat([pixels(train), pixels(transfer)]),
+            "targets": torch.cat([classes(train), classes(transfer)]),
+            "validation_inputs": prepared(task, validation).contiguous(),
+            "validation_targets": classes(validation),
             "num_train": len(train),
-            "normalization": task.normalization,
+            "normalization": (inputs.mean, inputs.std),
             "teacher": teacher.state_dict(),
         },
         folder / "shared.pt",
@@ -144,10 +147,10 @@ def distil(
     """What one writes by hand: online distillation of one configuration; its last accuracy."""
     recipe, shape = config.recipe, (1, 28, 28)
     temperature, settings = recipe.temperature, recipe.optimizer
-    teacher = build_model(config.teacher, shape, 10, seed=0)
+    teacher = classifier(config.teacher, shape, 10)
     teacher.load_state_dict(shared["teacher"])
     teacher.eval()
-    student = build_model(config.student, shape, 10, seed=seed_for(config.seed, "student"))
+    student = classifier(config.student, shape, 10, seed=seed_for(config.seed, "student"))
     data = TensorDataset(shared["inputs"], shared["targets"])
     batch = settings.batch_size
     steps = shared["num_train"] // batch

@@ -23,7 +23,7 @@ from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.ladder import Rung
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.protocol import LocalWorker
-from pdo_search.models.build import build_model, placed
+from pdo_search.models.build import build_for, placed
 from pdo_search.models.cost import measure_cost
 from pdo_search.trial.worker import prepare, teaching_of
 
@@ -59,14 +59,14 @@ def distilled(config: TrialConfig, full: Rung, store: str) -> tuple[float, float
     teaching = teaching_of(config, full, store=store, base_dir=None, device=CPU)
     task = teaching.task
     seed = seed_for(config.seed, "student")
-    student = build_model(config.student, task.input_shape, task.heads[0].size, seed=seed)
+    student = build_for(task, config.student, seed=seed)
     worker = LocalWorker()
     Distillation(
         config,
         task=task,
         teaching=teaching,
         student=placed(student, CPU),
-        cost=measure_cost(student, task.input_shape, CPU),
+        cost=measure_cost(task, student, CPU),
         worker=worker,
         state=initial_state(config),
         save=lambda _: None,

@@ -17,7 +17,7 @@ __all__ = ["Column", "Taught"]
 _EVERYTHING = slice(None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Column:
     """One field of M rows.
 
@@ -50,16 +50,20 @@ class Column:
     def lengths(self, rows: Tensor | slice = _EVERYTHING) -> Tensor:
         """(B,) int64, positions of rows of a ragged column."""
         assert self.offsets is not None
+        if not isinstance(rows, slice):
+            rows = rows.to(self.offsets.device)
         return self.offsets[1:][rows] - self.offsets[:-1][rows]
 
     def take(self, rows: Tensor | slice) -> Tensor:
         """Entries (B, …), or (B, L, …) with the shorter rows padded at their ends.
 
         Args:
-            rows: (B,) int64 or a range.
+            rows: (B,) int64, on any device, or a range.
         """
         if self.offsets is None:
-            return self.values[rows]
+            if isinstance(rows, slice):
+                return self.values[rows]
+            return self.values.index_select(0, rows.to(self.values.device))
         at, mask = self._places(rows)
         taken = self.values[at.clamp(max=len(self.values) - 1)]
         taken[~mask] = self.pad
@@ -69,6 +73,8 @@ class Column:
         """(B, L) positions of rows, and which of them are the rows' own."""
         assert self.offsets is not None
         mask = _within(self.lengths(rows))
+        if not isinstance(rows, slice):
+            rows = rows.to(self.offsets.device)
         return self.offsets[:-1][rows][:, None] + torch.arange(
             mask.shape[1], device=mask.device
         ), mask
@@ -115,7 +121,7 @@ def _within(lengths: Tensor) -> Tensor:
     return torch.arange(longest, device=lengths.device) < lengths[:, None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Taught:
     """What a teacher says about a batch with one head.
 

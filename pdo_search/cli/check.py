@@ -39,7 +39,7 @@ from pdo_search.distill.chance import (
     warning_of,
 )
 from pdo_search.distill.execution import threads
-from pdo_search.distill.losses import hard_label_loss
+from pdo_search.distill.losses import label_mean
 from pdo_search.distill.probe import probe
 from pdo_search.distill.rehearsal import Removal, rehearse, removal_of, shrinking_of
 from pdo_search.distill.stage import num_levels
@@ -49,7 +49,8 @@ from pdo_search.models.build import build_for
 from pdo_search.models.cost import Cost, measure_cost
 from pdo_search.models.layout import placed
 from pdo_search.tasks import cached_task
-from pdo_search.tasks.base import LeftOut, Split, Task
+from pdo_search.tasks.base import IDS, Examples, LeftOut, Outputs, Split, Task, target_of
+from pdo_search.tasks.inputs import PictureInputs
 
 __all__ = ["check_experiment", "preflight", "print_check"]
 
@@ -129,7 +130,7 @@ def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
     task = parts.task
     # As trials measure it, but a cluster's machine may have more CPUs than this one.
     with threads(min(experiment.resources.threads, os.cpu_count() or 1)):
-        teacher = measure_cost(parts.teacher, task.input_shape, torch.device("cpu"))
+        teacher = measure_cost(task, parts.teacher, torch.device("cpu"))
         costs = _costs(parts)
     # Before its speed is measured, which trains it for a few steps.
     known = _standing(loaded, parts)
@@ -137,11 +138,10 @@ def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
         "name": experiment.name,
         "task": {
             "source": experiment.task.data.source,
-            "input_shape": list(task.input_shape),
-            "classes": len(task.class_names),
+            **_shape(task),
             "splits": {split.value: len(task.examples(split)) for split in SEARCHED},
             "labelled": {
-                split.value: int((task.examples(split).targets >= 0).sum()) for split in SEARCHED
+                split.value: int(task.examples(split).labelled.sum()) for split in SEARCHED
             },
             "epoch_examples": task.epoch_examples,
             "dropped": _dropped(task),
@@ -213,11 +213,28 @@ def _examples(task: Task) -> dict[str, dict[str, int]]:
     found = {}
     for split in Split:
         examples = task.test_examples() if split is Split.TEST else task.examples(split)
-        counts = torch.bincount(examples.targets + 1, minlength=len(task.class_names) + 1).tolist()
-        found[split.value] = dict(zip(task.class_names, counts[1:], strict=True))
-        if counts[0]:
-            found[split.value]["unlabelled"] = counts[0]
+        found[split.value] = _by_class(task, examples)
+        if unlabelled := int((~examples.labelled).sum()):
+            found[split.value]["unlabelled"] = unlabelled
     return found
+
+
+def _by_class(task: Task, examples: Examples) -> dict[str, int]:
+    """How many labelled examples there are of each class; of other tasks in all."""
+    head, inputs = task.heads[0], task.inputs()
+    if not isinstance(inputs, PictureInputs):
+        return {"examples": int(examples.labelled.sum())}
+    classes = examples.labels()[target_of(head.name)][examples.labelled]
+    counts = torch.bincount(classes, minlength=head.size).tolist()
+    return dict(zip(inputs.class_names, counts, strict=True))
+
+
+def _shape(task: Task) -> dict[str, Any]:
+    """What an example is: the shape of pictures and the number of classes; of other tasks heads."""
+    inputs = task.inputs()
+    if isinstance(inputs, PictureInputs):
+        return {"input_shape": list(inputs.input_shape), "classes": len(inputs.class_names)}
+    return {"heads": {head.name: f"{head.kind} {head.size}" for head in task.heads}}
 
 
 def _print_examples(examples: dict[str, dict[str, int]]) -> None:
@@ -314,9 +331,10 @@ def _tried(
 
 def _costs(parts: _Parts) -> list[Cost | None]:
     """What the students cost; None of one that is to be cut from the teacher."""
-    shape, device = parts.task.input_shape, torch.device("cpu")
+    device = torch.device("cpu")
     return [
-        None if model is None else measure_cost(model, shape, device) for _, model in parts.trials
+        None if model is None else measure_cost(parts.task, model, device)
+        for _, model in parts.trials
     ]
 
 
@@ -402,8 +420,8 @@ def _estimate(loaded: Loaded, parts: _Parts) -> dict[str, float]:
     ladder, ladders = _ladder_passes(loaded), _num_ladders(loaded)
     trials_s = sum(experiment.num_trials.values()) * trial.recipe.epochs * epoch / student_rate
     return {
-        "student_images_per_s": student_rate,
-        "teacher_images_per_s": teacher_rate,
+        "student_examples_per_s": student_rate,
+        "teacher_examples_per_s": teacher_rate,
         "teacher_training_s": epochs * train / teacher_rate,
         "teacher_outputs_s": outputs * FORWARD / teacher_rate,
         "ladders": ladders,
@@ -446,18 +464,19 @@ def _rate(task: Task, model: nn.Module, execution: ExecutionConfig) -> float:
     """Training examples per second on the CPU, from a few steps."""
     model = placed(model, torch.device("cpu")).train()
     train = task.examples(Split.TRAIN)
-    trial = train.select(torch.arange(TIMED_BATCH) % len(train))
-    inputs = task.view(trial.inputs(), trial.ids, 0)
+    raw = train.batch(torch.arange(TIMED_BATCH) % len(train))
+    drawn = {**raw, **task.draw(raw, raw[IDS], 0)}
+    batch = {**drawn, **task.prepare(drawn)}
     updates = Updates(task, model, OptimizerConfig(), execution)
 
-    def loss_of(logits: Tensor) -> tuple[Tensor]:
-        return (hard_label_loss(logits, trial.targets).mean(),)
+    def loss_of(outputs: Outputs) -> tuple[Tensor]:
+        return (label_mean(task, outputs, batch),)
 
     times = []
     with threads(1):
         for _ in range(TIMED_STEPS):
             started = time.perf_counter()
-            updates(inputs, loss_of, progress=0.5)
+            updates(batch, loss_of, progress=0.5)
             times.append(time.perf_counter() - started)
     return TIMED_BATCH / sorted(times)[TIMED_STEPS // 2]
 
@@ -466,9 +485,12 @@ def print_check(found: dict[str, Any]) -> None:
     """Print what ``check_experiment`` found."""
     console = screen()
     task = found["task"]
-    shape = "x".join(map(str, task["input_shape"]))
+    if "classes" in task:
+        what = f"{task['classes']} classes, {'x'.join(map(str, task['input_shape']))}"
+    else:
+        what = ", ".join(f"{name} ({kind})" for name, kind in task["heads"].items())
     console.print(
-        f"{found['name']}: {task['source']}, {task['classes']} classes, {shape}",
+        f"{found['name']}: {task['source']}, {what}",
         soft_wrap=True,
     )
     _print_examples(task["examples"])

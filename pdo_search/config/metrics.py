@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["METRICS", "TASK_METRICS", "Metric", "score_of"]
+__all__ = ["METRICS", "TASK_METRICS", "Metric", "loss_of_metric", "score_of"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,15 @@ TASK_METRICS: Mapping[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """By kind of task; the first is its primary one."""
+
+
+def loss_of_metric(metric: str, before: float, after: float) -> float:
+    """By how much a metric has become worse; negative where it has become better.
+
+    Of a share the difference, of anything else the difference relative to what it was.
+    """
+    lost = score_of(metric, before) - score_of(metric, after)
+    return lost if METRICS[metric.rpartition(".")[2]].is_share else lost / max(abs(before), 1e-12)
 
 
 def score_of(metric: str, value: float) -> float:

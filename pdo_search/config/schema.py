@@ -392,6 +392,12 @@ class LossConfig(Frozen):
     """Softmax at τ scaled by τ² (Hinton et al. 2015), or a sum over classes of Bernoulli terms."""
     standardize: bool = False
     """Standardise logits before the softmax (Sun et al. 2024), so that τ is less delicate."""
+    heads: dict[str, Weight] | Literal["learned"] = {}
+    """Weight of each head of a task of several, 1 where none is given; ``learned`` gives each the
+    inverse of its loss in the epoch before (Kendall et al. 2018)."""
+    reduce: Literal["example", "position"] = "example"
+    """Whether every example weighs alike, whatever its length, or every position, as is usual for
+    language models."""
 
     @model_validator(mode="after")
     def _weighs_something(self) -> LossConfig:
@@ -524,6 +530,9 @@ class Recipe(Frozen):
     """Share of the teacher's channels removed per rung of the ladder."""
     teacher_order: Literal["descending", "ascending"] = "descending"
     """Full teacher first and simpler each stage, or the lightest first."""
+    teacher_outputs: Literal["stored", "online"] = "stored"
+    """Whether teachers' outputs are computed once and read by all trials, or in every step: for
+    what is too large to be stored. Online ones cost a forward pass of the teacher per update."""
     num_views: int = Field(default=2, ge=1, le=64)
     """Recorded augmentation views per example; 1 means the plain picture only where the task
     augments nothing. View v is the same picture whatever the number, so that trials with more

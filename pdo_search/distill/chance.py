@@ -15,7 +15,7 @@ from torch import nn
 from pdo_search.base.errors import InputError
 from pdo_search.config.schema import TeacherConfig
 from pdo_search.distill.evaluate import metrics_of
-from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.base import HeadKind, Split, Task, target_of
 
 __all__ = ["Standing", "measured_standing", "refuse_guessing", "standing", "warning_of"]
 
@@ -49,19 +49,24 @@ class Standing:
 
     def __str__(self) -> str:
         return (
-            f"val_accuracy {self.accuracy:.4f} on {self.examples:,} pictures;"
+            f"val_accuracy {self.accuracy:.4f} on {self.examples:,} examples;"
             f" chance {self.chance:.4f}, the most frequent class alone {self.majority:.4f}"
         )
 
 
-def standing(task: Task, accuracy: float, examples: int | None = None) -> Standing:
-    """An accuracy on so many validation examples, or on all, beside what needs no teacher."""
-    targets = task.examples(Split.VALIDATION).targets
+def standing(task: Task, value: float, examples: int | None = None) -> Standing | None:
+    """An accuracy on so many validation examples, or on all, beside what needs no teacher; None of
+    a task that is no classification of examples."""
+    head = task.heads[0]
+    if len(task.heads) > 1 or head.kind is not HeadKind.CATEGORICAL or head.positions is not None:
+        return None
+    labels = task.examples(Split.VALIDATION).labels()
+    targets = labels[target_of(head.name)]
     majority = int(targets.bincount().max()) / len(targets)
-    return Standing(accuracy, examples or len(targets), 1 / task.heads[0].size, majority)
+    return Standing(value, examples or len(targets), 1 / head.size, majority)
 
 
-def measured_standing(task: Task, model: nn.Module, device: torch.device) -> Standing:
+def measured_standing(task: Task, model: nn.Module, device: torch.device) -> Standing | None:
     """A quick look at a model: on some validation examples, the same ones each time.
 
     Args:
@@ -72,17 +77,17 @@ def measured_standing(task: Task, model: nn.Module, device: torch.device) -> Sta
     examples = task.examples(Split.VALIDATION)
     generator = torch.Generator().manual_seed(SEED)
     picked = torch.randperm(len(examples), generator=generator)[:EXAMPLES].sort().values
-    found = metrics_of(task, model, examples.select(picked), device)["accuracy"]
+    found = metrics_of(task, model, examples.select(picked), device)[task.metrics[0]]
     return standing(task, found, len(picked))
 
 
-def refuse_guessing(config: TeacherConfig, found: Standing) -> None:
+def refuse_guessing(config: TeacherConfig, found: Standing | None) -> None:
     """Refuse a given teacher that is no better than guessing.
 
     Raises:
         InputError: it is given, and not forced.
     """
-    if found.knows or not config.is_given or config.force:
+    if found is None or found.knows or not config.is_given or config.force:
         return
     raise InputError(
         f"the teacher is no better than guessing: {found}",
@@ -93,9 +98,9 @@ def refuse_guessing(config: TeacherConfig, found: Standing) -> None:
     )
 
 
-def warning_of(config: TeacherConfig, found: Standing) -> str | None:
+def warning_of(config: TeacherConfig, found: Standing | None) -> str | None:
     """What a user should know of a teacher that is used though it is no better than guessing."""
-    if found.knows:
+    if found is None or found.knows:
         return None
     why = "nothing trains it here" if config.is_given else "its training has taught it nothing"
     return (

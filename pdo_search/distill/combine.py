@@ -1,12 +1,14 @@
 """The end of a trial: student saved, composite of light teacher and student fitted, tuned, saved.
 
-The fits are pure functions in ``composite``; this module gives them logits and keeps the outcome.
+The fits are pure functions in ``composite``; this module gives them outputs and keeps the outcome.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.base.seeds import seed_for
+from pdo_search.config.metrics import score_of
 from pdo_search.config.schema import CompositeConfig, TrialConfig
-from pdo_search.distill.composite import choose, fit_modes
+from pdo_search.distill.composite import Said, choose, fit_modes
 from pdo_search.distill.evaluate import outputs_of
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
-from pdo_search.distill.losses import hard_label_loss
+from pdo_search.distill.losses import label_mean
 from pdo_search.distill.teaching import Teaching
-from pdo_search.models.composite import (
-    Fit,
-    composite_log_probs,
-    save_composite,
-)
+from pdo_search.models.composite import Fit, composite_outputs, save_composite
 from pdo_search.models.cost import Cost
 from pdo_search.models.modelfile import ModelSpec, save_model
-from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.base import Batch, Outputs, Split, Task
 
 __all__ = ["combine"]
 
@@ -54,6 +53,11 @@ class Parts:
         """The composite's configuration."""
         assert self.config.recipe.composite is not None
         return self.config.recipe.composite
+
+    def score(self, row: Row) -> float:
+        """A mode's primary metric, higher being better."""
+        metric = self.task.metrics[0]
+        return score_of(metric, row[f"val_{metric}"])
 
     @property
     def light(self) -> int:
@@ -96,16 +100,16 @@ def combine(
     rows = _fit(parts, student)
     tuned, tuned_rows = _finetuned(parts, student, rows)
     improved = {
-        row["mode"]
-        for row in tuned_rows
-        if row["val_accuracy"] > _row(rows, row["mode"])["val_accuracy"]
+        row["mode"] for row in tuned_rows if parts.score(row) > parts.score(_row(rows, row["mode"]))
     }
     merged = [
         {**_row(tuned_rows if row["mode"] in improved else rows, row["mode"])}
         | {"finetuned": row["mode"] in improved}
         for row in rows
     ]
-    merged = choose(merged, parts.composite.max_flops, teaching.ladder.rung(0).cost.flops)
+    merged = choose(
+        merged, task.metrics[0], parts.composite.max_flops, teaching.ladder.rung(0).cost.flops
+    )
     chosen = next(row for row in merged if row["chosen"])
     save_composite(
         directory / "composite",
@@ -118,7 +122,7 @@ def combine(
         "model": "student",
         "composite": "composite",
         "composite_mode": chosen["mode"],
-        "composite_accuracy": chosen["val_accuracy"],
+        "composite_accuracy": chosen[f"val_{task.metrics[0]}"],
         "composite_flops": chosen["flops"],
     }
     return {"composites": merged, "trials": [summary]}
@@ -134,13 +138,10 @@ def _fit_of(row: Row) -> Fit:
 
 def _fit(parts: Parts, student: nn.Module) -> list[Row]:
     """One row per mode, fitted on transfer and measured on validation."""
-    task, ladder = parts.task, parts.teaching.ladder
-    head = task.heads[0].name
-    examples = {split: task.examples(split) for split in FITTING_SPLITS}
+    ladder = parts.teaching.ladder
     return fit_modes(
-        {s: outputs_of(task, student, e, parts.device)[head].cpu() for s, e in examples.items()},
-        {s: parts.teaching.split_logits(parts.light, s) for s in examples},
-        {s: e.targets for s, e in examples.items()},
+        parts.task,
+        {split: partial(_said, parts, student, split) for split in FITTING_SPLITS},
         student_cost=parts.student_cost,
         teacher_cost=ladder.rung(parts.light).cost,
         full_flops=ladder.rung(0).cost.flops,
@@ -148,12 +149,20 @@ def _fit(parts: Parts, student: nn.Module) -> list[Row]:
     )
 
 
+def _said(parts: Parts, student: nn.Module, split: Split) -> Iterator[Said]:
+    """What student and light teacher say about a split's plain examples, batch after batch."""
+    examples = parts.task.examples(split)
+    bank = parts.teaching.split_bank(parts.light, split)
+    for rows, batch, outputs in outputs_of(parts.task, student, examples, parts.device):
+        yield Said(outputs, parts.teaching.dense(bank, rows), batch)
+
+
 def _finetuned(parts: Parts, student: nn.Module, rows: list[Row]) -> tuple[nn.Module, list[Row]]:
     """A copy of the student tuned inside the better combining mode, and that mode's new row."""
     combining = [row for row in rows if row["mode"] in COMBINING]
     if not combining or parts.composite.finetune_epochs == 0:
         return student, []
-    best = max(combining, key=lambda row: row["val_accuracy"])
+    best = max(combining, key=parts.score)
     tuned = copy.deepcopy(student)
     _finetune(parts, tuned, best)
     return tuned, [row for row in _fit(parts, tuned) if row["mode"] == best["mode"]]
@@ -161,15 +170,15 @@ def _finetuned(parts: Parts, student: nn.Module, rows: list[Row]) -> tuple[nn.Mo
 
 def _finetune(parts: Parts, student: nn.Module, row: Row) -> None:
     """Train the student inside a composite on the plain train split, at a low learning rate."""
-    config = parts.config
-    feed = Feed(parts.task.examples(Split.TRAIN), parts.device)
-    taught = parts.teaching.split_logits(parts.light, Split.TRAIN).to(parts.device)
+    config, task = parts.config, parts.task
+    feed = Feed(task.examples(Split.TRAIN), parts.device)
+    bank = parts.teaching.split_bank(parts.light, Split.TRAIN)
     settings = config.recipe.optimizer
 
-    def loss_of(logits: Tensor, inputs: Tensor, rows: Tensor) -> Tensor:
-        log_probs = composite_log_probs(_fit_of(row), logits, taught[rows])
-        targets = feed.examples.targets[rows]
-        return hard_label_loss(log_probs, targets, settings.label_smoothing).mean()
+    def loss_of(outputs: Outputs, batch: Batch, rows: Tensor) -> Tensor:
+        taught = parts.teaching.dense(bank, rows)
+        combined = composite_outputs(task.heads, _fit_of(row), outputs, taught, batch)
+        return label_mean(task, combined, batch, settings.label_smoothing)
 
     fit(
         parts.task,

@@ -10,34 +10,39 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pdo_search.config.schema import CurriculumConfig
+from pdo_search.tasks.base import Batch, Outputs, Task
+from pdo_search.tasks.kinds import with_answers
 
-__all__ = ["admit", "difficulty", "pace", "progress_at"]
+__all__ = ["admit", "difficulty", "losses_with_answers", "pace", "progress_at"]
 
 
-def difficulty(
-    kind: str, *, teacher_NC: Tensor, student_NC: Tensor | None, targets_N: Tensor
-) -> Tensor:
-    """Difficulty of each example, higher is harder.
+def difficulty(task: Task, kind: str, outputs: Outputs, batch: Batch, teacher: Outputs) -> Tensor:
+    """Difficulty of each example of a batch, higher is harder.
 
     Args:
-        kind: ``teacher_confidence`` (1 - p_max), ``teacher_loss`` or ``student_loss``
-            (cross-entropy on the label, in nats).
-        teacher_NC: teacher logits (N, C).
-        student_NC: student logits (N, C); needed by ``student_loss`` alone.
-        targets_N: labels (N,); where -1, the teacher's top class stands in.
+        task: what outputs are worth.
+        kind: ``teacher_confidence`` (1 - confidence), ``teacher_loss`` or ``student_loss`` (the
+            label loss, in nats or the head's unit).
+        outputs: of whom the kind names.
+        batch: with labels; where there is none, the teacher's own answer stands in.
+        teacher: the teacher's outputs.
 
     Returns:
-        (N,) floating.
+        (B,) floating.
     """
     if kind == "teacher_confidence":
-        return 1 - F.softmax(teacher_NC, dim=1).amax(dim=1)
-    labels = torch.where(targets_N < 0, teacher_NC.argmax(dim=1), targets_N)
-    logits = teacher_NC if kind == "teacher_loss" else student_NC
-    assert logits is not None, "student_loss needs the student's logits"
-    return F.cross_entropy(logits, labels, reduction="none")
+        return 1 - task.confidence(outputs, batch)
+    return losses_with_answers(task, outputs, batch, teacher)
+
+
+def losses_with_answers(task: Task, outputs: Outputs, batch: Batch, teacher: Outputs) -> Tensor:
+    """Label loss (B,) of outputs, summed over the heads; where a head has no label, on the answer
+    of a teacher's outputs."""
+    known = with_answers(task.heads, batch, teacher)
+    losses = [loss for loss, _ in task.label_loss(outputs, known).values()]
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum(dim=0)
 
 
 def progress_at(stage_epoch: int, total: int) -> float:

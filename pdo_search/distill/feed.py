@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from pdo_search.tasks.base import Examples
+from pdo_search.tasks.base import Batch, Examples
 
 __all__ = ["Feed", "fits", "load_ahead", "resident"]
 
@@ -39,17 +39,14 @@ def fits(examples: Examples, device: torch.device) -> bool:
 
 def resident(examples: Examples, device: torch.device) -> Examples:
     """The examples on a device; their inputs stay where they are when they would not fit."""
-    if fits(examples, device):
-        return examples.to(device)
-    targets, ids = examples.targets.to(device), examples.ids.to(device)
-    return Examples(examples.source, examples.rows, targets, ids, examples.digest)
+    return examples.to(device) if fits(examples, device) else examples.labels_to(device)
 
 
 class Feed:
     """Raw inputs of examples, on a device when they are asked for.
 
     Attributes:
-        examples: targets and ids on the device; inputs too, if they fit.
+        examples: labels and ids on the device; inputs too, if they fit.
         is_resident: whether they do.
     """
 
@@ -61,24 +58,21 @@ class Feed:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def inputs(self, rows: Tensor) -> Tensor:
-        """Raw inputs (B, C, H, W) at rows (B,)."""
+    def batches(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """Raw inputs at rows (B,), one batch after the other; those on the host are read ahead by a
+        thread."""
         if self.is_resident:
-            return self.examples.source.index_select(0, rows)
-        return self._on_host(rows.cpu()).to(self._device, non_blocking=True)
-
-    def batches(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Raw inputs of one batch after the other; those on the host are read ahead by a thread."""
-        if self.is_resident:
-            yield from map(self.inputs, batches)
+            yield from map(self.examples.raw_inputs, batches)
             return
-        for inputs in load_ahead(self._on_host, [rows.cpu() for rows in batches]):
-            yield inputs.to(self._device, non_blocking=True)
+        for raw in load_ahead(self._on_host, [rows.cpu() for rows in batches]):
+            yield {k: v.to(self._device, non_blocking=True) for k, v in raw.items()}
 
-    def _on_host(self, rows: Tensor) -> Tensor:
+    def _on_host(self, rows: Tensor) -> Batch:
         """Raw inputs in the host's memory; pinned where a GPU is to fetch them."""
-        inputs = self.examples.inputs(rows)
-        return inputs.pin_memory() if self._device.type == "cuda" else inputs
+        raw = self.examples.raw_inputs(rows)
+        if self._device.type != "cuda":
+            return raw
+        return {name: tensor.pin_memory() for name, tensor in raw.items()}
 
 
 def load_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

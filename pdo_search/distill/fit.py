@@ -15,12 +15,12 @@ from pdo_search.distill.execution import USUAL
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.norms import Calibration, refresh_statistics
 from pdo_search.distill.step import Updates
-from pdo_search.tasks.base import Task
+from pdo_search.tasks.base import IDS, Batch, Outputs, Task
 
 __all__ = ["BatchLoss", "fit"]
 
-BatchLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Loss of a batch: logits (B, C), prepared inputs (B, C, H, W), rows of the examples (B,)."""
+BatchLoss = Callable[[Outputs, Batch, Tensor], Tensor]
+"""Loss of a batch: outputs, the prepared batch with its labels, rows of the examples (B,)."""
 
 
 def fit(
@@ -48,10 +48,10 @@ def fit(
         seed: of order and dropout.
         execution: precision. What is trained for a few epochs is not compiled.
         augments: whether every epoch sees another recorded view of every example, or the plain one.
-        on_epoch: called with ``epoch``, ``train_loss`` and ``images_per_s``.
+        on_epoch: called with ``epoch``, ``train_loss`` and ``examples_per_s``.
     """
     examples = feed.examples
-    device = examples.targets.device
+    device = examples.ids.device
     batch = min(config.batch_size, len(examples))
     steps = len(examples) // batch
     total = round(epochs * steps)
@@ -68,9 +68,11 @@ def fit(
             batches = torch.split(order[: steps * batch], batch)
             loaded = feed.batches(batches)
         rows, raw = batches[step], next(loaded)
-        inputs = task.view(raw, examples.ids[rows], epoch) if augments else task.prepare(raw)
-        loss = partial(_alone, loss_of, inputs, rows)
-        losses += updates(inputs, loss, progress=update / total).losses[0]
+        labels = examples.labels(rows)
+        drawn = task.draw(raw, labels[IDS], epoch) if augments else raw
+        prepared = {**raw, **task.prepare(drawn), **labels}
+        loss = partial(_alone, loss_of, prepared, rows)
+        losses += updates(prepared, loss, progress=update / total).losses[0]
         if on_epoch is not None and step == steps - 1:
             # A GPU has done the epoch's work when its losses are known.
             train_loss = losses.item() / steps
@@ -79,12 +81,12 @@ def fit(
                 {
                     "epoch": epoch + 1,
                     "train_loss": train_loss,
-                    "images_per_s": steps * batch / seconds,
+                    "examples_per_s": steps * batch / seconds,
                 }
             )
     refresh_statistics(model, Calibration(task, device))
     model.eval()
 
 
-def _alone(loss_of: BatchLoss, inputs: Tensor, rows: Tensor, logits: Tensor) -> tuple[Tensor]:
-    return (loss_of(logits, inputs, rows),)
+def _alone(loss_of: BatchLoss, batch: Batch, rows: Tensor, outputs: Outputs) -> tuple[Tensor]:
+    return (loss_of(outputs, batch, rows),)

@@ -16,20 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pdo_search.base.columns import Taught
 from pdo_search.base.seeds import seed_for
+from pdo_search.config.metrics import loss_of_metric
 from pdo_search.config.schema import ExecutionConfig, OptimizerConfig, Recipe, SimplifyConfig
 from pdo_search.distill.evaluate import metrics_of
 from pdo_search.distill.execution import USUAL, computed_by
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
-from pdo_search.distill.losses import categorical_kl, hard_label_loss
+from pdo_search.distill.losses import label_mean
 from pdo_search.distill.norms import Calibration, refresh_statistics
 from pdo_search.models.build import placed
 from pdo_search.models.cost import Cost, measure_cost
 from pdo_search.models.modelfile import load_for, save_model
-from pdo_search.models.prune import drop_blocks, prune_channels
+from pdo_search.models.prune import drop_blocks, pixels_of, prune_channels
 from pdo_search.store import Store
-from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.base import Batch, Outputs, Split, Task
 
 __all__ = ["Attempt", "Ladder", "Rung", "RungStatus", "next_ratio"]
 
@@ -134,9 +136,9 @@ def next_ratio(attempts: Sequence[Attempt], asked: float, backoffs: int) -> floa
     return round(asked * 0.5 ** len(attempts), RATIO_DECIMALS)
 
 
-def accuracy_of(task: Task, model: nn.Module, device: torch.device) -> float:
-    """Validation accuracy of a teacher."""
-    return metrics_of(task, model, task.examples(Split.VALIDATION), device)["accuracy"]
+def primary_of(task: Task, model: nn.Module, device: torch.device) -> float:
+    """A teacher's primary metric on validation."""
+    return metrics_of(task, model, task.examples(Split.VALIDATION), device)[task.metrics[0]]
 
 
 class Ladder:
@@ -243,7 +245,7 @@ class Ladder:
         dropped: tuple[str, ...] = ()
         while (ratio := next_ratio(attempts, self.ratio, self.simplify.backoffs)) is not None:
             model, spec = load_for(self.task, parent.path, self.base_dir)
-            example = torch.zeros(1, *self.task.input_shape)
+            example = pixels_of(self.task.example())
             prune_channels(
                 model, example, ratio, self.simplify.round_to, timeout_s=self.simplify.timeout
             )
@@ -251,22 +253,23 @@ class Ladder:
             calibration = Calibration(self.task, self.device)
             if self.simplify.drop_blocks:
                 refresh_statistics(model, calibration)
-                batch = next(calibration.batches())
+                batch = pixels_of(next(calibration.batches()))
                 dropped = drop_blocks(model, batch, self.simplify.drop_blocks)
             if sum(p.numel() for p in model.parameters()) == parent.cost.params:
                 # No layer is wide enough to lose channels at this ratio, nor at a smaller one.
                 break
             refresh_statistics(model, calibration)
-            before = accuracy_of(self.task, model, self.device)
+            before = primary_of(self.task, model, self.device)
             self._recover(model, parent)
-            after = accuracy_of(self.task, model, self.device)
-            accepted = parent.val_accuracy - after <= self.simplify.max_drop
+            after = primary_of(self.task, model, self.device)
+            fall = loss_of_metric(self.task.metrics[0], parent.val_accuracy, after)
+            accepted = fall <= self.simplify.max_drop
             attempts.append(Attempt(ratio, before, after, accepted))
         record: dict[str, Any] = {"attempts": [asdict(a) for a in attempts]}
         if attempts and attempts[-1].accepted:
             spec = replace(spec, dropped_blocks=(*spec.dropped_blocks, *dropped))
             save_model(folder, model, spec)
-            cost = measure_cost(model, self.task.input_shape, self.device)
+            cost = measure_cost(self.task, model, self.device)
             record |= {
                 "status": RungStatus.PRUNED.value,
                 "blocks_dropped": dropped,
@@ -289,13 +292,20 @@ class Ladder:
             examples = examples.followed_by(self.task.examples(Split.TRANSFER))
             epochs *= self.task.epoch_examples / len(examples)
         feed = Feed(examples, self.device)
-        head = self.task.heads[0].name
 
-        def loss_of(logits: Tensor, inputs: Tensor, rows: Tensor) -> Tensor:
+        def loss_of(outputs: Outputs, batch: Batch, rows: Tensor) -> Tensor:
             with torch.no_grad():
-                taught = self.task.forward(teacher, inputs)[head]
-            kl = categorical_kl(logits, taught, RECOVERY_TEMPERATURE)
-            return (kl + hard_label_loss(logits, feed.examples.targets[rows])).mean()
+                said = self.task.forward(teacher, batch)
+            total = label_mean(self.task, outputs, batch)
+            for head in self.task.heads:
+                taught = Taught(said[head.name])
+                total = (
+                    total
+                    + self.task.divergence(
+                        head, outputs[head.name], taught, batch, RECOVERY_TEMPERATURE
+                    ).mean()
+                )
+            return total
 
         fit(
             self.task,

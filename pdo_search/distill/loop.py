@@ -10,27 +10,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pdo_search.base.columns import Taught
 from pdo_search.base.errors import PdoError
 from pdo_search.base.seeds import seed_for
 from pdo_search.config.schema import STUDENT_COSTS, Recipe, TrialConfig
 from pdo_search.distill.adapt import Tuning, adapt
-from pdo_search.distill.curriculum import admit, difficulty, progress_at
-from pdo_search.distill.evaluate import evaluate, outputs_of
+from pdo_search.distill.curriculum import admit, progress_at
+from pdo_search.distill.evaluate import metrics_of, usual_numbers
 from pdo_search.distill.feed import resident
-from pdo_search.distill.losses import (
-    DIVERGENCES,
-    Mixed,
-    batch_mean,
-    mixed_label_loss,
-    standardized,
-)
+from pdo_search.distill.losses import IN_TRAIN, head_weights, terms
 from pdo_search.distill.norms import Calibration, refresh_statistics
 from pdo_search.distill.protocol import Report, Worker
 from pdo_search.distill.stage import Phase, Stage, StageEnd, plan_stages, reassign, stage_end
@@ -41,34 +35,16 @@ from pdo_search.distill.timing import PhaseClock
 from pdo_search.models.build import set_dropout
 from pdo_search.models.cost import Cost
 from pdo_search.store.bank import Bank
-from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.base import Batch, Outputs, Split, Task
 
 __all__ = ["Distillation", "Diverged", "initial_state"]
 
 CHECKPOINT_EVERY_S = 30.0
+LOSSES = ("train_loss", "loss_kl", "loss_avg", "loss_init")
 
 
 class Diverged(PdoError):
     """The student's loss became infinite or not a number."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What an update is made from, on the worker's device.
-
-    Attributes:
-        inputs: prepared pictures (B, C, H, W).
-        targets: (B,) int64 labels, -1 for none.
-        in_train: (B,) bool, false for examples of the transfer split.
-        mixed: what mixup mixed into the pictures; None without.
-        taught: the teacher's logits (B, size); None outside of stages.
-    """
-
-    inputs: Tensor
-    targets: Tensor
-    in_train: Tensor
-    mixed: Mixed | None
-    taught: Tensor | None
 
 
 def initial_state(config: TrialConfig) -> TrialState:
@@ -118,7 +94,6 @@ class Distillation:
         self.config = config
         self.recipe: Recipe = config.recipe
         self.task = task
-        self.head = task.heads[0].name
         self.teaching = teaching
         self.worker = worker
         self.device = worker.device
@@ -138,7 +113,8 @@ class Distillation:
             self.updates.optimizer.load_state_dict(state.optimizer)
         self.calibration = Calibration(task, self.device)
         self.validation = resident(task.examples(Split.VALIDATION), self.device)
-        self.teacher_validation = teaching.split_logits(0, Split.VALIDATION)
+        validation_bank = teaching.split_bank(0, Split.VALIDATION)
+        self.teacher_on_validation = partial(teaching.taught, validation_bank)
         batch = min(self.recipe.optimizer.batch_size, task.epoch_examples)
         self.batch_size = batch - batch % worker.world_size or worker.world_size
         self.steps = max(1, task.epoch_examples // self.batch_size)
@@ -178,8 +154,9 @@ class Distillation:
         return state
 
     def _open_bank(self, stage: Stage) -> Bank | None:
-        """The stage's teacher outputs; the first time, this builds rung and bank."""
-        if stage.rung is None:
+        """The stage's teacher outputs, where they are stored; the first time, this builds rung and
+        bank."""
+        if stage.rung is None or self.recipe.teacher_outputs == "online":
             return None
         with self.clock.phase("teacher"):
             return self.teaching.pool_bank(stage.rung, self._view)
@@ -190,102 +167,114 @@ class Distillation:
         return self.state.epoch % self.teaching.num_views
 
     def _train_epoch(self, stage: Stage, bank: Bank | None) -> dict[str, float]:
-        """Train on an epoch's number of examples; losses and accuracy of the epoch."""
+        """Train on an epoch's number of examples; losses and quality of the epoch."""
         state, recipe, epoch = self.state, self.recipe, self.state.epoch
         # Dropout draws from the global generator; per epoch, so that a resumed trial draws alike.
         torch.manual_seed(seed_for(self.config.seed, "dropout", epoch, self.worker.rank))
         set_dropout(self.updates.through, state.tuning.dropout)
         admitted = self._admitted(stage)
-        batches = self._batches(stage, bank, self._order(admitted, epoch))
-        totals = torch.zeros(6, device=self.device)
+        batches = self._batches(self._order(admitted, epoch))
+        totals = torch.zeros(len(LOSSES) + len(self.task.heads) + 2, device=self.device)
         self.updates.through.train()
         for step in range(self.steps):
             with self.clock.phase("data"):
-                batch = next(batches)
+                rows, batch = next(batches)
+            taught = self._taught(stage, bank, rows, batch)
             with self.clock.phase("student"):
                 if self._first_step_at is None:
                     self._first_step_at = time.time()
                 made = self.updates(
-                    batch.inputs,
-                    partial(self._loss, stage, batch),
+                    batch,
+                    partial(self._loss, stage, batch, taught),
                     progress=(epoch * self.steps + step) / (recipe.epochs * self.steps),
                     lr_scale=state.tuning.lr_scale,
                     weight_decay=state.tuning.weight_decay,
                 )
-                hits = ((made.logits.argmax(dim=1) == batch.targets) & batch.in_train).sum()
-                totals += torch.stack([*made.losses, hits, batch.in_train.sum()])
+                quality = self.task.quality(made.outputs, batch)
+                counted = batch[IN_TRAIN] & ~quality.isnan()
+                right = torch.where(counted, quality, 0).sum()
+                *losses, by_head = made.losses
+                totals += torch.cat([torch.stack([*losses, right, counted.sum()]), by_head])
         with self.clock.phase("student"):
             # Here a GPU has done what was launched above: the epoch's only wait for it.
             sums = self.worker.mean(totals).tolist()
         if not math.isfinite(sums[0]):
             raise Diverged(f"the loss became {sums[0]} in epoch {epoch + 1} (lr {made.lr:.3g})")
-        losses = {
-            name: total / self.steps
-            for name, total in zip(
-                ("train_loss", "loss_kl", "loss_avg", "loss_init"), sums[:4], strict=True
+        right_sum, counted_sum, *by_head_sums = sums[len(LOSSES) :]
+        names = [head.name for head in self.task.heads]
+        if recipe.loss.heads == "learned":
+            state.head_weights = head_weights(
+                {n: total / self.steps for n, total in zip(names, by_head_sums, strict=True)}
             )
-        }
         return {
-            **losses,
-            "train_accuracy": sums[4] / max(sums[5], 1),
+            **{name: total / self.steps for name, total in zip(LOSSES, sums, strict=False)},
+            "train_accuracy": right_sum / max(counted_sum, 1),
             "lr": made.lr,
-            "admitted": len(admitted) / len(self.teaching.pool) if bank else 1.0,
+            "admitted": len(admitted) / len(self.teaching.pool) if stage.rung is not None else 1.0,
         }
 
-    def _batches(self, stage: Stage, bank: Bank | None, order: Tensor) -> Iterator[Batch]:
-        """The epoch's batches, this rank's share of each."""
-        pool, view, size = self.teaching.pool, self._view, self.batch_size
+    def _batches(self, order: Tensor) -> Iterator[tuple[Tensor, Batch]]:
+        """The epoch's batches, this rank's share of each: rows of the pool, and what they hold."""
         rank, world_size = self.worker.rank, self.worker.world_size
-        shares = [part[rank::world_size] for part in torch.split(order, size)]
-        for rows, inputs in zip(shares, pool.batches(view, shares), strict=True):
-            yield Batch(
-                inputs=inputs,
-                targets=pool.examples.targets[rows],
-                in_train=rows < pool.num_train,
-                mixed=pool.mixed(view, rows),
-                taught=self._taught(bank, rows, stage),
-            )
+        shares = [part[rank::world_size] for part in torch.split(order, self.batch_size)]
+        return zip(shares, self.teaching.pool.batches(self._view, shares), strict=True)
 
-    def _taught(self, bank: Bank | None, rows: Tensor, stage: Stage) -> Tensor | None:
-        if bank is None:
+    def _taught(
+        self, stage: Stage, bank: Bank | None, rows: Tensor, batch: Batch
+    ) -> dict[str, Taught] | None:
+        """What the stage's teacher says about a batch: stored, or run now."""
+        if stage.rung is None:
             return None
-        assert stage.temperature is not None
-        return bank.rows(self.head, rows, stage.temperature).to(self.device)
+        if bank is not None:
+            assert stage.temperature is not None
+            with self.clock.phase("data"):
+                return self.teaching.taught(bank, rows, stage.temperature)
+        with self.clock.phase("teacher"), torch.no_grad():
+            said = self.task.forward(self.teaching.ladder.model(stage.rung), batch)
+            return {head: Taught(found) for head, found in usual_numbers(said).items()}
 
     def _loss(
-        self, stage: Stage, batch: Batch, logits: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The batch's loss and its three unweighted terms: KL, avg (transfer), init (train).
+        self,
+        stage: Stage,
+        batch: Batch,
+        taught: dict[str, Taught] | None,
+        outputs: Outputs,
+    ) -> tuple[Tensor, ...]:
+        """The batch's loss and its three unweighted terms, KL, avg (transfer), init (train); and
+        each head's loss.
 
         All are means over the batch, in which an example without the label in question counts 0.
         """
-        weights = self.recipe.loss
-        smoothing = self.state.tuning.label_smoothing
-        hard, labelled = mixed_label_loss(logits, batch.targets, batch.mixed, smoothing)
-        init = batch_mean(hard, labelled & batch.in_train)
+        config = self.recipe.loss
+        found = terms(
+            self.task,
+            config,
+            outputs,
+            batch,
+            taught=taught,
+            temperature=stage.temperature or 1.0,
+            smoothing=self.state.tuning.label_smoothing,
+            weights=self.state.head_weights or (config.heads if config.heads != "learned" else {}),
+        )
+        kl, avg, init = found.kl, found.avg, found.init
         nothing = torch.zeros_like(init)
         if stage.phase in (Phase.INIT, Phase.FINETUNE):
-            return init, nothing, nothing, init
-        avg = batch_mean(hard, labelled & ~batch.in_train)
-        if batch.taught is None:
+            return init, nothing, nothing, init, found.by_head
+        if taught is None:
             # Every label counts alike: weights beside a searched learning rate would only mistune.
-            return init + avg, nothing, avg, init
-        student, teacher = logits, batch.taught
-        if weights.standardize:
-            student, teacher = standardized(student), standardized(teacher)
-        assert stage.temperature is not None
-        kl = DIVERGENCES[weights.kl_form](student, teacher, stage.temperature).mean()
-        return weights.kl * kl + weights.avg * avg + weights.init * init, kl, avg, init
+            return init + avg, nothing, avg, init, found.by_head
+        total = config.kl * kl + config.avg * avg + config.init * init
+        return total, kl, avg, init, found.by_head
 
     def _admitted(self, stage: Stage) -> Tensor:
         """Indices into the pool that this epoch may use."""
-        teaching, curriculum = self.teaching, self.recipe.curriculum
+        pool, curriculum = self.teaching.pool, self.recipe.curriculum
         if stage.phase is Phase.LABELS:
-            return torch.nonzero(teaching.pool.examples.targets.cpu() >= 0).flatten()
+            return torch.nonzero(pool.examples.labelled.cpu()).flatten()
         if stage.phase is not Phase.STAGE:
-            return torch.arange(teaching.pool.num_train)
+            return torch.arange(pool.num_train)
         if curriculum.start >= 1:
-            return torch.arange(len(teaching.pool))
+            return torch.arange(len(pool))
         if self.state.scores is None:
             self.state.scores = self.worker.broadcast(self._scores())
         progress = progress_at(self.state.epoch - self.recipe.init_epochs, self.recipe.stage_epochs)
@@ -293,21 +282,12 @@ class Distillation:
         return admit(self.state.scores, curriculum, progress, seed)
 
     def _scores(self) -> Tensor:
-        teaching, kind = self.teaching, self.recipe.curriculum.difficulty
-        with self.clock.phase("teacher"):
-            teacher = teaching.difficulty_logits()
-        student = None
-        if kind == "student_loss":
-            refresh_statistics(self.student, self.calibration)
-            student = outputs_of(self.task, self.student, teaching.pool.examples, self.device)[
-                self.head
-            ]
-        return difficulty(
-            kind,
-            teacher_NC=teacher,
-            student_NC=None if student is None else student.cpu(),
-            targets_N=teaching.pool.examples.targets.cpu(),
-        ).clone()
+        kind = self.recipe.curriculum.difficulty
+        if kind != "student_loss":
+            with self.clock.phase("teacher"):
+                return self.teaching.difficulty(kind)
+        refresh_statistics(self.student, self.calibration)
+        return self.teaching.difficulty(kind, self.student)
 
     def _order(self, admitted: Tensor, epoch: int) -> Tensor:
         """The epoch's examples, batch after batch: shuffled passes over what is admitted."""
@@ -328,9 +308,10 @@ class Distillation:
         # On every rank: norms that synchronise by themselves wait for the others.
         refresh_statistics(self.student, self.calibration)
         if self.worker.rank == 0:
-            metrics = evaluate(
-                self.task, self.student, self.validation, self.teacher_validation, self.device
+            found = metrics_of(
+                self.task, self.student, self.validation, self.device, self.teacher_on_validation
             )
+            metrics = {f"val_{name}": value for name, value in found.items()}
         return self.worker.broadcast(metrics)
 
     @property

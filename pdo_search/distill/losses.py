@@ -1,134 +1,125 @@
-"""Losses of distillation: pure functions of logits, one signature per family.
+"""The loss of a batch: terms by head, weighed. Pure functions of outputs and labels.
 
-Legend: N examples, C classes. Every function returns one value per example, so that the caller can
-mask and weigh before reducing. Knows nothing of stages, weights or optimizers.
+What a term is for a head of some kind is the task's business (``tasks.kinds``).
+
+Legend: B examples in a batch, L positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-__all__ = [
-    "DIVERGENCES",
-    "Mixed",
-    "batch_mean",
-    "bernoulli_kl",
-    "categorical_kl",
-    "hard_label_loss",
-    "mixed_label_loss",
-]
+from pdo_search.base.columns import Taught
+from pdo_search.config.schema import LossConfig
+from pdo_search.tasks.base import Batch, Head, HeadKind, Outputs, Task
+from pdo_search.tasks.kinds import standardized
 
+__all__ = ["IN_TRAIN", "Terms", "batch_mean", "head_weights", "label_mean", "terms"]
 
-def standardized(logits_NC: Tensor) -> Tensor:
-    """Logits with zero mean and unit variance per example (Sun et al. 2024, equation 8)."""
-    centred = logits_NC - logits_NC.mean(dim=1, keepdim=True)
-    return centred / (centred.std(dim=1, keepdim=True, unbiased=False) + 1e-7)
-
-
-def categorical_kl(student_NC: Tensor, teacher_NC: Tensor, temperature: float) -> Tensor:
-    """KL(softmax(teacher/τ) ‖ softmax(student/τ)) · τ² (Hinton et al. 2015, section 2).
-
-    Args:
-        student_NC: student logits (N, C).
-        teacher_NC: teacher logits (N, C); no gradient is taken through them.
-        temperature: τ > 0, dividing both logits.
-
-    Returns:
-        (N,), nats times τ².
-    """
-    log_s = F.log_softmax(student_NC / temperature, dim=1)
-    log_t = F.log_softmax(teacher_NC / temperature, dim=1)
-    return (log_t.exp() * (log_t - log_s)).sum(dim=1) * temperature**2
-
-
-def bernoulli_kl(student_NC: Tensor, teacher_NC: Tensor, temperature: float) -> Tensor:
-    """Sum over classes of the KL between Bernoulli variables, times τ².
-
-    Each class's softmax probability at τ is read as the probability of a yes/no question:
-    ``Σ_j T_j log(T_j/S_j) + (1-T_j) log((1-T_j)/(1-S_j))``. Against the categorical form it also
-    rewards agreement on which classes are absent.
-
-    Args:
-        student_NC: student logits (N, C).
-        teacher_NC: teacher logits (N, C); no gradient is taken through them.
-        temperature: τ > 0, dividing both logits.
-
-    Returns:
-        (N,), nats times τ².
-    """
-    tiny = torch.finfo(torch.float32).eps
-    s = F.softmax(student_NC / temperature, dim=1).clamp(tiny, 1 - tiny)
-    t = F.softmax(teacher_NC / temperature, dim=1).clamp(tiny, 1 - tiny)
-    terms = t * (t.log() - s.log()) + (1 - t) * (torch.log1p(-t) - torch.log1p(-s))
-    return terms.sum(dim=1) * temperature**2
-
-
-DIVERGENCES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
-    "categorical": categorical_kl,
-    "bernoulli": bernoulli_kl,
-}
-
-
-def hard_label_loss(logits_NC: Tensor, targets_N: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy on labels, nats.
-
-    Args:
-        logits_NC: (N, C).
-        targets_N: (N,) class indices; -1 marks an example without a label, whose loss is 0.
-        label_smoothing: share of the target mass spread over all classes (Szegedy et al. 2016).
-
-    Returns:
-        (N,).
-    """
-    return F.cross_entropy(
-        logits_NC, targets_N, reduction="none", ignore_index=-1, label_smoothing=label_smoothing
-    )
+IN_TRAIN = "in_train"
+"""The batch's key of (B,) bool, false for examples of the transfer split."""
 
 
 @dataclass(frozen=True)
-class Mixed:
-    """What mixup mixed into the examples of a batch.
+class Terms:
+    """A batch's terms, each a mean over the batch to which an example without the label in question
+    adds nothing, summed over the heads by their weights.
 
     Attributes:
-        targets: (N,) int64 labels of the partners, -1 for none.
-        shares: (N,) float32 share of the example's own picture, 0.5 to 1.
+        kl: divergence from the teacher; 0 without one.
+        avg: label loss of transfer examples.
+        init: label loss of train examples.
+        by_head: (heads,) kl, avg and init of each head, weighed against each other but not yet by
+            the heads' weights.
     """
 
-    targets: Tensor
-    shares: Tensor
+    kl: Tensor
+    avg: Tensor
+    init: Tensor
+    by_head: Tensor
 
 
-def mixed_label_loss(
-    logits_NC: Tensor, targets_N: Tensor, mixed: Mixed | None, label_smoothing: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy on the labels of mixed pictures: λ·CE(y_i) + (1-λ)·CE(y_j) (Zhang et al. 2018).
-
-    Args:
-        logits_NC: (N, C).
-        targets_N: (N,) the examples' own labels, -1 for none.
-        mixed: the partners; None for pictures that are not mixed.
-        label_smoothing: as in ``hard_label_loss``.
-
-    Returns:
-        (N,) nats, and (N,) bool: whether all labels of an example are known.
-    """
-    own = hard_label_loss(logits_NC, targets_N, label_smoothing)
-    if mixed is None:
-        return own, targets_N >= 0
-    others = hard_label_loss(logits_NC, mixed.targets, label_smoothing)
-    loss = mixed.shares * own + (1 - mixed.shares) * others
-    return loss, (targets_N >= 0) & (mixed.targets >= 0)
-
-
-def batch_mean(values_N: Tensor, mask_N: Tensor) -> Tensor:
-    """Sum of the values under a boolean mask, divided by the size of the batch.
+def batch_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum of values (B,) under a boolean mask (B,), divided by the size of the batch.
 
     So every example weighs alike, whoever else is in its batch, and the mean over the equal shares
     of several workers is that of the whole batch.
     """
-    return (values_N * mask_N).sum() / len(values_N)
+    return (values * mask).sum() / len(values)
+
+
+def label_mean(task: Task, outputs: Outputs, batch: Batch, smoothing: float = 0.0) -> Tensor:
+    """The label loss of a batch, a mean over it, summed over the heads."""
+    losses = task.label_loss(outputs, batch, smoothing).values()
+    return torch.stack([batch_mean(loss, known) for loss, known in losses]).sum()
+
+
+def terms(
+    task: Task,
+    config: LossConfig,
+    outputs: Outputs,
+    batch: Batch,
+    *,
+    taught: Mapping[str, Taught] | None,
+    temperature: float = 1.0,
+    smoothing: float = 0.0,
+    weights: Mapping[str, float],
+) -> Terms:
+    """A batch's terms.
+
+    Args:
+        task: what losses and divergences are.
+        config: form of the divergence, how positions are reduced.
+        outputs: of the student.
+        batch: prepared, with labels and ``IN_TRAIN``.
+        taught: what the teacher says, by head; None without a teacher.
+        temperature: of the divergence.
+        smoothing: of labels.
+        weights: by head; 1 where none is named.
+    """
+    in_train = batch[IN_TRAIN]
+    labels = task.label_loss(outputs, batch, smoothing)
+    rows = []
+    for head in task.heads:
+        loss, known = labels[head.name]
+        lengths = _relative_lengths(head, batch) if config.reduce == "position" else None
+        loss = loss if lengths is None else loss * lengths
+        avg, init = batch_mean(loss, known & ~in_train), batch_mean(loss, known & in_train)
+        kl = torch.zeros_like(init)
+        if taught is not None:
+            student, teacher = outputs[head.name], taught[head.name]
+            if config.standardize and head.kind is HeadKind.CATEGORICAL:
+                student = standardized(student)
+                teacher = replace(teacher, values=standardized(teacher.values))
+            apart = task.divergence(head, student, teacher, batch, temperature, config.kl_form)
+            kl = (apart if lengths is None else apart * lengths).mean()
+        rows.append((weights.get(head.name, 1.0), kl, avg, init))
+    if len(rows) == 1 and rows[0][0] == 1:
+        _, kl, avg, init = rows[0]
+    else:
+        kl, avg, init = (torch.stack([w * row[k] for w, *row in rows]).sum() for k in range(3))
+    by_head = [config.kl * kl + config.avg * avg + config.init * init for _, kl, avg, init in rows]
+    return Terms(kl, avg, init, torch.stack(by_head).detach())
+
+
+def _relative_lengths(head: Head, batch: Batch) -> Tensor | None:
+    """(B,) how many positions each example has, over their mean: so every position weighs alike."""
+    if head.positions is None:
+        return None
+    lengths = batch[head.positions].sum(dim=1).to(torch.get_default_dtype())
+    return lengths / lengths.mean().clamp(min=1)
+
+
+def head_weights(losses: Mapping[str, float]) -> dict[str, float]:
+    """Weights of heads from their mean losses: the inverse of each, with a mean of 1.
+
+    That is where the weights of homoscedastic uncertainty come to rest (Kendall et al. 2018, whose
+    optimum for given losses is their inverse), without parameters of their own to train.
+    """
+    inverse = {name: 1 / max(loss, 1e-6) for name, loss in losses.items()}
+    mean = sum(inverse.values()) / len(inverse)
+    return {name: value / mean for name, value in inverse.items()}

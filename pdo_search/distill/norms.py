@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pdo_search.base.seeds import seed_for
 from pdo_search.distill.feed import resident
-from pdo_search.tasks.base import Task
+from pdo_search.tasks.base import Batch, Task
 
 __all__ = ["Calibration", "refresh_statistics", "running_norms"]
 
@@ -37,18 +37,22 @@ class Calibration:
 
     def __init__(self, task: Task, device: torch.device) -> None:
         examples = task.train_inputs
-        generator = torch.Generator().manual_seed(seed_for(task.config.seed, "calibration"))
+        generator = torch.Generator().manual_seed(seed_for(task.seed, "calibration"))
         picked = torch.randperm(len(examples), generator=generator)[:EXAMPLES]
         self._task = task
         self._device = device
         self._examples = resident(examples.select(picked), device)
 
-    def batches(self) -> Iterator[Tensor]:
-        """Prepared inputs (B, C, H, W), in batches of nearly equal size."""
+    def batches(self) -> Iterator[Batch]:
+        """Prepared inputs, in batches of nearly equal size."""
         count = len(self._examples)
         for rows in torch.arange(count).tensor_split(math.ceil(count / BATCH)):
-            inputs = self._examples.inputs(slice(int(rows[0]), int(rows[-1]) + 1))
-            yield self._task.prepare(inputs.to(self._device))
+            raw = self._examples.raw_inputs(slice(int(rows[0]), int(rows[-1]) + 1))
+            yield self._task.prepare({k: v.to(self._device) for k, v in raw.items()})
+
+    def forward(self, model: nn.Module, batch: Batch) -> None:
+        """Run a model on a batch."""
+        self._task.forward(model, batch)
 
 
 def running_norms(model: nn.Module) -> list[nn.Module]:
@@ -92,11 +96,11 @@ def refresh_statistics(model: nn.Module, calibration: Calibration) -> None:
     for norm in norms:
         norm.train()
     with torch.no_grad():
-        for count, inputs in enumerate(calibration.batches(), start=1):
+        for count, batch in enumerate(calibration.batches(), start=1):
             for norm in norms:
                 # A mean over batches, written as a moving one: layers that know no other allow it.
                 norm.momentum = 1 / count  # type: ignore[assignment]
-            model(inputs)
+            calibration.forward(model, batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.train(was_training)

@@ -15,24 +15,24 @@ from torch import Tensor, nn
 from pdo_search.base.errors import InputError
 from pdo_search.config.schema import ModelConfig, OptimizerConfig
 from pdo_search.distill.execution import USUAL, threads
-from pdo_search.distill.losses import hard_label_loss
+from pdo_search.distill.losses import label_mean
 from pdo_search.distill.step import Updates
 from pdo_search.models.layout import placed
-from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.base import Batch, Head, HeadKind, Outputs, Split, Task
 
 __all__ = ["probe"]
 
-PICTURES = 2
+EXAMPLES = 2
 SURE = 1e-4
 
 
 def probe(
     task: Task, model: nn.Module, config: ModelConfig, path: str, *, batch: int | None
 ) -> list[str]:
-    """Run a model on two pictures, one, and make an update; its weights are as before.
+    """Run a model on two examples, one, and make an update; its weights are as before.
 
     Args:
-        task: gives pictures and labels.
+        task: gives examples and labels.
         model: on the CPU; placed there, its mode is left as it was.
         config: how it was built.
         path: where it stands in the experiment, for messages.
@@ -52,7 +52,7 @@ def probe(
             torch.manual_seed(0)
             said += _evaluated(task, model)
             if batch is not None:
-                said += _trained(task, model, min(batch, PICTURES))
+                said += _trained(task, model, min(batch, EXAMPLES))
     except _Refused as error:
         raise InputError(
             str(error), path=f"{path}.arch", value=config.arch, remedy=error.remedy
@@ -79,18 +79,20 @@ class _Refused(Exception):
 def _evaluated(task: Task, model: nn.Module) -> list[str]:
     """Lines about a model's outputs in evaluation mode."""
     model.eval()
-    examples = task.examples(Split.TRAIN)
-    inputs = task.prepare(examples.inputs(torch.arange(PICTURES) % len(examples)))
+    batch = _batch(task, EXAMPLES)
     with torch.inference_mode():
-        with _told("in evaluation mode", f"a batch of {PICTURES}"):
-            logits = _logits(task, model, inputs)
+        with _told("in evaluation mode", f"a batch of {EXAMPLES}"):
+            outputs = _outputs(task, model, batch)
         # The last batch of a split has what is left over.
         with _told("in evaluation mode", "a batch of 1"):
-            _logits(task, model, inputs[:1])
-    if not logits.isfinite().all():
+            _outputs(task, model, {name: part[:1] for name, part in batch.items()})
+    if not all(found.isfinite().all() for found in outputs.values()):
         raise _Refused(
             "its outputs are not finite numbers", "give weights and a normalization that make such"
         )
+    if task.heads[0].kind is not HeadKind.CATEGORICAL:
+        return []
+    logits = outputs[task.heads[0].name].flatten(0, -2)
     if (logits >= 0).all() and bool(((logits.sum(dim=1) - 1).abs() < SURE).all()):
         return [
             "its outputs are probabilities, and a temperature or a loss needs logits; leave out the"
@@ -109,65 +111,86 @@ def _trained(task: Task, model: nn.Module, batch: int) -> list[str]:
             "leave some parameters with requires_grad",
         )
     model.train()
-    examples = task.examples(Split.TRAIN)
-    rows = torch.arange(max(batch, 1)) % len(examples)
-    inputs = task.prepare(examples.inputs(rows))
-    targets = torch.arange(len(rows)) % task.heads[0].size
-    with _told("in training mode", f"a batch of {len(rows)}"):
-        _logits(task, model, inputs)
+    count = max(batch, 1)
+    shown = _batch(task, count)
+    with _told("in training mode", f"a batch of {count}"):
+        _outputs(task, model, shown)
     updates = Updates(task, model, OptimizerConfig(), USUAL)
 
-    def loss_of(logits: Tensor) -> tuple[Tensor]:
-        if not logits.requires_grad:
+    def loss_of(outputs: Outputs) -> tuple[Tensor]:
+        if not any(found.requires_grad for found in outputs.values()):
             raise _Refused(
                 "no parameter has an effect on its outputs that a gradient could follow",
                 "leave out detach() and no_grad() on the way from its parameters to its outputs",
             )
-        return (hard_label_loss(logits, targets).mean(),)
+        return (label_mean(task, outputs, shown),)
 
-    with _told("in an update", f"a batch of {len(rows)}"):
-        updates(inputs, loss_of, progress=0.5)
+    with _told("in an update", f"a batch of {count}"):
+        updates(shown, loss_of, progress=0.5)
     model.eval()
     with torch.inference_mode():
-        noise = torch.randn(PICTURES, *task.input_shape)
-        one, other = _logits(task, model, noise)
-    if torch.equal(one, other):
-        return ["it gives the same outputs for all pictures, even after an update"]
+        batch_of_two = _batch(task, EXAMPLES)
+        noisy = {
+            name: torch.randn_like(part) if part.is_floating_point() else part
+            for name, part in batch_of_two.items()
+        }
+        said = _outputs(task, model, noisy)
+    if all(torch.equal(found[0], found[1]) for found in said.values()):
+        return ["it gives the same outputs for all examples, even after an update"]
     return []
 
 
-def _logits(task: Task, model: nn.Module, inputs: Tensor) -> Tensor:
-    """A model's outputs (N, C).
+def _batch(task: Task, count: int) -> Batch:
+    """The first train examples, prepared, with their labels; again from the first where they are
+    too few."""
+    examples = task.examples(Split.TRAIN)
+    batch = examples.batch(torch.arange(count) % len(examples))
+    return {**batch, **task.prepare(batch)}
+
+
+def _outputs(task: Task, model: nn.Module, batch: Batch) -> Outputs:
+    """A model's outputs by head.
 
     Raises:
         _Refused: they are something else.
     """
     before = torch.get_default_dtype(), torch.is_grad_enabled()
-    head = task.heads[0]
-    found = task.forward(model, inputs)[head.name]
+    outputs = task.forward(model, batch)
     if (torch.get_default_dtype(), torch.is_grad_enabled()) != before:
         raise _Refused(
             "its forward changes torch's default type or whether gradients are recorded",
             "set them back where its forward ends",
         )
+    for head in task.heads:
+        _check_output(head, outputs.get(head.name), batch, model)
+    return outputs
+
+
+def _check_output(head: Head, found: object, batch: Batch, model: nn.Module) -> None:
+    """Refuse what is no head's output.
+
+    Raises:
+        _Refused: it is something else.
+    """
     mode = "training" if model.training else "evaluation"
+    count = len(next(iter(batch.values())))
     if not isinstance(found, Tensor):
         raise _Refused(
             f"in {mode} mode it returns a {type(found).__name__}, not the logits alone",
             "switch auxiliary outputs off, such as `args: {aux_logits: false}`, or wrap it in an"
             " nn.Module whose forward returns the logits alone",
         )
-    if found.shape != (len(inputs), head.size):
+    positions = () if head.positions is None else batch[head.positions].shape[1:]
+    wanted = (count, *positions, head.size)
+    if found.shape != wanted:
         raise _Refused(
-            f"in {mode} mode it maps a batch of {len(inputs)} to {tuple(found.shape)}, not to"
-            f" {(len(inputs), head.size)}",
+            f"in {mode} mode it maps a batch of {count} to {tuple(found.shape)}, not to {wanted}",
             "keep the batch's dimension: squeeze and view by dimension, not all at once",
         )
     if not found.is_floating_point():
         raise _Refused(
             f"its outputs are of {found.dtype}, not logits", "return the logits, not the class"
         )
-    return found
 
 
 @contextmanager

@@ -15,14 +15,15 @@ from pdo_search.config.schema import ModelConfig, Recipe, TrialConfig
 from pdo_search.distill.execution import threads
 from pdo_search.distill.stage import num_levels
 from pdo_search.models.modelfile import ModelSpec, load_for, save_model
-from pdo_search.models.prune import drop_blocks, droppable_blocks, prune_channels
-from pdo_search.tasks.base import Task
+from pdo_search.models.prune import drop_blocks, droppable_blocks, pixels_of, prune_channels
+from pdo_search.tasks.base import Split, Task
 
 __all__ = ["Removal", "rehearse", "removal_of", "shrinking_of"]
 
 MOST_LEVELS = 3
 """Teachers below the full one that are tried: what fails does so at once."""
 FREELY = 0.5
+EXAMPLES = 2
 TOLERANCE = 1e-3
 
 
@@ -165,7 +166,7 @@ def _remedy(task: Task, teacher: nn.Module, removal: Removal) -> str:
     if removal.path != "trial.prune_ratio":
         return "name an architecture for the student, or another teacher"
     off = "set `trial.prune_ratio: 0`, where all stages have the full teacher"
-    blocks = droppable_blocks(teacher, torch.zeros(1, *task.input_shape))
+    blocks = droppable_blocks(teacher, pixels_of(task.example()))
     if blocks and removal.blocks == 0:
         off += " (with `trial.simplify: {drop_blocks: 1}` each loses a block)"
     return f"{off}, or choose another teacher"
@@ -185,7 +186,7 @@ def _descend(
         InputError: it cannot be loaded.
         _Differs: what is loaded is another model.
     """
-    example = torch.zeros(1, *task.input_shape)
+    example = pixels_of(task.example())
     model, spec = load_for(task, whole, base_dir)
     for level in range(levels):
         before = _size(model)
@@ -218,13 +219,16 @@ def _stored(
         raise _Differs(error.problem) from error
     except (RuntimeError, ValueError) as error:
         raise _Differs(str(error).splitlines()[0]) from error
-    generator = torch.Generator().manual_seed(0)
-    pictures = torch.randn(2, *task.input_shape, generator=generator)
+    examples = task.examples(Split.TRAIN)
+    batch = examples.batch(torch.arange(EXAMPLES) % len(examples))
+    batch |= task.prepare(batch)
     was_training = model.training
     with torch.inference_mode():
-        expected, found = model.eval()(pictures), loaded.eval()(pictures)
+        expected = task.forward(model.eval(), batch)
+        found = task.forward(loaded.eval(), batch)
     model.train(was_training)
-    if not torch.allclose(expected, found, rtol=TOLERANCE, atol=TOLERANCE):
-        gap = (expected - found).abs().max().item()
-        raise _Differs(f"its outputs differ by {gap:.2g} from those of what was stored")
+    for head, own in expected.items():
+        if not torch.allclose(own, found[head], rtol=TOLERANCE, atol=TOLERANCE):
+            gap = (own - found[head]).abs().max().item()
+            raise _Differs(f"its outputs differ by {gap:.2g} from those of what was stored")
     return loaded.train(was_training)

@@ -20,7 +20,7 @@ from pdo_search.distill.stage import Phase, Stage
 
 __all__ = ["TrialState", "pack", "unpack"]
 
-FORMAT = 2
+FORMAT = 3
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -37,6 +37,7 @@ class TrialState:
         accuracies: validation accuracy after each evaluated epoch of the current stage.
         entered_at: validation accuracy when the current stage began; None before any evaluation.
         train_accuracy: of the last epoch.
+        head_weights: of the loss, where they are learned.
         scores: difficulty of the pool's examples, where it depends on the student.
         model: state dict of the student.
         optimizer: state dict of the optimizer.
@@ -56,6 +57,7 @@ class TrialState:
     entered_at: float | None = None
     train_accuracy: float = 0.0
     scores: Tensor | None = None
+    head_weights: dict[str, float] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from pdo_search.config.schema import ExecutionConfig, OptimizerConfig
+from pdo_search.distill.evaluate import usual_numbers
 from pdo_search.distill.execution import autocast, compiled
 from pdo_search.distill.optim import clip_gradients, lr_factor, make_optimizer, set_hyperparameters
-from pdo_search.tasks.base import Task
+from pdo_search.tasks.base import Batch, Outputs, Task
 
 __all__ = ["Updated", "Updates"]
 
-LossOf = Callable[[Tensor], tuple[Tensor, ...]]
-"""From a batch's logits (B, C) to its loss, a mean over the batch, and further terms to be kept."""
+LossOf = Callable[[Outputs], tuple[Tensor, ...]]
+"""From a batch's outputs to its loss, a mean over the batch, and further terms to be kept."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Updated:
     """What is known after an update.
 
     Attributes:
-        logits: of the batch (B, C), in torch's default type, without gradient.
+        outputs: of the batch, in torch's default type, without gradient.
         losses: what the loss function returned, without gradient; the first was minimised.
         lr: learning rate of the update.
     """
 
-    logits: Tensor
+    outputs: Outputs
     losses: tuple[Tensor, ...]
     lr: float
 
@@ -46,7 +46,7 @@ class Updates:
         through: what is trained: the model itself, or what wraps it and shares its tensors.
 
     Args:
-        task: makes outputs; its first head is trained.
+        task: makes outputs.
         model: on its device; trained in place.
         config: optimizer, schedule, clipping.
         execution: precision, compilation.
@@ -64,7 +64,6 @@ class Updates:
         device = next(model.parameters()).device
         self.optimizer = make_optimizer(model, config)
         self._task = task
-        self._head = task.heads[0].name
         self._config = config
         self._parameters = list(model.parameters())
         self._autocast = autocast(execution, device)
@@ -72,7 +71,7 @@ class Updates:
 
     def __call__(
         self,
-        inputs: Tensor,
+        batch: Batch,
         loss_of: LossOf,
         *,
         progress: float,
@@ -82,7 +81,7 @@ class Updates:
         """Make an update.
 
         Args:
-            inputs: prepared inputs of the batch (B, …).
+            batch: prepared.
             loss_of: its loss.
             progress: share of all updates done before this one, 0 to 1.
             lr_scale: factor on the schedule's learning rate.
@@ -93,12 +92,12 @@ class Updates:
         decay = config.weight_decay if weight_decay is None else weight_decay
         set_hyperparameters(self.optimizer, lr=lr, weight_decay=decay)
         with self._autocast:
-            logits = self._task.forward(self.through, inputs)[self._head]
-            logits = logits.to(torch.get_default_dtype())
-        losses = loss_of(logits)
+            outputs = usual_numbers(self._task.forward(self.through, batch))
+        losses = loss_of(outputs)
         self.optimizer.zero_grad(set_to_none=True)
         losses[0].backward()  # type: ignore[no-untyped-call]
         if config.clip_norm is not None:
             clip_gradients(self._parameters, config.clip_norm)
         self.optimizer.step()
-        return Updated(logits.detach(), tuple(loss.detach() for loss in losses), lr)
+        said = {head: found.detach() for head, found in outputs.items()}
+        return Updated(said, tuple(loss.detach() for loss in losses), lr)

@@ -21,14 +21,14 @@ from pdo_search.config.schema import ExecutionConfig, TeacherConfig
 from pdo_search.distill.execution import USUAL, computed_by, threads
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
-from pdo_search.distill.ladder import RUNG_FILE, VERSION, Rung, RungStatus, accuracy_of
-from pdo_search.distill.losses import hard_label_loss
+from pdo_search.distill.ladder import RUNG_FILE, VERSION, Rung, RungStatus, primary_of
+from pdo_search.distill.losses import label_mean
 from pdo_search.models.build import build_for, placed
 from pdo_search.models.cost import Cost, measure_cost
 from pdo_search.models.modelfile import ModelSpec, save_model
 from pdo_search.models.weights import weights_digest
 from pdo_search.store import Store
-from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.base import Batch, Outputs, Split, Task
 
 __all__ = ["trained_teacher"]
 
@@ -72,8 +72,8 @@ def trained_teacher(
             smoothing = config.train.label_smoothing
             feed = Feed(task.examples(Split.TRAIN), device)
 
-            def loss_of(logits: Tensor, inputs: Tensor, rows: Tensor) -> Tensor:
-                return hard_label_loss(logits, feed.examples.targets[rows], smoothing).mean()
+            def loss_of(outputs: Outputs, batch: Batch, rows: Tensor) -> Tensor:
+                return label_mean(task, outputs, batch, smoothing)
 
             fit(
                 task,
@@ -88,8 +88,8 @@ def trained_teacher(
             )
         save_model(folder, model, ModelSpec.of(task, config, model))
         record = {
-            "val_accuracy": accuracy_of(task, model, device),
-            "cost": asdict(measure_cost(model, task.input_shape, device)),
+            "val_accuracy": primary_of(task, model, device),
+            "cost": asdict(measure_cost(task, model, device)),
         }
         (folder / RUNG_FILE).write_text(json.dumps(record), encoding="utf-8")
 

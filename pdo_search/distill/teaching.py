@@ -11,21 +11,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from pdo_search.base.columns import Taught
 from pdo_search.config.schema import Recipe
-from pdo_search.distill.evaluate import evaluation_batch, outputs_of
+from pdo_search.distill.curriculum import difficulty
+from pdo_search.distill.evaluate import evaluation_batches, outputs_of
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.ladder import Ladder
-from pdo_search.distill.losses import Mixed
+from pdo_search.distill.losses import IN_TRAIN
 from pdo_search.distill.stage import Phase, plan_stages
 from pdo_search.store import Store
 from pdo_search.store.bank import BATCH, Bank, Compute, Outputs, bank, in_process
-from pdo_search.tasks.base import Split, Task
-from pdo_search.tasks.images.augment import mixed, mixing
+from pdo_search.tasks.base import PARTNER, SHARE, Batch, Examples, Split, Task
+from pdo_search.tasks.base import Outputs as ModelOutputs
 
 __all__ = ["Pool", "Teaching", "pool_of", "pool_outputs", "views_of_full_teacher"]
 
 LARGEST_VIEWS = 1 << 29
-"""Bytes of augmented pictures that a process keeps; beyond, they are drawn anew in every step."""
+"""Bytes of drawn inputs that a process keeps; beyond, they are drawn anew in every step."""
+
+POOL = (Split.TRAIN, Split.TRANSFER)
+IMAGE_DIM = 4
+"""Of tensors whose second dimension computes faster as the last."""
 
 Progress = Callable[[int, int], None]
 """Called with examples done and in all."""
@@ -46,7 +52,7 @@ class Pool:
         self.examples = self._feed.examples
         self._task = task
         self._device = device
-        self._views: dict[int, Tensor] = {}
+        self._views: dict[int, Batch] = {}
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -55,67 +61,82 @@ class Pool:
         """Whether this is the pool of a task on a device."""
         return self._task is task and self._device == device
 
-    def inputs(self, view: int, rows: Tensor) -> Tensor:
-        """Prepared pictures of a view (B, C, H, W) at rows (B,) of the pool."""
-        return next(self.batches(view, [rows]))
+    def batches(self, view: int, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """Prepared batches of a view at rows (B,) of the pool, with labels and ``IN_TRAIN``; loaded
+        ahead where they are not on the device."""
+        for rows, raw in zip(batches, self._raw(view, batches), strict=True):
+            prepared = {**raw, **self._task.prepare(raw)}
+            yield {**prepared, **self._labels(view, rows), IN_TRAIN: rows < self.num_train}
 
-    def batches(self, view: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """``inputs`` of batch after batch, loaded ahead where they are not on the device."""
-        if view in self._views or self._keep(view):
-            kept = self._views[view]
-            for rows in batches:
-                yield self._task.prepare(kept.index_select(0, rows).permute(0, 3, 1, 2))
+    def _raw(self, view: int, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        if view not in self._views and not self._keep(view):
+            yield from self.drawn(view, batches)
             return
-        for drawn in self.drawn(view, batches):
-            yield self._task.prepare(drawn)
+        kept = self._views[view]
+        for rows in batches:
+            yield {name: _first_last(k.index_select(0, rows), k) for name, k in kept.items()}
 
-    def mixed(self, view: int, rows: Tensor) -> Mixed | None:
-        """Labels of the partners whose pictures are in those of a view; None without mixup."""
-        if not self._task.config.augment.mixup:
-            return None
-        partners, shares = self._mixing(view, rows)
-        return Mixed(self.examples.targets[partners], shares)
+    def _labels(self, view: int, rows: Tensor) -> Batch:
+        """Labels at rows, and those of the examples that a view mixes them with."""
+        labels = self.examples.labels(rows)
+        if (mixing := self._partners(view, rows)) is None:
+            return labels
+        partners, shares = mixing
+        others = {PARTNER + k: v for k, v in self.examples.labels(partners).items()}
+        return {**labels, **others, SHARE: shares}
 
     def _keep(self, view: int) -> bool:
-        """Draw a whole view, if there is room: pixel last, so that a row is one piece of memory."""
-        size = self.examples.nbytes
-        if not self._feed.is_resident or (len(self._views) + 1) * size > LARGEST_VIEWS:
+        """Draw a whole view, if there is room and examples have no positions.
+
+        What has four dimensions is kept with the second one last, as models compute on it, so that
+        an example is one piece of memory.
+        """
+        examples, room = self.examples, LARGEST_VIEWS // (len(self._views) + 1)
+        ragged = examples.lengths() is not None
+        if ragged or not self._feed.is_resident or examples.nbytes > room:
             return False
-        _, channels, height, width = self.examples.source.shape
-        shape = (len(self), height, width, channels)
-        kept = torch.empty(shape, dtype=self.examples.source.dtype, device=self._device)
         batches = torch.split(torch.arange(len(self), device=self._device), BATCH)
+        kept: Batch = {}
         for rows, drawn in zip(batches, self.drawn(view, batches), strict=True):
-            kept[rows[0] : rows[-1] + 1] = drawn.permute(0, 2, 3, 1)
+            for name, part in drawn.items():
+                moved = part.movedim(1, -1) if part.dim() == IMAGE_DIM else part
+                whole = kept.setdefault(name, moved.new_empty(len(self), *moved.shape[1:]))
+                whole[rows[0] : rows[-1] + 1] = moved
         self._views[view] = kept
         return True
 
-    def drawn(self, view: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Raw pictures of a view (B, C, H, W), drawn now and not kept, batch after batch."""
-        if not self._task.config.augment.mixup:
-            for rows, raw in zip(batches, self._feed.batches(batches), strict=True):
-                yield self._augmented(view, rows, raw)
-            return
-        mixing = [self._mixing(view, rows) for rows in batches]
-        both = [rows for own, (partners, _) in zip(batches, mixing, strict=True)
-                for rows in (own, partners)]  # fmt: skip
-        raw_pictures = self._feed.batches(both)
-        for own, (partners, shares) in zip(batches, mixing, strict=True):
-            first = self._augmented(view, own, next(raw_pictures))
-            yield mixed(first, self._augmented(view, partners, next(raw_pictures)), shares)
+    def drawn(self, view: int, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """Raw inputs of a view, drawn now and not kept, batch after batch."""
+        mixing = [self._partners(view, rows) for rows in batches]
+        wanted: list[Tensor] = []
+        for rows, found in zip(batches, mixing, strict=True):
+            wanted += [rows] if found is None else [rows, found[0]]
+        loaded = self._feed.batches(wanted)
+        for rows, found in zip(batches, mixing, strict=True):
+            own = self._seen(view, rows, next(loaded))
+            if found is not None:
+                partners, shares = found
+                own = self._task.mix(own, self._seen(view, partners, next(loaded)), shares)
+            yield own
 
-    def _augmented(self, view: int, rows: Tensor, raw: Tensor) -> Tensor:
-        return self._task.augment(raw, self.examples.ids[rows], view)
+    def _seen(self, view: int, rows: Tensor, raw: Batch) -> Batch:
+        return {**raw, **self._task.draw(raw, self.examples.ids[rows], view)}
 
-    def _mixing(self, view: int, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Partners, as rows of the pool, of the same split; and shares."""
-        config = self._task.config
+    def _partners(self, view: int, rows: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Partners, as rows of the pool, of the same split, and shares; None without mixing."""
         num_train, num_transfer = self.num_train, len(self) - self.num_train
         in_train = rows < num_train
         size = torch.where(in_train, num_train, num_transfer)
-        ids = self.examples.ids[rows]
-        partners, shares = mixing(ids, view, size, config.augment.mixup, config.seed)
+        found = self._task.partners(self.examples.ids[rows], view, size)
+        if found is None:
+            return None
+        partners, shares = found
         return torch.where(in_train, partners, partners + num_train), shares
+
+
+def _first_last(rows: Tensor, kept: Tensor) -> Tensor:
+    """Rows of what is kept, their dimensions in their order."""
+    return rows.movedim(-1, 1) if kept.dim() == IMAGE_DIM else rows
 
 
 _POOLS: list[Pool] = []
@@ -134,9 +155,12 @@ def pool_outputs(task: Task, pool: Pool, model: nn.Module, view: int) -> Outputs
 
     def outputs(rows: slice) -> dict[str, Tensor]:
         index = torch.arange(rows.start, rows.stop, device=device)
-        batches = torch.split(index, evaluation_batch(device))
+        batches = evaluation_batches(pool.examples, device, index)
         with torch.inference_mode():
-            said = [task.forward(model, task.prepare(x)) for x in pool.drawn(view, batches)]
+            said = [
+                task.forward(model, {**raw, **task.prepare(raw)})
+                for raw in pool.drawn(view, batches)
+            ]
         return joined(said)
 
     return outputs
@@ -184,7 +208,7 @@ class Teaching:
         self.device = device
         self.threads = threads
         self.pool = pool_of(task, device)
-        self.num_views = recipe.num_views if task.config.augment.varies else 1
+        self.num_views = recipe.num_views if task.varies else 1
         self._banks: dict[tuple[str, int], Bank] = {}
 
     def pool_bank(
@@ -220,35 +244,76 @@ class Teaching:
             ).to(self.device)
         return self._banks[key]
 
-    def split_logits(
-        self, rung: int, split: Split, *, on_progress: Progress | None = None
-    ) -> Tensor:
-        """A rung's logits on a split's plain examples, (N, C) float32 on the CPU."""
+    def split_bank(self, level: int, split: Split, *, on_progress: Progress | None = None) -> Bank:
+        """A level's outputs on a split's plain examples, built if nobody has."""
         examples = self.task.examples(split)
 
         def outputs(rows: slice) -> dict[str, Tensor]:
-            model = self.ladder.model(rung)
+            model = self.ladder.model(level)
             part = examples.select(torch.arange(rows.start, rows.stop))
-            return outputs_of(self.task, model, part, self.device)
+            return joined([said for _, _, said in outputs_of(self.task, model, part, self.device)])
 
-        count = len(examples)
-        opened = self._bank(rung, split.value, 0, count, in_process(outputs), on_progress)
-        return opened.rows(self.task.heads[0].name, torch.arange(count))
+        return self._bank(level, split.value, 0, len(examples), in_process(outputs), on_progress)
 
-    def validation_logits(self, *, on_progress: Progress | None = None) -> Tensor:
-        """The full teacher's logits on validation, (N, C) float32 on the CPU."""
-        return self.split_logits(0, Split.VALIDATION, on_progress=on_progress)
+    def taught(self, bank: Bank, rows: Tensor, temperature: float = 1.0) -> dict[str, Taught]:
+        """What a teacher says about rows (B,) of a bank's examples, by head, on the device."""
+        return {
+            head.name: bank.take(head.name, rows, temperature).to(self.device)
+            for head in self.task.heads
+        }
 
-    def difficulty_logits(self) -> Tensor:
-        """The full teacher's logits by which the pool's difficulty is judged, (N, C) on the CPU.
+    def answered(self, level: int, split: Split) -> Iterator[tuple[Tensor, Batch, ModelOutputs]]:
+        """Rows of a split's plain examples, what they hold beside inputs, and a level's stored
+        outputs: batch after batch, as ``outputs_of`` has them of a model that is run."""
+        return self._stored(self.split_bank(level, split), self.task.examples(split))
 
-        On the first view, which is stored anyway; on plain pictures where views are mixed, since
-        difficulty is about one example.
+    def _stored(
+        self, bank: Bank, examples: Examples
+    ) -> Iterator[tuple[Tensor, Batch, ModelOutputs]]:
+        with_masks = any(head.positions for head in self.task.heads)
+        for rows in evaluation_batches(examples, self.device):
+            batch = examples.labels(rows)
+            if with_masks:
+                raw = examples.raw_inputs(rows)
+                batch = {**raw, **self.task.prepare(raw), **batch}
+            yield rows, {k: v.to(self.device) for k, v in batch.items()}, self.dense(bank, rows)
+
+    def dense(self, bank: Bank, rows: Tensor) -> ModelOutputs:
+        """Stored outputs at rows (B,), every class of them, by head."""
+        said = self.taught(bank, rows)
+        return {head.name: said[head.name].dense(head.size) for head in self.task.heads}
+
+    def difficulty(self, kind: str, student: nn.Module | None = None) -> Tensor:
+        """How hard (N,) the pool's examples are, on the CPU.
+
+        By the full teacher's outputs on the first view, which are stored anyway, or on plain
+        examples where views are mixed, since difficulty is about one example.
+
+        Args:
+            kind: see ``curriculum.difficulty``.
+            student: judges plain examples in the teacher's place; for ``student_loss``.
         """
-        if self.task.config.augment.mixup:
-            return torch.cat([self.split_logits(0, s) for s in (Split.TRAIN, Split.TRANSFER)])
-        everything = torch.arange(len(self.pool))
-        return self.pool_bank(0, 0).rows(self.task.heads[0].name, everything).cpu()
+        judged = (
+            [(self.split_bank(0, s), self.task.examples(s)) for s in POOL]
+            if self.mixes
+            else [(self.pool_bank(0, 0), self.pool.examples)]
+        )
+        scores = []
+        for opened, examples in judged:
+            if student is None:
+                for _, batch, said in self._stored(opened, examples):
+                    scores.append(difficulty(self.task, kind, said, batch, said))
+                continue
+            for rows, batch, said in outputs_of(self.task, student, examples, self.device):
+                teacher = self.dense(opened, rows)
+                scores.append(difficulty(self.task, kind, said, batch, teacher))
+        return torch.cat(scores).cpu()
+
+    @property
+    def mixes(self) -> bool:
+        """Whether views mix examples."""
+        first = torch.ones(1, dtype=torch.int64)
+        return self.task.partners(first, 0, first) is not None
 
     def _bank(
         self,

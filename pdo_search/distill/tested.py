@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pdo_search.distill.evaluate import evaluation_batch, metrics_of
+from pdo_search.distill.evaluate import evaluation_batches, metrics_of
 from pdo_search.distill.ladder import Rung
 from pdo_search.models.build import placed
-from pdo_search.models.composite import CompositeModel, load_composite
+from pdo_search.models.composite import load_composite
 from pdo_search.models.cost import Cost
 from pdo_search.models.modelfile import load_for
 from pdo_search.store import Store
 from pdo_search.tasks.base import Examples, Task
-from pdo_search.tasks.metrics import classification_metrics
 
 __all__ = ["tested_composite", "tested_student", "tested_teacher"]
 
@@ -36,7 +35,7 @@ def tested_student(
     """The ``test_*`` metrics of a student, and the number of test examples.
 
     Args:
-        task: the task; its first head is evaluated.
+        task: whose meter measures.
         student: on ``device``; left as it is.
         examples: the test split.
         device: where to run.
@@ -84,6 +83,7 @@ def tested_teacher(
 
 
 def tested_composite(
+    task: Task,
     directory: Path,
     examples: Examples,
     *,
@@ -92,9 +92,10 @@ def tested_composite(
     device: torch.device,
     base_dir: Path | None,
 ) -> dict[str, Any]:
-    """The ``composite_test_*`` metrics of a run's composite, on raw pictures as a user gives them.
+    """The ``composite_test_*`` metrics of a run's composite, on raw inputs as a user gives them.
 
     Args:
+        task: whose meter measures.
         directory: of the composite that the run has just saved.
         examples: the test split.
         student_cost: of the student.
@@ -108,31 +109,22 @@ def tested_composite(
     """
     composite = load_composite(directory, base_dir, trusted=True)
     placed(composite, device)
-    log_probs, asked = _answers(composite, examples, device)
+    meter, asked = task.meter(), 0
+    heads = task.heads
+    for rows in evaluation_batches(examples, device):
+        batch = {name: tensor.to(device) for name, tensor in examples.batch(rows).items()}
+        with torch.inference_mode():
+            outputs, deferred = composite.said(batch)
+        meter.update({h.name: outputs[h.name] for h in heads}, {**batch, **task.prepare(batch)})
+        asked += int(deferred.sum())
     share = asked / len(examples)
     flops = share * teacher_cost.flops
     if composite.student is not None:
         flops += student_cost.flops
-    metrics = classification_metrics(log_probs, examples.targets.to(device))
+    metrics = meter.compute()
     return {
         "composite_mode": composite.fit.mode,
         "composite_deferred": share,
         "composite_flops": flops,
         **{f"composite_test_{name}": value for name, value in metrics.items()},
     }
-
-
-def _answers(
-    composite: CompositeModel, examples: Examples, device: torch.device
-) -> tuple[Tensor, int]:
-    """Log-probabilities (N, C) of raw pictures, and on how many the teacher was asked."""
-    asked: list[int] = []
-    if composite.teacher is not None:
-        composite.teacher.register_forward_hook(lambda _, given, __: asked.append(len(given[0])))
-    size = evaluation_batch(device)
-    with torch.inference_mode():
-        answers = [
-            composite(examples.inputs(rows).to(device))
-            for rows in torch.split(torch.arange(len(examples)), size)
-        ]
-    return torch.cat(answers), sum(asked)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ from pdo_search.models.normalization import (
     normalized_as,
     of_timm,
     of_weights,
-    unit_of,
 )
 from pdo_search.models.small_models import SmallConvNet, SmallResNet
 from pdo_search.models.weights import load_weights, weights_file
+from pdo_search.tasks.base import Head as OutputHead
 from pdo_search.tasks.base import Task
+from pdo_search.tasks.inputs import AnyInputs, Inputs, PictureInputs
 
 __all__ = ["build_for", "build_model", "placed", "set_dropout"]
 
@@ -48,34 +50,36 @@ AUXILIARY = ("googlenet", "inception_v3")
 
 def build_model(
     config: ModelConfig,
-    input_shape: Shape,
-    num_outputs: int,
+    heads: Sequence[OutputHead],
+    inputs: AnyInputs,
     *,
     seed: int,
     base_dir: Path | None = None,
     path: str = "student",
     with_weights: bool = True,
-    normalization: Statistics | None = None,
     say: Callable[[str], None] = log.info,
 ) -> nn.Module:
     """Build a model on the CPU, in training mode, for inputs that are normalised its own way.
 
     Args:
         config: which model.
-        input_shape: (C, H, W) of a picture.
-        num_outputs: size of the head.
+        heads: its outputs.
+        inputs: what it takes; a factory that asks for it is told the mean and standard deviation,
+            of pictures whose bytes are divided by 255.
         seed: of the initial weights; the global generator is left as it was.
         base_dir: folder that relative paths and factories refer to.
         path: where the model stands in the experiment, for messages.
         with_weights: whether to load ``config.weights``.
-        normalization: mean and standard deviation that its inputs come with, of pictures whose
-            bytes are divided by 255; a factory that asks for it is told.
         say: called with a line when layers are new although weights are given.
 
     Raises:
         InputError: the name, its arguments or its weights cannot be used, or a part of it is new
             and nothing trains it.
     """
+    if not isinstance(inputs, PictureInputs):
+        return _of_columns(config, heads, inputs, seed=seed, base_dir=base_dir, path=path)
+    input_shape, num_outputs = inputs.input_shape, heads[0].size
+    normalization = in_units((inputs.mean, inputs.std), 1 / inputs.unit)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if is_factory(config.arch):
@@ -105,6 +109,51 @@ def build_model(
     return model
 
 
+def _of_columns(
+    config: ModelConfig,
+    heads: Sequence[OutputHead],
+    inputs: Inputs,
+    *,
+    seed: int,
+    base_dir: Path | None,
+    path: str,
+) -> nn.Module:
+    """A model of batches by name, which a factory makes.
+
+    Raises:
+        InputError: no factory is named, or it makes no model.
+    """
+    where = f"{path}.arch"
+    if not is_factory(config.arch):
+        raise InputError(
+            "is no architecture for these inputs",
+            path=where,
+            value=config.arch,
+            remedy="name a module:function that returns an nn.Module of batches by name",
+        )
+    function = load_factory(config.arch, where, base_dir)
+    offered = {
+        "heads": tuple(heads),
+        "inputs": dict(inputs.shapes),
+        "num_outputs": heads[0].size,
+        "width": config.width,
+        "depth": config.depth,
+    }
+    taken = _parameters(function)
+    arguments = {k: v for k, v in offered.items() if k in taken and v is not None} | config.args
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = call_factory(
+            function, arguments, name=config.arch, path=where, offered=tuple(offered)
+        )
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"returned {type(model).__name__}, not an nn.Module", path=where, value=config.arch
+        )
+    set_dropout(model, config.dropout)
+    return model.train()
+
+
 def build_for(
     task: Task,
     config: ModelConfig,
@@ -127,21 +176,19 @@ def build_for(
     Raises:
         InputError: see ``build_model``; or its normalization does not fit the pictures.
     """
-    unit, channels = unit_of(task), task.input_shape[0]
-    own = configured(config, channels, path)
-    model = build_model(
-        config,
-        task.input_shape,
-        task.heads[0].size,
-        seed=seed,
-        base_dir=base_dir,
-        path=path,
-        normalization=own or in_units(task.normalization, 1 / unit),
-        say=say,
-    )
+    inputs, own = task.inputs(), None
+    told = inputs
+    if isinstance(inputs, PictureInputs):
+        own = configured(config, inputs.input_shape[0], path)
+        if own is not None:
+            mean, std = in_units(own, inputs.unit)
+            told = replace(inputs, mean=mean, std=std)
+    model = build_model(config, task.heads, told, seed=seed, base_dir=base_dir, path=path, say=say)
+    if not isinstance(inputs, PictureInputs):
+        return model
     if config.normalization is None:
-        own = _known_normalization(config, model, channels, base_dir, path)
-    return model if own is None else normalized_as(model, task, in_units(own, unit))
+        own = _known_normalization(config, model, inputs.input_shape[0], base_dir, path)
+    return model if own is None else normalized_as(model, inputs, in_units(own, inputs.unit))
 
 
 def _known_normalization(

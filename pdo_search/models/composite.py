@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import FiniteFloat, TypeAdapter
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pdo_search.base.errors import InputError, StoreError
 from pdo_search.base.safefile import odd_entry, read_regular
@@ -23,13 +24,20 @@ from pdo_search.models.modelfile import (
     ModelSpec,
     load_inference,
     load_model_file,
+    named_answers,
     save_model,
+    single,
 )
+from pdo_search.tasks.base import Batch, Head, HeadKind, Outputs
+from pdo_search.tasks.inputs import PIXELS
+from pdo_search.tasks.kinds import KINDS, confidence_of, mask_of_head
 
 __all__ = [
     "CompositeModel",
     "Fit",
-    "composite_log_probs",
+    "calibrated",
+    "can_calibrate",
+    "composite_outputs",
     "deferred",
     "load_composite",
     "save_composite",
@@ -44,7 +52,6 @@ NUMBERS = {
 }
 """What each mode needs."""
 MAX_FIT_BYTES = 1 << 16
-TINY = 1e-8
 
 
 @dataclass(frozen=True)
@@ -67,44 +74,64 @@ class Fit:
 _FIT = TypeAdapter(Fit)
 
 
-def composite_log_probs(fit: Fit, student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
-    """Log-probabilities (N, C) of a composite, differentiable in the student's logits.
+def composite_outputs(
+    heads: Sequence[Head], fit: Fit, student: Outputs, teacher: Outputs, batch: Batch
+) -> Outputs:
+    """Outputs of a composite by head, of classes log-probabilities; a gradient reaches the student.
 
     A cascade's answer is the teacher's where it defers: there the student has no gradient, so that
     fine-tuning spends it on the examples that it keeps.
     """
-    if fit.mode == "student":
-        return F.log_softmax(student_NC, dim=1)
-    if fit.mode == "teacher":
-        return F.log_softmax(teacher_NC, dim=1)
-    if fit.mode == "ensemble":
-        assert fit.weight is not None
-        mixed = fit.weight * F.softmax(teacher_NC, 1) + (1 - fit.weight) * F.softmax(student_NC, 1)
-        return (mixed + TINY).log()
+    asked = deferred(heads, fit, student, batch) if fit.mode == "cascade" else None
+    found = {}
+    for head in heads:
+        kind, mask = KINDS[head.kind], mask_of_head(head, batch)
+        own, other = student[head.name], teacher[head.name]
+        if fit.mode == "ensemble":
+            assert fit.weight is not None
+            found[head.name] = kind.mixture(own, other, fit.weight, mask)
+        elif fit.mode == "teacher":
+            found[head.name] = kind.normal(other, mask)
+        elif asked is None:
+            found[head.name] = kind.normal(own, mask)
+        else:
+            own = calibrated(heads, fit, student)[head.name]
+            chosen = asked.view(-1, *[1] * (own.dim() - 1))
+            found[head.name] = torch.where(chosen, kind.normal(other, mask), kind.normal(own, mask))
+    return found
+
+
+def calibrated(heads: Sequence[Head], fit: Fit, student: Outputs) -> Outputs:
+    """The student's outputs over the temperature of its confidence, where one was fitted."""
     assert fit.calibration is not None
-    asked = deferred(fit, student_NC)[:, None]
-    own = F.log_softmax(student_NC / fit.calibration, dim=1)
-    return torch.where(asked, F.log_softmax(teacher_NC, dim=1), own)
+    return {
+        h.name: student[h.name] / fit.calibration for h in heads if can_calibrate(heads)
+    } or student
 
 
-def deferred(fit: Fit, student_NC: Tensor) -> Tensor:
-    """Which examples (N,) a mode passes on to the teacher."""
+def can_calibrate(heads: Sequence[Head]) -> bool:
+    """Whether a temperature makes confidence right: of one categorical head per example."""
+    kind = (heads[0].kind, heads[0].positions)
+    return len(heads) == 1 and kind == (HeadKind.CATEGORICAL, None)
+
+
+def deferred(heads: Sequence[Head], fit: Fit, student: Outputs, batch: Batch) -> Tensor:
+    """Which examples (B,) a mode passes on to the teacher."""
+    first = student[heads[0].name]
     if fit.mode != "cascade":
-        answer = fit.mode != "student"
-        return torch.full(student_NC.shape[:1], answer, device=student_NC.device)
+        return torch.full(first.shape[:1], fit.mode != "student", device=first.device)
     assert fit.threshold is not None
-    assert fit.calibration is not None
-    confidence = F.softmax(student_NC.detach() / fit.calibration, dim=1).amax(dim=1)
-    return confidence < fit.threshold
+    free = {name: found.detach() for name, found in calibrated(heads, fit, student).items()}
+    return confidence_of(heads, free, batch) < fit.threshold
 
 
 class CompositeModel(nn.Module):
-    """A stored composite that takes raw pictures.
+    """A stored composite that takes raw inputs.
 
     Attributes:
         fit: mode and fitted numbers.
-        student: takes raw pictures; None in mode ``teacher``.
-        teacher: takes raw pictures; None in mode ``student``.
+        student: takes raw inputs; None in mode ``teacher``.
+        teacher: takes raw inputs; None in mode ``student``.
     """
 
     def __init__(
@@ -115,21 +142,47 @@ class CompositeModel(nn.Module):
         self.student = student
         self.teacher = teacher
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Log-probabilities (N, C) of pictures (N, C, H, W), in the values that the source has.
+    @property
+    def spec(self) -> ModelSpec:
+        """Of what it takes and gives: both models' own."""
+        model = self.student if self.student is not None else self.teacher
+        assert model is not None
+        return model.spec
+
+    def outputs(self, raw: Tensor | Batch) -> Outputs:
+        """Outputs by head of raw inputs by name; of pictures (N, C, H, W) alone, too.
 
         A cascade runs the teacher on the examples that it defers, and on no others.
         """
+        return self.said({PIXELS: raw} if isinstance(raw, Tensor) else raw)[0]
+
+    def said(self, batch: Batch) -> tuple[Outputs, Tensor]:
+        """Outputs by head of raw inputs, and which examples (N,) the teacher was asked about."""
+        heads = self.spec.heads
         if self.student is None or self.teacher is None:
             model = self.student if self.student is not None else self.teacher
             assert model is not None
-            return F.log_softmax(model(pictures), dim=1)
-        student = self.student(pictures)
-        asked = deferred(self.fit, student)
-        teacher = torch.zeros_like(student)
+            own = model.outputs(batch)
+            found = composite_outputs(heads, Fit("student"), own, own, batch)
+            return found, deferred(heads, self.fit, own, batch)
+        student = self.student.outputs(batch)
+        asked = deferred(heads, self.fit, student, batch)
+        teacher = {name: torch.zeros_like(found) for name, found in student.items()}
         if asked.any():
-            teacher[asked] = self.teacher(pictures[asked])
-        return composite_log_probs(self.fit, student, teacher)
+            hard = {name: part[asked] for name, part in batch.items()}
+            for name, theirs in self.teacher.outputs(hard).items():
+                teacher[name][asked] = theirs
+        return composite_outputs(heads, self.fit, student, teacher, batch), asked
+
+    def forward(self, raw: Tensor | Batch) -> Any:
+        """Log-probabilities (N, C) of raw pictures (N, C, H, W), in the values that the source has;
+        of a model of several heads outputs by head."""
+        return single(self.outputs(raw))
+
+    @torch.inference_mode()
+    def predict(self, raw: Tensor | Batch) -> Any:
+        """The names of the classes of raw pictures; of other models answers by head."""
+        return named_answers(self.spec, self.outputs(raw), raw)
 
 
 def save_composite(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -12,8 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pdo_search.config.schema import ModelConfig
+from pdo_search.tasks.base import Task
 
-__all__ = ["Cost", "cost_of", "measure_cost"]
+__all__ = ["Cost", "cost_of", "cost_of_run", "measure_cost"]
 
 WARM_UP = 10
 RUNS = 15
@@ -35,15 +38,20 @@ class Cost:
     latency_ms: float
 
 
-def measure_cost(model: nn.Module, input_shape: tuple[int, int, int], device: torch.device) -> Cost:
-    """Measure a model on a device, where it already is; its mode is left as it was."""
+def measure_cost(task: Task, model: nn.Module, device: torch.device) -> Cost:
+    """Measure a model on a task's typical example, on a device, where it already is; its mode is
+    left as it was."""
+    example = {name: tensor.to(device) for name, tensor in task.example().items()}
+    return cost_of_run(model, partial(task.forward, model, example), device)
+
+
+def cost_of_run(model: nn.Module, run: Callable[[], object], device: torch.device) -> Cost:
+    """Measure a model by what runs it on one example."""
     was_training = model.training
     model.eval()
-    example = torch.zeros(1, *input_shape, device=device)
-    example = example.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        flops = _counted_flops(model, example)
-        times = [_timed(model, example) for _ in range(WARM_UP + RUNS)]
+        flops = _counted_flops(model, run)
+        times = [_timed(run, device) for _ in range(WARM_UP + RUNS)]
     model.train(was_training)
     return Cost(
         params=sum(p.numel() for p in model.parameters()),
@@ -52,7 +60,7 @@ def measure_cost(model: nn.Module, input_shape: tuple[int, int, int], device: to
     )
 
 
-def _counted_flops(model: nn.Module, example: torch.Tensor) -> float:
+def _counted_flops(model: nn.Module, run: Callable[[], object]) -> float:
     """FLOPs of a forward pass; attention is computed as plain products meanwhile.
 
     torch's counter knows neither the CPU's fused attention nor the fast path of
@@ -66,7 +74,7 @@ def _counted_flops(model: nn.Module, example: torch.Tensor) -> float:
         parameter.requires_grad_(False)
     try:
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            model(example)
+            run()
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         for parameter in trained:
@@ -77,28 +85,27 @@ def _counted_flops(model: nn.Module, example: torch.Tensor) -> float:
 _COSTS: dict[str, Cost] = {}
 
 
-def cost_of(
-    model: nn.Module, arch: ModelConfig, input_shape: tuple[int, int, int], device: torch.device
-) -> Cost:
+def cost_of(task: Task, model: nn.Module, arch: ModelConfig, device: torch.device) -> Cost:
     """What ``measure_cost`` says, measured once per process, architecture, shape and device.
 
     Args:
+        task: gives the typical example.
         model: on the device.
         arch: how it was built; with the shapes of its tensors this tells models apart.
-        input_shape: (C, H, W).
         device: where it is.
     """
     built = arch.model_dump(include={"arch", "width", "depth", "args"})
     shapes = [tuple(tensor.shape) for tensor in model.state_dict().values()]
-    key = json.dumps([built, shapes, input_shape, str(device)], default=str)
+    inputs = {name: tuple(tensor.shape) for name, tensor in task.example().items()}
+    key = json.dumps([built, shapes, inputs, str(device)], default=str)
     if key not in _COSTS:
-        _COSTS[key] = measure_cost(model, input_shape, device)
+        _COSTS[key] = measure_cost(task, model, device)
     return _COSTS[key]
 
 
-def _timed(model: nn.Module, example: torch.Tensor) -> float:
+def _timed(run: Callable[[], object], device: torch.device) -> float:
     started = time.perf_counter()
-    model(example)
-    if example.device.type == "cuda":
-        torch.cuda.synchronize(example.device)
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter() - started

@@ -7,14 +7,13 @@ no pickled module is ever loaded.
 from __future__ import annotations
 
 import json
-import math
 from collections import OrderedDict
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import FiniteFloat, TypeAdapter
+from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 
 from pdo_search.base.errors import InputError
@@ -22,9 +21,11 @@ from pdo_search.base.factory import is_factory, load_local_factory
 from pdo_search.base.safefile import read_regular
 from pdo_search.config.schema import ModelConfig
 from pdo_search.models.build import build_model
-from pdo_search.models.normalization import in_units, normalization_of, normalized_as, unit_of
+from pdo_search.models.normalization import normalization_of, normalized_as
 from pdo_search.models.tensorfile import read_safetensors
-from pdo_search.tasks.base import Task
+from pdo_search.tasks.base import Batch, Head, HeadKind, Outputs, Task
+from pdo_search.tasks.inputs import PIXELS, AnyInputs, PictureInputs
+from pdo_search.tasks.kinds import answers_of
 
 __all__ = [
     "InferenceModel",
@@ -33,15 +34,15 @@ __all__ = [
     "load_for",
     "load_inference",
     "load_model_file",
+    "named_answers",
     "save_model",
+    "single",
 ]
 
-FORMAT = 1
+FORMAT = 2
 SPEC_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 MAX_SPEC_BYTES = 16 << 20
-MAX_INPUT = 1 << 24
-"""Values of one example: four thousand by four thousand pixels."""
 MAX_OUTPUTS = 1 << 20
 MAX_PARAMS = 1 << 33
 """Of a stored model before its layers are fitted to the weights; more is a claim, not a model."""
@@ -49,39 +50,25 @@ MAX_PARAMS = 1 << 33
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """How to build a model again, and how its inputs are normalised.
+    """How to build a model again, what it takes, and what its outputs mean.
 
     A stored one is checked field by field, since anybody may have written it.
 
     Attributes:
         arch: the model's configuration, without weights.
-        input_shape: (C, H, W).
-        num_outputs: size of the head.
-        class_names: names by output.
-        mean: per channel, of raw inputs: the model's own.
-        std: per channel, of raw inputs, above 0: the model's own.
+        heads: its outputs.
+        inputs: what it takes, and how raw inputs become that.
         dropped_blocks: names of blocks that are replaced by the identity.
-        unit: raw value that a configured normalization calls 1: 255 for bytes. Above 0.
     """
 
     arch: ModelConfig
-    input_shape: tuple[int, int, int]
-    num_outputs: int
-    class_names: tuple[str, ...]
-    mean: tuple[FiniteFloat, ...]
-    std: tuple[FiniteFloat, ...]
+    heads: tuple[Head, ...]
+    inputs: Annotated[AnyInputs, Field(discriminator="kind")]
     dropped_blocks: tuple[str, ...] = ()
-    unit: FiniteFloat = 1.0
 
     def __post_init__(self) -> None:
-        if min(self.input_shape) < 1 or math.prod(self.input_shape) > MAX_INPUT:
-            raise ValueError(f"input_shape is {self.input_shape}")
-        if not 1 <= self.num_outputs <= MAX_OUTPUTS:
-            raise ValueError(f"num_outputs is {self.num_outputs}")
-        if not len(self.mean) == len(self.std) == self.input_shape[0]:
-            raise ValueError("mean and std have not one number per channel")
-        if min(*self.std, self.unit) <= 0:
-            raise ValueError(f"std is {self.std}, unit {self.unit}: inputs are divided by them")
+        if not self.heads or not all(1 <= head.size <= MAX_OUTPUTS for head in self.heads):
+            raise ValueError(f"heads have sizes {[head.size for head in self.heads]}")
 
     @classmethod
     def of(
@@ -89,44 +76,77 @@ class ModelSpec:
     ) -> ModelSpec:
         """The spec of a model of a task, normalised as this one is."""
         fields = {name: getattr(arch, name) for name in ModelConfig.model_fields}
-        mean, std = normalization_of(model, task)
-        return cls(
-            # Where its numbers came from: they are in the spec themselves.
-            arch=ModelConfig(**{**fields, "weights": None, "normalization": None}),
-            input_shape=task.input_shape,
-            num_outputs=task.heads[0].size,
-            class_names=task.class_names,
-            mean=mean,
-            std=std,
-            dropped_blocks=dropped_blocks,
-            unit=unit_of(task),
-        )
+        inputs = task.inputs()
+        if isinstance(inputs, PictureInputs):
+            mean, std = normalization_of(model, inputs)
+            inputs = replace(inputs, mean=mean, std=std)
+        # Where its numbers came from: they are in the spec themselves.
+        own = ModelConfig(**{**fields, "weights": None, "normalization": None})
+        return cls(own, task.heads, inputs, dropped_blocks)
+
+    @classmethod
+    def of_pictures(
+        cls,
+        arch: ModelConfig,
+        inputs: PictureInputs,
+        num_outputs: int,
+        dropped_blocks: tuple[str, ...] = (),
+    ) -> ModelSpec:
+        """The spec of a classifier of pictures."""
+        head = Head("class", HeadKind.CATEGORICAL, num_outputs)
+        return cls(arch, (head,), inputs, dropped_blocks)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names by output of a classifier of pictures; none of other models."""
+        return self.inputs.class_names if isinstance(self.inputs, PictureInputs) else ()
 
 
 _SPEC = TypeAdapter(ModelSpec)
 
 
 class InferenceModel(nn.Module):
-    """A stored model that takes raw pictures.
+    """A stored model that takes raw inputs.
 
     Attributes:
-        spec: how it was built; ``spec.class_names`` names its outputs.
+        spec: how it was built; ``spec.class_names`` names the outputs of a classifier.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
         super().__init__()
         self.model = model
         self.spec = spec
-        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Logits (N, C) of pictures (N, C, H, W), in the values that the data source has."""
-        logits: Tensor = self.model((pictures.float() - self.mean) / self.std)
-        return logits
+    def outputs(self, raw: Tensor | Batch) -> Outputs:
+        """Outputs by head of raw inputs by name; of pictures (N, C, H, W) alone, too."""
+        batch = {PIXELS: raw} if isinstance(raw, Tensor) else raw
+        prepared = {**batch, **self.spec.inputs.prepared(batch)}
+        pictures = isinstance(self.spec.inputs, PictureInputs)
+        found = self.model(prepared[PIXELS] if pictures else prepared)
+        return {self.spec.heads[0].name: found} if isinstance(found, Tensor) else found
+
+    def forward(self, raw: Tensor | Batch) -> Any:
+        """Logits (N, C) of raw pictures (N, C, H, W), in the values that the data source has; of a
+        model of several heads its outputs by head."""
+        return single(self.outputs(raw))
+
+    @torch.inference_mode()
+    def predict(self, raw: Tensor | Batch) -> Any:
+        """The names of the classes of raw pictures; of other models answers by head."""
+        return named_answers(self.spec, self.outputs(raw), raw)
+
+
+def single(outputs: Outputs) -> Any:
+    """The outputs of a model of one head; those of several by head."""
+    return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+
+def named_answers(spec: ModelSpec, outputs: Outputs, raw: Tensor | Batch) -> Any:
+    """Answers by head; of a classifier of pictures the names of the classes."""
+    answers = answers_of(spec.heads, outputs, {} if isinstance(raw, Tensor) else raw)
+    if names := spec.class_names:
+        return [names[index] for index in single(answers).tolist()]
+    return answers
 
 
 def save_model(directory: Path, model: nn.Module, spec: ModelSpec) -> None:
@@ -136,7 +156,7 @@ def save_model(directory: Path, model: nn.Module, spec: ModelSpec) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     save_file(tensors, directory / WEIGHTS_FILE)
-    content = {**asdict(spec), "arch": spec.arch.model_dump(), "format": FORMAT}
+    content = {**_SPEC.dump_python(spec, mode="json"), "format": FORMAT}
     (directory / SPEC_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
@@ -161,7 +181,10 @@ def load_for(
         InputError: the directory holds no model, or a damaged one.
     """
     model, spec = load_model_file(directory, base_dir)
-    return normalized_as(model, task, (spec.mean, spec.std)), spec
+    own, inputs = spec.inputs, task.inputs()
+    if isinstance(own, PictureInputs) and isinstance(inputs, PictureInputs):
+        model = normalized_as(model, inputs, (own.mean, own.std))
+    return model, spec
 
 
 def load_inference(directory: Path, base_dir: Path | None = None) -> InferenceModel:
@@ -197,7 +220,10 @@ def _read(directory: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
     """
     try:
         content: Any = json.loads(read_regular(directory / SPEC_FILE, MAX_SPEC_BYTES))
-        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        written = content.pop("format", None) if isinstance(content, dict) else None
+        if written == 1:
+            content = _from_first(content)
+        elif written != FORMAT:
             raise ValueError("written by another version, or by something else")
         spec = _SPEC.validate_python(content)
         return spec, read_safetensors(directory / WEIGHTS_FILE)
@@ -210,10 +236,27 @@ def _read(directory: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
     )
 
 
+def _from_first(content: dict[str, Any]) -> dict[str, Any]:
+    """A spec of the first format, which knew classifiers of pictures alone, as one of today.
+
+    Raises:
+        ValueError: a field is missing.
+    """
+    inputs = {
+        name: content.pop(name)
+        for name in ("input_shape", "class_names", "mean", "std", "unit")
+        if name in content
+    }
+    if "num_outputs" not in content:
+        raise ValueError("it has no num_outputs")
+    head = {"name": "class", "kind": "categorical", "size": content.pop("num_outputs")}
+    return {**content, "heads": [head], "inputs": {**inputs, "kind": "pictures"}}
+
+
 def _refuse_giants(spec: ModelSpec) -> None:
     """Build a model without memory for its numbers, to see how many it would have."""
     with torch.device("meta"):
-        model = build_model(spec.arch, spec.input_shape, spec.num_outputs, seed=0, path="arch")
+        model = build_model(spec.arch, spec.heads, spec.inputs, seed=0, path="arch")
     params = sum(p.numel() for p in model.parameters())
     if params > MAX_PARAMS:
         raise InputError(
@@ -232,13 +275,7 @@ def _rebuilt(
     """
     try:
         model = build_model(
-            spec.arch,
-            spec.input_shape,
-            spec.num_outputs,
-            seed=0,
-            base_dir=base_dir,
-            path="arch",
-            normalization=in_units((spec.mean, spec.std), 1 / spec.unit),
+            spec.arch, spec.heads, spec.inputs, seed=0, base_dir=base_dir, path="arch"
         )
         for name in spec.dropped_blocks:
             if not name or name not in dict(model.named_modules()):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pdo_search.base.errors import InputError
 from pdo_search.config.schema import ModelConfig, NormalizationConfig
-from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.inputs import PictureInputs
 
 __all__ = [
     "IMAGENET",
@@ -27,23 +27,15 @@ __all__ = [
     "normalized_as",
     "of_timm",
     "of_weights",
-    "unit_of",
 ]
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation, each with one number per channel."""
 
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-BYTE = 255.0
 RGB = 3
 SAME = 1e-9
 """Relative difference of two means of the same pictures, summed on two machines."""
-
-
-def unit_of(task: Task) -> float:
-    """The raw value that a configured normalization calls 1: 255 for bytes, 1 for floats."""
-    bytes_ = task.examples(Split.TRAIN).source.dtype is torch.uint8
-    return BYTE if bytes_ else 1.0
 
 
 def in_units(statistics: Statistics, factor: float) -> Statistics:
@@ -138,7 +130,7 @@ class _Correction:
         return (inputs[0] * scale + shift, *inputs[1:])
 
 
-def normalized_as(model: nn.Module, task: Task, statistics: Statistics) -> nn.Module:
+def normalized_as(model: nn.Module, inputs: PictureInputs, statistics: Statistics) -> nn.Module:
     """Let a model take a task's prepared inputs as if they were normalised its own way.
 
     ``(x - mean) / std`` of raw inputs is an affine function of ``task.prepare(x)``; it is applied
@@ -146,7 +138,7 @@ def normalized_as(model: nn.Module, task: Task, statistics: Statistics) -> nn.Mo
 
     Args:
         model: changed in place; one that was corrected before is corrected anew.
-        task: prepares the inputs.
+        inputs: as the task normalises them.
         statistics: the model's own, of raw inputs.
 
     Returns:
@@ -156,7 +148,7 @@ def normalized_as(model: nn.Module, task: Task, statistics: Statistics) -> nn.Mo
     if old is not None:
         del model._forward_pre_hooks[old[0]]
         del model._buffers[_Correction.SCALE], model._buffers[_Correction.SHIFT]
-    pairs = [*zip(*task.normalization, strict=True)], [*zip(*statistics, strict=True)]
+    pairs = [*zip(inputs.mean, inputs.std, strict=True)], [*zip(*statistics, strict=True)]
     scale = [std / own for (_, std), (_, own) in zip(*pairs, strict=True)]
     shift = [(mean - m) / own for (mean, _), (m, own) in zip(*pairs, strict=True)]
     if all(math.isclose(a, 1, rel_tol=SAME) for a in scale) and max(map(abs, shift)) < SAME:
@@ -172,10 +164,10 @@ def _per_channel(numbers: Sequence[float]) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1)
 
 
-def normalization_of(model: nn.Module, task: Task) -> Statistics:
+def normalization_of(model: nn.Module, inputs: PictureInputs) -> Statistics:
     """Mean and standard deviation of raw inputs that a model of a task is run with."""
     found = _correction(model)
-    return task.normalization if found is None else found[1].statistics
+    return (inputs.mean, inputs.std) if found is None else found[1].statistics
 
 
 def _correction(model: nn.Module) -> tuple[int, _Correction] | None:

@@ -20,8 +20,10 @@ from torch.nn import functional as F
 
 from pdo_search.base.errors import Infeasible
 from pdo_search.models.heads import heads_of
+from pdo_search.tasks.base import Batch
+from pdo_search.tasks.inputs import PIXELS
 
-__all__ = ["drop_blocks", "droppable_blocks", "prune_channels", "time_limit"]
+__all__ = ["drop_blocks", "droppable_blocks", "pixels_of", "prune_channels", "time_limit"]
 
 SHUFFLENET = "torchvision.models.shufflenetv2"
 
@@ -157,6 +159,19 @@ def _unshuffled() -> Iterator[None]:
         yield
     finally:
         network.channel_shuffle = shuffle
+
+
+def pixels_of(batch: Batch) -> Tensor:
+    """The pictures (B, C, H, W) of a batch, which channels and blocks are found by.
+
+    Raises:
+        Infeasible: it has none.
+    """
+    if PIXELS not in batch:
+        raise Infeasible(
+            "a model has channels and blocks that can be removed where it takes pictures"
+        )
+    return batch[PIXELS]
 
 
 def droppable_blocks(model: nn.Module, example: Tensor) -> list[str]:

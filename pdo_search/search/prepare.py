@@ -141,7 +141,8 @@ def prepare_sweep(
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"Teacher on validation: {known}", highlight=False, soft_wrap=True)
+    if known is not None:
+        console.print(f"Teacher on validation: {known}", highlight=False, soft_wrap=True)
     warning = warning_of(config.teacher, known)
     if warning is not None:
         console.print(warning, soft_wrap=True)
@@ -245,7 +246,7 @@ def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
         _noted(
             job.notes,
             f"epoch {seen['epoch']:.0f} of {epochs}: train_loss {seen['train_loss']:.4f},"
-            f" {seen['images_per_s']:.0f} images/s",
+            f" {seen['examples_per_s']:.0f} examples/s",
         )
 
     device = torch.device("cuda" if config.resources.num_gpus else "cpu")
@@ -260,18 +261,19 @@ def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
     return config, device, full
 
 
-def _teacher(job: _Job) -> tuple[dict[str, Any], Standing, int, str]:
+def _teacher(job: _Job) -> tuple[dict[str, Any], Standing | None, int, str]:
     """In a task: the teacher's row and standing, how many examples trials will ask it about, and
     the task's fingerprint.
 
     What it says on validation, which every trial needs at once, is built as well.
     """
     from pdo_search.distill.chance import standing
+    from pdo_search.tasks.base import Split
     from pdo_search.trial.worker import teaching_of
 
     on, (config, device, full) = job.assignment, _full(job)
     teaching = teaching_of(config, full, store=on.store, base_dir=on.base_dir, device=device)
-    teaching.validation_logits(on_progress=_progress(job, "validation"))
+    teaching.split_bank(0, Split.VALIDATION, on_progress=_progress(job, "validation"))
     known = standing(teaching.task, full.val_accuracy)
     return full.row(), known, len(teaching.pool), teaching.task.fingerprint
 

@@ -36,6 +36,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
+from pdo_search.base.columns import Taught
 from pdo_search.base.errors import PdoError
 from pdo_search.store.artifacts import Store
 
@@ -98,6 +99,10 @@ class Bank:
             self._files = {name: file.to(device) for name, file in self._files.items()}
             self._device = device
         return self
+
+    def take(self, head: str, rows: Tensor, temperature: float = 1.0) -> Taught:
+        """What the teacher says about examples."""
+        return Taught(self.rows(head, rows, temperature))
 
     def rows(self, head: str, rows: Tensor, temperature: float = 1.0) -> Tensor:
         """Logits of examples.

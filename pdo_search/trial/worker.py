@@ -34,7 +34,7 @@ from pdo_search.distill.tested import tested_composite, tested_student, tested_t
 from pdo_search.models.build import build_for, placed
 from pdo_search.models.cost import Cost, cost_of
 from pdo_search.models.modelfile import ModelSpec, load_for
-from pdo_search.models.prune import prune_channels
+from pdo_search.models.prune import pixels_of, prune_channels
 from pdo_search.store import Store
 from pdo_search.store.bank import DENSE_SIZE
 from pdo_search.tasks import cached_task
@@ -165,7 +165,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
     ladder = _ladder(config, task, rung, store, worker.device, base_dir)
     student, spec = build_student(config, task, ladder, base_dir)
     student = placed(student, worker.device)
-    cost = worker.broadcast(cost_of(student, spec.arch, task.input_shape, worker.device))
+    cost = worker.broadcast(cost_of(task, student, spec.arch, worker.device))
     check_limits(cost, config.limits)
     check_standardize(config.recipe, task)
 
@@ -191,6 +191,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
         found |= tested_teacher(task, rung, examples, store=store, device=device, base_dir=base_dir)
         if config.recipe.composite is not None:
             found |= tested_composite(
+                task,
                 models / "composite",
                 examples,
                 student_cost=cost,
@@ -236,7 +237,7 @@ def build_student(
     """
     if config.student.shrink is not None:
         model, _ = load_for(task, ladder.rung(0).path, base_dir)
-        example = torch.zeros(1, *task.input_shape)
+        example = pixels_of(task.example())
         simplify = config.recipe.simplify
         prune_channels(
             model, example, config.student.shrink, simplify.round_to, timeout_s=simplify.timeout
@@ -272,7 +273,6 @@ def _check_fingerprint(task: Task, expected: str | None) -> None:
         raise InputError(
             f"the data on {socket.gethostname()} are not those that the sweep began with",
             path="task.data",
-            value=task.config.data.source,
             remedy="a source must give the same examples in the same order at every call: let a"
             " factory draw with a fixed seed, and leave files as they are while a sweep runs",
         )

@@ -21,15 +21,17 @@ from pdo_search.distill.chance import Standing, refuse_guessing, standing, warni
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
 from pdo_search.distill.ladder import Ladder
-from pdo_search.distill.losses import hard_label_loss
+from pdo_search.distill.losses import label_mean
 from pdo_search.distill.norms import Calibration, refresh_statistics
 from pdo_search.distill.teacher import trained_teacher
-from pdo_search.models.build import build_model
 from pdo_search.models.modelfile import load_for, load_inference
 from pdo_search.store import Store
 from pdo_search.tasks import build_task
-from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.base import Batch, Split, Task
+from pdo_search.tasks.inputs import PictureInputs
 from pdo_search.trial.worker import build_student
+
+from ..pictures import as_input, build_model, classes, pixels
 
 CPU = torch.device("cpu")
 BYTES = {"mean": [0.0], "std": [1.0]}
@@ -55,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = TrainConfig(epochs=6, batch_size=32)
     fit(
         AsBytes(task), model, feed,
-        lambda logits, _, rows: hard_label_loss(logits, feed.examples.targets[rows]).mean(),
+        lambda outputs, batch, _: label_mean(task, outputs, batch),
         settings, epochs=settings.epochs, seed=0,
     )  # fmt: skip
     torch.save(model.state_dict(), folder / "w.pth")
@@ -75,11 +77,8 @@ class AsBytes:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
-    def prepare(self, inputs: torch.Tensor) -> torch.Tensor:
-        return inputs.float() / 255
-
-    def view(self, inputs: torch.Tensor, ids: torch.Tensor, view: int) -> torch.Tensor:
-        return self.prepare(inputs)
+    def prepare(self, raw: Batch) -> Batch:
+        return {"pixels": raw["pixels"].float() / 255}
 
 
 def loaded(folder: Path, **teacher: Any) -> Loaded:
@@ -120,7 +119,8 @@ def test_stored_taught_pruned_and_shrunk_it_stays_as_it_was_trained(
     )
     assert full.val_accuracy > 0.9
     validation = task.examples(Split.VALIDATION)
-    raw, prepared = validation.inputs(), task.prepare(validation.inputs())
+    raw = pixels(validation)
+    prepared = as_input(task, pixels(validation))
     alone = build_model(experiment.teacher, (1, 8, 8), 10, seed=0, base_dir=folder).eval()
     config = resolve(experiment, {})
     ladder = Ladder(task, full, config.recipe, store, seed=0, device=CPU)
@@ -139,8 +139,8 @@ def test_stored_taught_pruned_and_shrunk_it_stays_as_it_was_trained(
         update={"student": config.student.model_copy(update={"arch": "teacher", "shrink": 0.3})}
     )
     student, spec = build_student(shrunk, task, ladder, folder)
-    assert spec.mean == (0.0,)
-    assert spec.std == (255.0,)
+    assert isinstance(spec.inputs, PictureInputs)
+    assert (spec.inputs.mean, spec.inputs.std) == ((0.0,), (255.0,))
     refresh_statistics(student, Calibration(task, CPU))
     assert accuracy(student, task) > 0.3
 
@@ -148,8 +148,8 @@ def test_stored_taught_pruned_and_shrunk_it_stays_as_it_was_trained(
 def accuracy(model: nn.Module, task: Task) -> float:
     validation = task.examples(Split.VALIDATION)
     with torch.inference_mode():
-        answers = copy.deepcopy(model).eval()(task.prepare(validation.inputs())).argmax(1)
-    return int((answers == validation.targets).sum()) / len(validation)
+        answers = copy.deepcopy(model).eval()(as_input(task, pixels(validation))).argmax(1)
+    return int((answers == classes(validation)).sum()) / len(validation)
 
 
 @pytest.mark.parametrize("weights", ["rolled.pth", "untrained.pth"])
@@ -214,8 +214,9 @@ def test_better_than_guessing_is_by_two_standard_errors(
 
 def test_majority_is_of_the_whole_validation_split(folder: Path) -> None:
     task = build_task(loaded(folder).experiment.task)
-    targets = task.examples(Split.VALIDATION).targets
+    labels = classes(task.examples(Split.VALIDATION))
     found = standing(task, 0.5)
-    assert found.examples == len(targets)
-    assert found.majority == targets.bincount().max().item() / len(targets)
+    assert found is not None
+    assert found.examples == len(labels)
+    assert found.majority == labels.bincount().max().item() / len(labels)
     assert "chance 0.1000" in str(found)

@@ -9,19 +9,19 @@ from torch.nn import functional as F
 
 from pdo_search.config.schema import CompositeConfig
 from pdo_search.distill.composite import (
+    Said,
     choose,
     fit_calibration,
     fit_modes,
     fit_threshold,
     fit_weight,
 )
-from pdo_search.models.composite import (
-    Fit,
-    composite_log_probs,
-    deferred,
-)
+from pdo_search.models import composite
+from pdo_search.models.composite import Fit
 from pdo_search.models.cost import Cost
 from pdo_search.tasks.base import Split
+
+from ..pictures import class_task, labels_of
 
 
 def noisy(targets: Tensor, strength: float, seed: int, classes: int = 4) -> Tensor:
@@ -31,7 +31,23 @@ def noisy(targets: Tensor, strength: float, seed: int, classes: int = 4) -> Tens
 
 
 TARGETS = torch.randint(0, 4, (500,), generator=torch.Generator().manual_seed(9))
+TASK = class_task(4)
 STUDENT, TEACHER = noisy(TARGETS, 1.0, 1), noisy(TARGETS, 2.5, 2)
+
+
+def said(student: Tensor, teacher: Tensor, labels: Tensor) -> list[Said]:
+    """What both say, in three batches."""
+    parts = zip(*(torch.split(x, 200) for x in (student, teacher, labels)), strict=True)
+    return [Said({"class": s}, {"class": t}, labels_of(y)) for s, t, y in parts]
+
+
+def composite_log_probs(fit: Fit, student: Tensor, teacher: Tensor) -> Tensor:
+    outputs = {"class": student}, {"class": teacher}
+    return composite.composite_outputs(TASK.heads, fit, *outputs, {})["class"]
+
+
+def deferred(fit: Fit, student: Tensor) -> Tensor:
+    return composite.deferred(TASK.heads, fit, {"class": student}, {})
 
 
 def test_calibration_finds_the_temperature_of_overconfident_logits() -> None:
@@ -39,11 +55,11 @@ def test_calibration_finds_the_temperature_of_overconfident_logits() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4000, 4, generator=generator) * 2
     labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
-    assert fit_calibration(3 * logits, labels) == pytest.approx(3, rel=0.1)
+    assert fit_calibration(TASK, said(3 * logits, logits, labels)) == pytest.approx(3, rel=0.1)
 
 
 def test_the_weight_minimises_the_loss() -> None:
-    weight = fit_weight(STUDENT, TEACHER, TARGETS)
+    weight = fit_weight(TASK, said(STUDENT, TEACHER, TARGETS))
     best = min(
         torch.linspace(0, 1, 21).tolist(),
         key=lambda w: F.nll_loss(
@@ -51,13 +67,14 @@ def test_the_weight_minimises_the_loss() -> None:
         ).item(),
     )
     assert weight == pytest.approx(best, abs=0.05)
-    assert fit_weight(TEACHER * 5, STUDENT * 0, TARGETS) < 0.2
+    assert fit_weight(TASK, said(TEACHER * 5, STUDENT * 0, TARGETS)) < 0.2
 
 
 @pytest.mark.parametrize("allowed", [1.0, 0.4, 0.1, 0.0])
 def test_the_threshold_is_the_best_of_all_within_the_budget(allowed: float) -> None:
-    threshold = fit_threshold(STUDENT, TEACHER, TARGETS, 1.5, allowed)
     confidence = F.softmax(STUDENT / 1.5, 1).amax(1)
+    own, other = ((logits.argmax(1) == TARGETS).float() for logits in (STUDENT, TEACHER))
+    threshold = fit_threshold(confidence, own, other, allowed)
 
     def outcome(value: float) -> tuple[float, float]:
         fit = Fit("cascade", threshold=value, calibration=1.5)
@@ -83,9 +100,8 @@ def test_a_cascade_gives_the_student_no_gradient_where_it_defers() -> None:
 
 def rows(**config: object) -> list[dict[str, object]]:
     return fit_modes(
-        dict.fromkeys((Split.TRANSFER, Split.VALIDATION), STUDENT),
-        dict.fromkeys((Split.TRANSFER, Split.VALIDATION), TEACHER),
-        dict.fromkeys((Split.TRANSFER, Split.VALIDATION), TARGETS),
+        TASK,
+        dict.fromkeys((Split.TRANSFER, Split.VALIDATION), lambda: said(STUDENT, TEACHER, TARGETS)),
         student_cost=Cost(10, 100.0, 1.0),
         teacher_cost=Cost(100, 1000.0, 8.0),
         full_flops=2000.0,
@@ -112,13 +128,13 @@ def test_the_cheapest_of_the_best_within_the_budget_is_chosen() -> None:
     ]
 
     def chosen(budget: float | None) -> str:
-        (row,) = (row for row in choose(modes, budget, 2000.0) if row["chosen"])
+        (row,) = (row for row in choose(modes, "accuracy", budget, 2000.0) if row["chosen"])
         return str(row["mode"])
 
     assert chosen(None) == "cascade"
     assert chosen(0.1) == "student"
     assert chosen(0.01) == "student"
-    assert [row["within_budget"] for row in choose(modes, 0.01, 2000.0)] == [False] * 3
+    assert [row["within_budget"] for row in choose(modes, "accuracy", 0.01, 2000.0)] == [False] * 3
 
 
 def test_a_cascade_keeps_within_the_budget_on_the_split_it_is_fitted_on() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from pdo_search.config.schema import CurriculumConfig
 from pdo_search.distill.curriculum import admit, difficulty, pace, progress_at
+
+from ..pictures import class_task, labels_of
 
 PACINGS = ["linear", "root", "step", "exponential"]
 
@@ -42,23 +45,20 @@ def test_orders_admit_the_easy_the_hard_or_a_seeded_random_part() -> None:
         assert admit(scores, config, 1, 0).tolist() == [0, 1, 2, 3]
 
 
+def judged(kind: str, outputs: Tensor, labels: list[int], teacher: Tensor) -> Tensor:
+    batch = labels_of(torch.tensor(labels))
+    return difficulty(class_task(2), kind, {"class": outputs}, batch, {"class": teacher})
+
+
 def test_difficulty_of_the_wrong_and_the_unsure_is_higher() -> None:
     teacher = torch.tensor([[5.0, 0.0], [0.1, 0.0], [5.0, 0.0]])
-    targets = torch.tensor([0, 0, 1])
-    confidence = difficulty(
-        "teacher_confidence", teacher_NC=teacher, student_NC=None, targets_N=targets
-    )
-    loss = difficulty("teacher_loss", teacher_NC=teacher, student_NC=None, targets_N=targets)
+    confidence = judged("teacher_confidence", teacher, [0, 0, 1], teacher)
+    loss = judged("teacher_loss", teacher, [0, 0, 1], teacher)
     assert confidence[1] > confidence[0]
     assert loss[2] > loss[1] > loss[0]
 
 
 def test_an_unlabelled_example_is_scored_against_the_teachers_top_class() -> None:
     teacher, student = torch.tensor([[0.0, 5.0]]), torch.tensor([[3.0, 0.0]])
-    unlabelled = difficulty(
-        "student_loss", teacher_NC=teacher, student_NC=student, targets_N=torch.tensor([-1])
-    )
-    labelled = difficulty(
-        "student_loss", teacher_NC=teacher, student_NC=student, targets_N=torch.tensor([1])
-    )
-    assert unlabelled == labelled
+    unlabelled = judged("student_loss", student, [-1], teacher)
+    assert unlabelled == judged("student_loss", student, [1], teacher) > 3

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from pdo_search.base.columns import Column
 from pdo_search.distill import feed
 from pdo_search.distill.feed import AHEAD, Feed, load_ahead
 from pdo_search.tasks.base import Examples
@@ -18,7 +19,8 @@ CPU = torch.device("cpu")
 
 def examples() -> Examples:
     source = torch.arange(40 * 3 * 4 * 4, dtype=torch.int64).to(torch.uint8).view(40, 3, 4, 4)
-    everything = Examples(source, None, torch.arange(40) % 4, torch.arange(40))
+    columns = {"pixels": Column(source)}, {"class": Column(torch.arange(40) % 4)}
+    everything = Examples(*columns, None, torch.arange(40), torch.ones(40, dtype=torch.bool))
     return everything.select(torch.arange(1, 40, 2))
 
 
@@ -34,9 +36,8 @@ def test_inputs_that_do_not_fit_are_the_same_inputs(monkeypatch: pytest.MonkeyPa
     assert not far.is_resident
     for rows, one, other in zip(batches(), near.batches(batches()), far.batches(batches()),
                                 strict=True):  # fmt: skip
-        assert torch.equal(one, examples().inputs(rows))
-        assert torch.equal(other, one)
-        assert torch.equal(far.inputs(rows), one)
+        assert torch.equal(one["pixels"], examples().raw_inputs(rows)["pixels"])
+        assert torch.equal(other["pixels"], one["pixels"])
 
 
 def test_loading_runs_ahead_of_the_caller_but_not_away_from_it() -> None:

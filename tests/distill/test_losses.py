@@ -6,13 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pdo_search.distill.losses import (
-    batch_mean,
-    bernoulli_kl,
-    categorical_kl,
-    hard_label_loss,
-    standardized,
-)
+from pdo_search.distill.losses import batch_mean
+from pdo_search.tasks.base import HeadKind
+from pdo_search.tasks.kinds import KINDS, bernoulli_kl, categorical_kl, standardized
 
 
 def logits(seed: int, n: int = 6, c: int = 5) -> torch.Tensor:
@@ -55,7 +51,9 @@ def test_divergences_vanish_at_equality_and_stay_finite_at_extremes(form) -> Non
 
 
 def test_unlabelled_examples_cost_nothing() -> None:
-    loss = hard_label_loss(logits(0), torch.tensor([0, 1, -1, 2, -1, 4]), 0.1)
+    labels = torch.tensor([0, 1, -1, 2, -1, 4])
+    loss, known = KINDS[HeadKind.CATEGORICAL].label_loss(logits(0), labels, None, 0.1)
+    assert torch.equal(known, labels >= 0)
     assert loss[2] == 0
     assert loss[4] == 0
     assert loss[0] > 0

@@ -13,9 +13,10 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from pdo_search.config.schema import TaskConfig
 from pdo_search.distill.norms import BATCH, Calibration, refresh_statistics, running_norms
-from pdo_search.models.build import build_model
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Split, Task
+
+from ..pictures import as_input, build_model, pixels
 
 CPU = torch.device("cpu")
 
@@ -87,7 +88,7 @@ def test_statistics_are_those_of_the_train_split(kind: str, task: Task) -> None:
         for buffer in model.buffers():
             buffer.fill_(7)  # What lags behind, of other weights.
     refresh_statistics(model, Calibration(task, CPU))
-    plain = task.prepare(task.examples(Split.TRAIN).inputs())
+    plain = as_input(task, pixels(task.examples(Split.TRAIN)))
     if kind == "BatchNorm1d":
         mean, var = plain.flatten(1).mean(0), plain.flatten(1).var(0)
     elif kind == "InstanceNorm2d":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill import feed
 from pdo_search.distill import teaching as module
-from pdo_search.distill.losses import Mixed, hard_label_loss, mixed_label_loss
 from pdo_search.distill.teaching import Pool, Teaching, views_of_full_teacher
 from pdo_search.tasks import cached_task
 from pdo_search.trial.worker import prepare, teaching_of
+
+from ..pictures import class_task, classes, labels_of, pixels
 
 CPU = torch.device("cpu")
 MIXED = {"crop": 1, "color": 0.2, "mixup": 0.5}
@@ -62,10 +64,10 @@ def test_the_stored_outputs_are_of_the_pictures_that_the_student_sees(
     teaching = opened(config_with(augment, num_views=2), tmp_path)
     rows = torch.tensor([500, 3, 0, 77, 420])[: len(teaching.pool)]
     rows = rows[rows < len(teaching.pool)]
-    inputs = teaching.pool.inputs(1, rows)
+    batch = next(teaching.pool.batches(1, [rows]))
     with torch.inference_mode():
-        said = teaching.task.forward(teaching.ladder.model(0), inputs)["class"]
-    stored = teaching.pool_bank(0, 1).rows("class", rows)
+        said = teaching.task.forward(teaching.ladder.model(0), batch)["class"]
+    stored = teaching.taught(teaching.pool_bank(0, 1), rows)["class"].values
     assert torch.allclose(said, stored, atol=2e-2)
     assert torch.equal(said.argmax(1), stored.argmax(1))
 
@@ -76,41 +78,48 @@ def test_a_picture_is_the_same_kept_or_drawn_in_any_batch(
 ) -> None:
     task = cached_task(config_with(augment).task, None)
     rows = torch.randperm(300, generator=torch.Generator().manual_seed(0))
-    kept = Pool(task, CPU).inputs(1, rows)
+    kept = shown(Pool(task, CPU), [rows])
     monkeypatch.setattr(module, "LARGEST_VIEWS", 0)
     pool = Pool(task, CPU)
-    drawn = torch.cat([pool.inputs(1, part) for part in torch.split(rows, 7)])
-    assert torch.equal(kept, drawn)
+    assert torch.equal(kept, torch.cat([shown(pool, [part]) for part in torch.split(rows, 7)]))
     monkeypatch.setattr(feed, "LARGEST_ON_CPU", 0)
-    loaded = torch.cat(list(Pool(task, CPU).batches(1, torch.split(rows, 7))))
-    assert torch.equal(kept, loaded)
+    assert torch.equal(kept, shown(Pool(task, CPU), torch.split(rows, 7)))
+
+
+def shown(pool: Pool, batches: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Prepared pictures of view 1."""
+    return torch.cat([batch["pixels"] for batch in pool.batches(1, batches)])
 
 
 def test_partners_are_of_the_same_split_and_their_labels_come_along() -> None:
     task = cached_task(config_with({"mixup": 1.0}).task, None)
     pool = Pool(task, CPU)
     rows = torch.arange(len(pool))
-    partners, shares = pool._mixing(0, rows)
+    found = pool._partners(0, rows)
+    assert found is not None
+    partners, shares = found
     assert torch.equal(partners < pool.num_train, rows < pool.num_train)
-    mixed = pool.mixed(0, rows)
-    assert mixed is not None
-    assert torch.equal(mixed.targets, pool.examples.targets[partners])
-    own, other = pool.examples.inputs().float(), pool.examples.inputs(partners).float()
+    batch = next(pool.batches(0, [rows]))
+    assert torch.equal(batch["partner.target.class"], classes(pool.examples)[partners])
+    assert torch.equal(batch["share"], shares)
+    own, other = pixels(pool.examples).float(), pixels(pool.examples, partners).float()
     weights = shares.view(-1, 1, 1, 1)
     exact = own * weights + other * (1 - weights)
-    assert float((next(pool.drawn(0, [rows])).float() - exact).abs().max()) <= 0.501
-    assert Pool(cached_task(config_with({}).task, None), CPU).mixed(0, rows) is None
+    assert float((next(pool.drawn(0, [rows]))["pixels"].float() - exact).abs().max()) <= 0.501
+    plain = Pool(cached_task(config_with({}).task, None), CPU)
+    assert "share" not in next(plain.batches(0, [rows]))
 
 
 def test_mixed_labels_weigh_as_their_pictures_and_unknown_ones_do_not_count() -> None:
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     own, partners = torch.tensor([0, 1, 2, -1]), torch.tensor([1, 1, -1, 0])
-    loss, known = mixed_label_loss(logits, own, Mixed(partners, torch.full((4,), 0.7)))
-    one, other = hard_label_loss(logits, own), hard_label_loss(logits, partners)
+    task, outputs = class_task(3), {"class": logits}
+    mixed = labels_of(own) | {f"partner.{k}": v for k, v in labels_of(partners).items()}
+    loss, known = task.label_loss(outputs, mixed | {"share": torch.full((4,), 0.7)})["class"]
+    one, other = (task.label_loss(outputs, labels_of(x))["class"][0] for x in (own, partners))
     assert torch.allclose(loss[:2], (0.7 * one + 0.3 * other)[:2])
     assert known.tolist() == [True, True, False, False]
-    plain, known = mixed_label_loss(logits, own, None)
-    assert torch.equal(plain, one)
+    _, known = task.label_loss(outputs, labels_of(own))["class"]
     assert known.tolist() == [True, True, True, False]
 
 
@@ -123,10 +132,10 @@ def test_difficulty_is_judged_on_pictures_that_are_not_mixed(tmp_path: Path) -> 
     teaching = opened(config_with({"mixup": 1.0}), tmp_path)
     examples = teaching.pool.examples
     with torch.inference_mode():
-        plain = teaching.task.forward(
-            teaching.ladder.model(0), teaching.task.prepare(examples.inputs())
-        )["class"]
-    assert torch.allclose(teaching.difficulty_logits(), plain, atol=2e-2)
+        batch = teaching.task.prepare(examples.raw_inputs())
+        plain = teaching.task.forward(teaching.ladder.model(0), batch)["class"]
+    unsure = 1 - plain.softmax(1).amax(1)
+    assert torch.allclose(teaching.difficulty("teacher_confidence"), unsure, atol=2e-2)
 
 
 @pytest.mark.parametrize(

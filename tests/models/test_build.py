@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from pdo_search.base.errors import InputError
 from pdo_search.config.schema import ModelConfig, TeacherConfig, TrainConfig
-from pdo_search.models.build import build_model, set_dropout
+from pdo_search.models.build import set_dropout
+
+from ..pictures import build_model
 
 SHAPE = (1, 28, 28)
 

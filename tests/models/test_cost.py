@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from pdo_search.config.schema import ModelConfig
 from pdo_search.models import cost
-from pdo_search.models.cost import Cost, cost_of, measure_cost
+from pdo_search.models.cost import Cost
+
+from ..pictures import cost_of, measure_cost
 
 CPU = torch.device("cpu")
 SHAPE = (3, 8, 8)

@@ -10,10 +10,11 @@ import torch
 
 from pdo_search.base.errors import Infeasible, InputError
 from pdo_search.config.schema import ModelConfig
-from pdo_search.models.build import build_model
 from pdo_search.models.layout import placed
-from pdo_search.models.modelfile import ModelSpec, load_model_file, save_model
+from pdo_search.models.modelfile import load_model_file, save_model
 from pdo_search.models.prune import prune_channels
+
+from ..pictures import build_model, picture_spec
 
 CLASSES = tuple("abcde")
 
@@ -25,7 +26,7 @@ def come_back(arch: str, edge: int, ratio: float, folder: Path, args: dict[str, 
     model = build_model(config, shape, len(CLASSES), seed=0)
     whole = sum(p.numel() for p in model.parameters())
     prune_channels(model, torch.zeros(1, *shape), ratio, 4, timeout_s=60)
-    save_model(folder, model, ModelSpec(config, shape, 5, CLASSES, (0.0,) * 3, (1.0,) * 3))
+    save_model(folder, model, picture_spec(config, shape, CLASSES))
     loaded, _ = load_model_file(folder)
     pictures = torch.randn(2, *shape)
     with torch.inference_mode():

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pdo_search.config.schema import ModelConfig
-from pdo_search.models.build import build_model
 from pdo_search.models.heads import heads_of
+
+from ..pictures import build_model
 
 PICTURES = torch.zeros(2, 3, 16, 16)
 

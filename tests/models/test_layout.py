@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.config.schema import ModelConfig
-from pdo_search.models.build import build_model
 from pdo_search.models.layout import picture_shape, placed
+
+from ..pictures import build_model
 
 CPU = torch.device("cpu")
 
@@ -22,7 +23,7 @@ import torch
 from pdo_search.config.schema import ModelConfig
 from pdo_search.models.prune import prune_channels
 from pdo_search.models.layout import placed
-from pdo_search.models.build import build_model
+from tests.pictures import build_model
 
 for case in ((1, 4, 48, 0, 16), (1, 8, 64, 0, 4), (1, 16, 64, 0.5, 4), (8, 8, 16, 0, 2)):
     threads, width, edge, ratio, batch = case

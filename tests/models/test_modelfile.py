@@ -10,16 +10,18 @@ import torch
 
 from pdo_search.base.errors import InputError
 from pdo_search.config.schema import ModelConfig
-from pdo_search.models.build import build_model
 from pdo_search.models.modelfile import ModelSpec, load_inference, load_model_file, save_model
 from pdo_search.models.prune import drop_blocks, prune_channels
+
+from ..pictures import build_model, picture_spec
 
 SHAPE = (3, 32, 32)
 
 
 def spec(arch: str, dropped: tuple[str, ...] = ()) -> ModelSpec:
-    return ModelSpec(
-        ModelConfig(arch=arch), SHAPE, 4, ("a", "b", "c", "d"), (120.0,) * 3, (60.0,) * 3, dropped
+    statistics = (120.0,) * 3, (60.0,) * 3
+    return picture_spec(
+        ModelConfig(arch=arch), SHAPE, "abcd", statistics=statistics, dropped=dropped
     )
 
 

@@ -17,12 +17,15 @@ from torch.nn.parallel import DistributedDataParallel
 from pdo_search.base.errors import InputError
 from pdo_search.config import parse_experiment
 from pdo_search.config.schema import DataConfig, ModelConfig, TaskConfig
-from pdo_search.models.build import build_for, build_model
+from pdo_search.models.build import build_for
 from pdo_search.models.modelfile import ModelSpec, load_for, load_inference, save_model
 from pdo_search.models.normalization import IMAGENET, normalization_of, normalized_as
 from pdo_search.models.prune import drop_blocks, prune_channels
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.inputs import PictureInputs
+
+from ..pictures import as_input, build_model, of_pictures, pixels
 
 EDGE = 32
 OWN = {"mean": [0.5, 0.4, 0.3], "std": [0.5, 0.25, 0.2]}
@@ -39,6 +42,12 @@ def task_of(channels: int = 3, whole: bool = True) -> Task:
     source = f"{__name__}:pictures"
     args = {"channels": channels, "whole": whole}
     return build_task(TaskConfig(data=DataConfig(source=source, args=args)))
+
+
+def inputs_of(task: Task) -> PictureInputs:
+    inputs = task.inputs()
+    assert isinstance(inputs, PictureInputs)
+    return inputs
 
 
 def built(task: Task, **config: Any) -> nn.Module:
@@ -58,7 +67,7 @@ def plain(raw: Tensor, mean: list[float], std: list[float], unit: float) -> Tens
 
 
 def raw_of(task: Task) -> Tensor:
-    return task.examples(Split.VALIDATION).inputs()
+    return pixels(task.examples(Split.VALIDATION))
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["bytes", "floats"])
@@ -68,23 +77,23 @@ def test_the_correction_is_exact(channels: int, whole: bool) -> None:
     mean, std = OWN["mean"][:channels], OWN["std"][:channels]
     raw = raw_of(task)
     own = tuple(m * unit for m in mean), tuple(s * unit for s in std)
-    model = normalized_as(Echo(), task, own)
-    assert normalization_of(model, task) == own
+    model = normalized_as(Echo(), inputs_of(task), own)
+    assert normalization_of(model, inputs_of(task)) == own
     torch.testing.assert_close(
-        model(task.prepare(raw)), plain(raw, mean, std, unit), rtol=1e-6, atol=1e-6
+        model(as_input(task, raw)), plain(raw, mean, std, unit), rtol=1e-6, atol=1e-6
     )
 
 
 def test_a_model_is_corrected_once_and_not_where_nothing_differs() -> None:
     task = task_of()
-    raw = task.prepare(raw_of(task))
-    model = normalized_as(Echo(), task, ((10.0,) * 3, (2.0,) * 3))
-    again = normalized_as(model, task, ((1.0,) * 3, (2.0,) * 3))
-    once = normalized_as(Echo(), task, ((1.0,) * 3, (2.0,) * 3))
+    raw = as_input(task, raw_of(task))
+    model = normalized_as(Echo(), inputs_of(task), ((10.0,) * 3, (2.0,) * 3))
+    again = normalized_as(model, inputs_of(task), ((1.0,) * 3, (2.0,) * 3))
+    once = normalized_as(Echo(), inputs_of(task), ((1.0,) * 3, (2.0,) * 3))
     assert torch.equal(again(raw), once(raw))
-    back = normalized_as(again, task, task.normalization)
+    back = normalized_as(again, inputs_of(task), of_pictures(task).normalization)
     assert back(raw) is raw
-    assert normalization_of(back, task) == task.normalization
+    assert normalization_of(back, inputs_of(task)) == of_pictures(task).normalization
 
 
 @pytest.mark.parametrize(
@@ -106,14 +115,14 @@ def test_what_an_experiment_may_give(
     raw = raw_of(task)
     with torch.inference_mode():
         expected = bare(plain(raw, mean, std, 255))
-        torch.testing.assert_close(model(task.prepare(raw)), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(as_input(task, raw)), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_data_is_the_default_and_adds_nothing() -> None:
     task = task_of()
     for model in (built(task), built(task, normalization="data")):
         assert not any("own_normalization" in name for name, _ in model.named_buffers())
-        assert normalization_of(model, task) == task.normalization
+        assert normalization_of(model, inputs_of(task)) == of_pictures(task).normalization
 
 
 def test_bad_numbers_name_their_place() -> None:
@@ -142,14 +151,14 @@ def test_bad_numbers_name_their_place() -> None:
 def corrected() -> tuple[Task, nn.Module, Tensor]:
     """A task, a model with its own normalization, and prepared inputs."""
     task = task_of()
-    return task, built(task, normalization=OWN).eval(), task.prepare(raw_of(task))
+    return task, built(task, normalization=OWN).eval(), as_input(task, raw_of(task))
 
 
 def test_a_copy_keeps_it(corrected: tuple[Task, nn.Module, Tensor]) -> None:
     task, model, inputs = corrected
     copied = copy.deepcopy(model)
     assert torch.equal(copied(inputs), model(inputs))
-    assert normalization_of(copied, task) == normalization_of(model, task)
+    assert normalization_of(copied, inputs_of(task)) == normalization_of(model, inputs_of(task))
     assert copied.get_buffer("own_normalization_scale") is not model.get_buffer(
         "own_normalization_scale"
     )
@@ -159,12 +168,13 @@ def test_a_stored_and_pruned_model_keeps_it(
     corrected: tuple[Task, nn.Module, Tensor], tmp_path: Path
 ) -> None:
     task, model, inputs = corrected
-    prune_channels(model, torch.zeros(1, *task.input_shape), 0.3, 4, timeout_s=60)
+    prune_channels(model, torch.zeros(1, *of_pictures(task).input_shape), 0.3, 4, timeout_s=60)
     dropped = drop_blocks(model, inputs[:8], 1)
     config = ModelConfig(arch="small_resnet", width=8, normalization=OWN)
     save_model(tmp_path, model, ModelSpec.of(task, config, model, dropped))
     loaded, spec = load_for(task, tmp_path)
-    assert spec.mean == tuple(m * 255 for m in OWN["mean"])
+    assert isinstance(spec.inputs, PictureInputs)
+    assert spec.inputs.mean == tuple(m * 255 for m in OWN["mean"])
     raw = raw_of(task)
     with torch.inference_mode():
         expected = model.eval()(inputs)
@@ -226,13 +236,17 @@ def test_a_timm_model_brings_its_own(factories: Path) -> None:
 
     def of(**more: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
         config = ModelConfig(arch="normalized_models:timmish", **more)
-        return normalization_of(build_for(task, config, seed=0, base_dir=factories), task)
+        return normalization_of(
+            build_for(task, config, seed=0, base_dir=factories), inputs_of(task)
+        )
 
     assert of() == ((127.5,) * 3, (63.75,) * 3)
-    assert of(normalization="data") == task.normalization
+    assert of(normalization="data") == of_pictures(task).normalization
     # Most checkpoints of timm's models were trained further from timm's own.
     config = ModelConfig(arch="normalized_models:timmish")
-    state = build_model(config, task.input_shape, 4, seed=0, base_dir=factories).state_dict()
+    state = build_model(
+        config, of_pictures(task).input_shape, 4, seed=0, base_dir=factories
+    ).state_dict()
     torch.save(state, factories / "w.pt")
     assert of(weights="w.pt") == of()
 
@@ -244,7 +258,7 @@ def test_a_factory_is_told_how_its_inputs_come(factories: Path, given: Any, tmp_
     model = build_for(task, config, seed=0, base_dir=factories).eval()
     raw = raw_of(task)
     expected = model.get_submodule("linear")((raw.float() / 255).flatten(1))
-    torch.testing.assert_close(model(task.prepare(raw)), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model(as_input(task, raw)), expected, rtol=1e-4, atol=1e-5)
     save_model(tmp_path / "stored", model, ModelSpec.of(task, config, model))
     loaded = load_inference(tmp_path / "stored", factories)
     torch.testing.assert_close(loaded(raw), expected, rtol=1e-4, atol=1e-5)
@@ -261,7 +275,7 @@ def test_named_weights_bring_theirs(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     said: list[str] = []
     config = ModelConfig(arch="mobilenet_v3_small", weights="IMAGENET1K_V1")
     model = build_for(task, config, seed=0, say=said.append)
-    assert normalization_of(model, task) == tuple(
+    assert normalization_of(model, inputs_of(task)) == tuple(
         tuple(number * 255 for number in numbers) for numbers in IMAGENET
     )
     assert len(said) == 1
@@ -277,9 +291,9 @@ def test_timm_itself(tmp_path: Path) -> None:
     )
     task, config = task_of(), ModelConfig(arch="timm_models_for_test:lite0")
     model = build_for(task, config, seed=0, base_dir=tmp_path).eval()
-    assert normalization_of(model, task) == ((127.5,) * 3, (127.5,) * 3)
-    prune_channels(model, torch.zeros(1, *task.input_shape), 0.2, 8, timeout_s=60)
-    inputs = task.prepare(raw_of(task))
+    assert normalization_of(model, inputs_of(task)) == ((127.5,) * 3, (127.5,) * 3)
+    prune_channels(model, torch.zeros(1, *of_pictures(task).input_shape), 0.2, 8, timeout_s=60)
+    inputs = as_input(task, raw_of(task))
     save_model(tmp_path / "stored", model, ModelSpec.of(task, config, model))
     loaded, _ = load_for(task, tmp_path / "stored", tmp_path)
     with torch.inference_mode():

@@ -10,9 +10,9 @@ from torch import nn
 
 from pdo_search.base.errors import Infeasible
 from pdo_search.config.schema import ModelConfig
-from pdo_search.models.build import build_model
-from pdo_search.models.cost import measure_cost
 from pdo_search.models.prune import drop_blocks, droppable_blocks, prune_channels, time_limit
+
+from ..pictures import build_model, measure_cost
 
 SHAPE = (3, 32, 32)
 CPU = torch.device("cpu")

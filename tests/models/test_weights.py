@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from pdo_search.base.errors import InputError
 from pdo_search.config.schema import ModelConfig
-from pdo_search.models.build import build_model
 from pdo_search.models.torchfile import read_torch_file
 from pdo_search.models.weights import load_weights, weights_digest
 
+from ..pictures import build_model
 from .test_build import SHAPE, build, given_or_trained
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from pdo_search.config.schema import ModelConfig
-from pdo_search.models.build import build_model
 
 from ..conftest import Pdo
+from ..pictures import build_model
 
 
 @pytest.mark.cluster

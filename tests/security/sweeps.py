@@ -9,13 +9,13 @@ import torch
 
 from pdo_search.config.load import parse_experiment
 from pdo_search.config.schema import ModelConfig
-from pdo_search.models.build import build_model
-from pdo_search.models.modelfile import ModelSpec, save_model
+from pdo_search.models.modelfile import save_model
 from pdo_search.results.schema import param_types, trial_id
 from pdo_search.results.sweepfile import SweepInfo, write_sweep_file
 from pdo_search.results.writer import TableWriter
 
 from ..conftest import TINY
+from ..pictures import build_model, picture_spec
 
 
 def trial(number: int, **columns: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def write_sweep(folder: Path, *rows: dict[str, Any], **changes: Any) -> Path:
 def write_model(directory: Path) -> Path:
     """Save a small model; its directory."""
     config = ModelConfig(arch="small_convnet", width=4)
-    spec = ModelSpec(config, (1, 8, 8), 3, ("a", "b", "c"), (0.0,), (1.0,))
+    spec = picture_spec(config, (1, 8, 8), "abc")
     save_model(directory, build_model(config, (1, 8, 8), 3, seed=0), spec)
     return directory
 

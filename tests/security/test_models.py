@@ -16,8 +16,9 @@ from pdo_search import load_model
 from pdo_search.base.errors import InputError, StoreError
 from pdo_search.base.storage import Storage
 from pdo_search.models.composite import Fit, save_composite
-from pdo_search.models.modelfile import ModelSpec, load_model_file
+from pdo_search.models.modelfile import load_model_file
 
+from ..pictures import picture_spec
 from .sweeps import PICTURES, write_model
 
 
@@ -185,7 +186,9 @@ def test_a_spec_of_ones_own_is_checked_as_well() -> None:
     from pdo_search.config.schema import ModelConfig
 
     with pytest.raises(ValueError, match="one number per channel"):
-        ModelSpec(ModelConfig(arch="small_convnet"), (3, 8, 8), 3, ("a",), (0.0,), (1.0,))
+        picture_spec(
+            ModelConfig(arch="small_convnet"), (3, 8, 8), "abc", statistics=((0.0,), (1.0,))
+        )
 
 
 def test_what_is_whole_is_still_loaded(model: Path, tmp_path: Path) -> None:

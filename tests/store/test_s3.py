@@ -9,11 +9,12 @@ import pytest
 import pdo_search
 from pdo_search.base.storage import Storage
 from pdo_search.config.schema import ModelConfig
-from pdo_search.models.build import build_model
-from pdo_search.models.modelfile import InferenceModel, ModelSpec, save_model
+from pdo_search.models.modelfile import InferenceModel, save_model
 from pdo_search.store import Store, artifacts
 from pdo_search.trial.checkpoints import CheckpointFile
 from pdo_search.trial.shared import exchange, note, remove
+
+from ..pictures import build_model, picture_spec
 
 
 def test_what_one_machine_builds_another_fetches(
@@ -39,7 +40,7 @@ def test_checkpoints_and_models(bucket: str, tmp_path: Path) -> None:
     assert CheckpointFile(bucket, "checkpoints/t0000").read() == b"state"
     arch = ModelConfig(arch="small_convnet")
     model = build_model(arch, (1, 8, 8), 3, seed=0)
-    spec = ModelSpec(arch, (1, 8, 8), 3, ("a", "b", "c"), (0.0,), (1.0,))
+    spec = picture_spec(arch, (1, 8, 8), "abc")
     save_model(tmp_path / "out" / "student", model, spec)
     Storage(bucket).publish(tmp_path / "out", "models/t0000")
     loaded = pdo_search.load_model(f"{bucket}/models/t0000/student")

@@ -71,7 +71,8 @@ def trained(store: Path) -> Tensor:
     assert full.val_accuracy > 0.9
     task = cached_task(config.task, None)
     model, _ = load_model_file(full.path)
-    return outputs_of(task, model.eval(), task.examples(Split.VALIDATION), CPU)["class"]
+    found = outputs_of(task, model.eval(), task.examples(Split.VALIDATION), CPU)
+    return torch.cat([outputs["class"] for _, _, outputs in found])
 
 
 def stored(root: Path, logits: Tensor) -> Bank:

@@ -23,6 +23,8 @@ from pdo_search.tasks.images.decode import read_picture
 from pdo_search.tasks.images.folders import find_pictures
 from pdo_search.tasks.images.pictures import Pictures
 
+from ..pictures import of_pictures
+
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 
 
@@ -65,7 +67,7 @@ def test_splits_are_used_as_they_are(
     root = layout(tmp_path, **{s: {"cat": n, "dog": n} for s, n in sizes.items()})
     data = DataConfig(source="image_folder", path=str(root), size=16)
     task = build_task(TaskConfig(data=data), None, None)
-    assert task.class_names == ("cat", "dog")
+    assert of_pictures(task).class_names == ("cat", "dog")
     assert len(task.examples(Split.VALIDATION)) == 22
     assert len(task.test_examples()) == 14
     assert len(task.examples(Split.TRAIN)) + len(task.examples(Split.TRANSFER)) == 80

@@ -23,6 +23,8 @@ from pdo_search.tasks.images import task as image_classification
 from pdo_search.tasks.images.data import load_pictures
 from pdo_search.tasks.images.pictures import Pictures
 
+from ..pictures import classes, pixels
+
 DIGITS = {"source": "digits"}
 
 
@@ -83,7 +85,7 @@ def splits_of(task: Task) -> dict[Split, Examples]:
 
 def assert_disjoint(task: Task) -> None:
     examples = splits_of(task)
-    contents = {s: {row.tobytes() for row in e.inputs().numpy()} for s, e in examples.items()}
+    contents = {s: {row.tobytes() for row in pixels(e).numpy()} for s, e in examples.items()}
     ids = {s: set(e.ids.tolist()) for s, e in examples.items()}
     assert all(contents.values())
     for one in Split:
@@ -167,7 +169,7 @@ def test_what_stays_keeps_its_ids_and_its_pictures() -> None:
     task = task_of(of_numbers(list(range(200)), list(range(0, 20))))
     for split in (Split.TRAIN, Split.VALIDATION):
         for row, number in zip(
-            task.examples(split).inputs(), task.examples(split).ids.tolist(), strict=True
+            pixels(task.examples(split)), task.examples(split).ids.tolist(), strict=True
         ):
             assert np.array_equal(row.numpy(), drawn(number))
             assert number >= 20
@@ -251,8 +253,8 @@ def test_few_labels_are_few_for_every_method() -> None:
     before, after = splits_of(plain), splits_of(task)
     assert len(after[Split.TRAIN]) == 100
     assert after[Split.TRAIN].labelled
-    assert torch.bincount(after[Split.TRAIN].targets).tolist() == [10] * 10
-    assert not (after[Split.TRANSFER].targets >= 0).any()
+    assert torch.bincount(classes(after[Split.TRAIN])).tolist() == [10] * 10
+    assert not (classes(after[Split.TRANSFER]) >= 0).any()
     assert (
         len(after[Split.TRANSFER]) == len(before[Split.TRAIN]) + len(before[Split.TRANSFER]) - 100
     )
@@ -264,9 +266,9 @@ def test_few_labels_are_few_for_every_method() -> None:
     kept = ids[Split.TRAIN] | ids[Split.TRANSFER]
     assert kept == {*before[Split.TRAIN].ids.tolist(), *before[Split.TRANSFER].ids.tolist()}
     labels = load_digits().target[after[Split.TRAIN].ids.numpy()]
-    assert labels.tolist() == after[Split.TRAIN].targets.tolist()
+    assert labels.tolist() == classes(after[Split.TRAIN]).tolist()
     pictures = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
-    found = after[Split.TRANSFER].inputs()[:, 0].numpy()
+    found = pixels(after[Split.TRANSFER])[:, 0].numpy()
     assert np.array_equal(found, pictures[after[Split.TRANSFER].ids.numpy()])
     assert task.epoch_examples == plain.epoch_examples == len(before[Split.TRAIN])
 
@@ -276,7 +278,7 @@ def test_labels_may_be_a_share_or_all() -> None:
     assert len(task_of(DIGITS, labels=0.25).examples(Split.TRAIN)) == round(train / 4)
     every = task_of(DIGITS, labels=train)
     assert len(every.examples(Split.TRAIN)) == train
-    assert not (every.examples(Split.TRANSFER).targets >= 0).any()
+    assert not (classes(every.examples(Split.TRANSFER)) >= 0).any()
 
 
 def test_the_rest_of_train_can_be_the_whole_transfer_split() -> None:
@@ -291,7 +293,7 @@ def test_few_labels_beside_another_transfer_source() -> None:
     task = task_of(of_numbers(list(range(200))), other, labels=20)
     transfer = task.examples(Split.TRANSFER)
     assert len(transfer) == task.epoch_examples - 20 + 40
-    assert not (transfer.targets >= 0).any()
+    assert not (classes(transfer) >= 0).any()
     assert len(task.examples(Split.TRAIN)) == 20
 
 

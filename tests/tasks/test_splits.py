@@ -20,6 +20,8 @@ from pdo_search.tasks.splits import (
     without_copies,
 )
 
+from ..pictures import classes, of_pictures, pixels
+
 SEARCHED = (Split.TRAIN, Split.TRANSFER, Split.VALIDATION)
 
 
@@ -32,7 +34,7 @@ def pictures_of(task: Task) -> dict[Split, set[bytes]]:
     found[Split.TEST] = task.test_examples()
     return {
         split: {label.numpy().tobytes() + row.numpy().tobytes() for row, label in zip(
-            e.inputs(), e.targets, strict=True)}
+            pixels(e), classes(e), strict=True)}
         for split, e in found.items()
     }  # fmt: skip
 
@@ -50,10 +52,10 @@ def test_no_example_lies_in_two_splits() -> None:
 
 def test_every_class_has_its_share_in_every_split() -> None:
     task = digits(splits=SplitsConfig(transfer=0.1, validation=0.2, test=0.3))
-    whole = np.bincount(np.concatenate([task.examples(s).targets for s in SEARCHED]))
-    whole = whole + np.bincount(task.test_examples().targets)
+    whole = np.bincount(np.concatenate([classes(task.examples(s)) for s in SEARCHED]))
+    whole = whole + np.bincount(classes(task.test_examples()))
     for split, share in ((Split.TRAIN, 0.4), (Split.TRANSFER, 0.1), (Split.VALIDATION, 0.2)):
-        assert np.abs(np.bincount(task.examples(split).targets) / whole - share).max() < 0.01
+        assert np.abs(np.bincount(classes(task.examples(split))) / whole - share).max() < 0.01
 
 
 def test_splits_repeat_by_seed() -> None:
@@ -71,8 +73,8 @@ def test_a_search_cannot_read_the_test_split() -> None:
 
 def test_the_normalisation_is_that_of_the_train_split_alone() -> None:
     task = digits()
-    train = task.examples(Split.TRAIN).inputs().double()
-    mean, std = task.normalization
+    train = pixels(task.examples(Split.TRAIN)).double()
+    mean, std = of_pictures(task).normalization
     assert mean[0] == pytest.approx(train.mean().item())
     assert std[0] == pytest.approx(train.std(correction=0).item())
 

@@ -21,12 +21,14 @@ from pdo_search.config.resolve import confirming
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.protocol import LocalWorker
 from pdo_search.distill.teaching import Teaching
-from pdo_search.models.composite import deferred, load_composite
+from pdo_search.models.composite import load_composite
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Split
 from pdo_search.tasks.images.task import ImageClassification
 from pdo_search.trial.protocol import Places
 from pdo_search.trial.worker import run_trial
+
+from ..pictures import classes, pixels
 
 TREE: dict[str, Any] = {
     "name": "tiny",
@@ -172,6 +174,7 @@ from pdo_search.tasks.base import Split
 from pdo_search.tasks.images.task import ImageClassification
 from pdo_search.trial.protocol import Places
 from pdo_search.trial.worker import run_trial
+
 folder = sys.argv[2]
 worker = LocalWorker()
 run_trial(TrialConfig.model_validate_json(sys.argv[1]), worker,
@@ -269,7 +272,7 @@ def test_a_trial_never_reads_the_test_split(
     assert isinstance(task, ImageClassification)
     monkeypatch.setitem(task._splits, Split.TEST, Trap())
     with pytest.raises(AssertionError, match="was read"):
-        task.test_examples().inputs().sum()
+        pixels(task.test_examples()).sum()
     # A store of its own: teacher, rungs and banks are built here, not found.
     worker = LocalWorker()
     run_trial(config, worker, places=places(tmp_path / "store", tmp_path))
@@ -363,10 +366,10 @@ def test_a_confirmation_reads_the_test_split_once_at_its_end_and_no_search_does(
     row = worker.reports[-1].rows["trials"][0]
     assert row["test_examples"] == len(test) > 200
     student = pdo_search.load_model(tmp_path / "confirm" / "models" / "t0000" / "student")
-    hits = (student(test.inputs()).argmax(dim=1) == test.targets).float().mean()
+    hits = (student(pixels(test)).argmax(dim=1) == classes(test)).float().mean()
     assert row["test_accuracy"] == pytest.approx(hits.item())
     composite = pdo_search.load_model(tmp_path / "confirm" / "models" / "t0000" / "composite")
-    hits = (composite(test.inputs()).argmax(dim=1) == test.targets).float().mean()
+    hits = (composite(pixels(test)).argmax(dim=1) == classes(test)).float().mean()
     assert row["composite_test_accuracy"] == pytest.approx(hits.item())
 
     # Gone on with after its end it repeats what it reported, and reads nothing again.
@@ -393,7 +396,7 @@ def test_a_composite_is_measured_on_test_at_what_it_costs_there(
         test = cached_task(config.task, None, str(store)).test_examples()
         model = load_composite(tmp_path / "models" / "t0000" / "composite")
         assert model.student is not None
-        asked = deferred(model.fit, model.student(test.inputs()))
+        asked = model.said(test.raw_inputs())[1]
         assert 0 < share < 1
         assert share == pytest.approx(asked.float().mean().item())
     else:
@@ -433,7 +436,7 @@ def test_the_full_teacher_is_measured_on_test_once_for_all_runs(tmp_path: Path) 
     (teacher,) = (store / "teacher").glob("*/*/model.json")
     test = cached_task(config.task, None, str(store)).test_examples()
     model = pdo_search.load_model(teacher.parent)
-    hits = (model(test.inputs()).argmax(dim=1) == test.targets).float().mean()
+    hits = (model(pixels(test)).argmax(dim=1) == classes(test)).float().mean()
     assert rows[0]["teacher_test_accuracy"] == pytest.approx(hits.item())
     assert json.loads(artifact.read_text())["accuracy"] == rows[0]["teacher_test_accuracy"]
 
@@ -486,7 +489,7 @@ def test_whatever_is_kept_has_the_statistics_of_the_train_split(
             norm.train()
         with torch.no_grad():
             for rows in torch.arange(len(train)).tensor_split(4):
-                model(train.inputs(rows))
+                model(pixels(train, rows))
         for name, found in before.items():
             again = dict(model.named_buffers())[name]
             scale = again.abs().mean()

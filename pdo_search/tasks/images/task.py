@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,55 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pdo_search.base.errors import InputError, PdoError
+from pdo_search.base.columns import Column
+from pdo_search.base.errors import InputError
 from pdo_search.config.schema import TaskConfig
 from pdo_search.store import Store
-from pdo_search.tasks.base import Dropped, Examples, Head, HeadKind, LeftOut, Outputs, Split
+from pdo_search.tasks.base import (
+    LABELLED,
+    Batch,
+    Dropped,
+    Examples,
+    Head,
+    HeadKind,
+    LeftOut,
+    Outputs,
+    Split,
+    target_of,
+)
 from pdo_search.tasks.contents import Hashes, content_hashes
-from pdo_search.tasks.images.augment import augmented
+from pdo_search.tasks.images.augment import augmented, mixed, mixing
 from pdo_search.tasks.images.data import load_pictures
 from pdo_search.tasks.images.pictures import Pictures
+from pdo_search.tasks.inputs import PIXELS, PictureInputs
 from pdo_search.tasks.splits import (
     four_way_split,
     labelled_count,
     labelled_subset,
     without_copies,
 )
+from pdo_search.tasks.task import BaseTask
 
-__all__ = ["ImageClassification", "build_image_classification"]
+__all__ = ["HEAD", "ImageClassification", "build_image_classification", "class_labels"]
 
 HEAD = "class"
 TEST_IDS = 1 << 40
 TRANSFER_IDS = 1 << 41
 VALIDATION_IDS = 3 << 40
+BYTE = 255.0
 NORMALIZATION_SAMPLE = 50_000
 NORMALIZATION_CHUNK = 1_024
 
 
-class ImageClassification:
-    """The task over loaded pictures. Build it with ``build_image_classification``."""
+class ImageClassification(BaseTask):
+    """The task over loaded pictures. Build it with ``build_image_classification``.
+
+    Attributes:
+        config: what was asked for.
+        input_shape: (C, H, W).
+        class_names: by label.
+        normalization: mean and standard deviation per channel of the raw train inputs.
+    """
 
     def __init__(
         self,
@@ -51,69 +73,90 @@ class ImageClassification:
         dropped: tuple[Dropped, ...],
         left_out: tuple[LeftOut, ...] = (),
     ) -> None:
+        super().__init__(
+            splits,
+            (Head(HEAD, HeadKind.CATEGORICAL, len(class_names)),),
+            seed=config.seed,
+            fingerprint=_digest(config, splits, class_names, len(train_inputs)),
+            train_inputs=train_inputs,
+            dropped=dropped,
+            left_out=left_out,
+        )
         self.config = config
-        self.train_inputs = replace(train_inputs, targets=torch.full_like(train_inputs.targets, -1))
-        self.epoch_examples = len(train_inputs)
-        self.dropped = dropped
-        self.left_out = left_out
-        self._splits = splits
-        train = splits[Split.TRAIN]
-        channels, height, width = train.source.shape[1:]
+        self.varies = config.augment.varies
+        channels, height, width = train_inputs.inputs[PIXELS].values.shape[1:]
         self.input_shape = (channels, height, width)
         self.class_names = class_names
-        self.heads: tuple[Head, ...] = (Head(HEAD, HeadKind.CATEGORICAL, len(class_names)),)
         self.normalization = _normalization(train_inputs)
         mean, std = self.normalization
         self._mean = torch.tensor(mean).repeat(width)
         self._scale = 1 / torch.tensor(std).repeat(width)
-        self.fingerprint = self._digest()
 
-    def examples(self, split: Split) -> Examples:
-        """Examples of train, transfer or validation.
+    def draw(self, raw: Batch, ids: Tensor, view: int) -> Batch:
+        """Raw augmented pictures: a pure function of (task seed, id, view)."""
+        return {PIXELS: augmented(raw[PIXELS], ids, view, self.config.augment, self.seed)}
 
-        Raises:
-            PdoError: for the test split, which a search must not read.
-        """
-        if split is Split.TEST:
-            raise PdoError("a search must not read the test split")
-        return self._splits[split]
+    def partners(
+        self, ids: Tensor, view: int, num_partners: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Whom mixup mixes each picture with, and its own share; None without mixup."""
+        alpha = self.config.augment.mixup
+        return mixing(ids, view, num_partners, alpha, self.seed) if alpha else None
 
-    def test_examples(self) -> Examples:
-        """Examples of the test split, for the final confirmation alone."""
-        return self._splits[Split.TEST]
+    def mix(self, raw: Batch, partners: Batch, shares: Tensor) -> Batch:
+        """Pictures mixed with their partners', in the source's type."""
+        return {PIXELS: mixed(raw[PIXELS], partners[PIXELS], shares)}
 
-    def prepare(self, inputs: Tensor) -> Tensor:
-        """Raw inputs (N, C, H, W) as normalised float32, channels last."""
+    def prepare(self, raw: Batch) -> Batch:
+        """Normalised float32 pictures (B, C, H, W), channels last."""
+        inputs = raw[PIXELS]
         mean, scale = self._mean.to(inputs.device), self._scale.to(inputs.device)
         # By lines of W·C numbers: by the C of a pixel, torch's loops take four times as long.
         pixels = inputs.permute(0, 2, 3, 1)
         lines = torch.sub(pixels.flatten(2), mean).mul_(scale)
-        return lines.view(pixels.shape).permute(0, 3, 1, 2)
+        return {PIXELS: lines.view(pixels.shape).permute(0, 3, 1, 2)}
 
-    def augment(self, inputs: Tensor, ids: Tensor, view: int) -> Tensor:
-        """Raw augmented inputs: a pure function of (task seed, id, view)."""
-        return augmented(inputs, ids, view, self.config.augment, self.config.seed)
+    def forward(self, model: nn.Module, prepared: Batch) -> Outputs:
+        """The class logits (B, K)."""
+        return {HEAD: model(prepared[PIXELS])}
 
-    def view(self, inputs: Tensor, ids: Tensor, view: int) -> Tensor:
-        """Augmented and prepared inputs."""
-        return self.prepare(self.augment(inputs, ids, view))
+    def inputs(self) -> PictureInputs:
+        """Pictures that are normalised by the train split."""
+        bytes_ = self.train_inputs.inputs[PIXELS].values.dtype is torch.uint8
+        unit = BYTE if bytes_ else 1.0
+        return PictureInputs(self.input_shape, self.class_names, *self.normalization, unit=unit)
 
-    def forward(self, model: nn.Module, prepared: Tensor) -> Outputs:
-        """The class logits (N, C)."""
-        return {HEAD: model(prepared)}
+    def example(self) -> Batch:
+        """A picture of zeros, channels last: what a model costs does not hang on it."""
+        zeros = torch.zeros(1, *self.input_shape)
+        return {PIXELS: zeros.contiguous(memory_format=torch.channels_last)}
 
-    def _digest(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
-        settings = self.config.model_dump_json(include={"kind", "augment", "seed"})
-        digest.update(f"{settings}{self.class_names}".encode())
-        if self.config.splits.labels is not None:
-            digest.update(f"{self.epoch_examples}".encode())
-        for split in Split:
-            examples = self._splits[split]
-            known = examples.digest.encode() if examples.digest else _bytes(examples.inputs())
-            for part in (known, _bytes(examples.targets), _bytes(examples.ids)):
-                digest.update(part)
-        return digest.hexdigest()
+
+def _digest(
+    config: TaskConfig,
+    splits: Mapping[Split, Examples],
+    class_names: tuple[str, ...],
+    epoch_examples: int,
+) -> str:
+    """Of all that a model's training sees of the task."""
+    digest = hashlib.blake2b(digest_size=16)
+    settings = config.model_dump_json(include={"kind", "augment", "seed"})
+    digest.update(f"{settings}{class_names}".encode())
+    if config.splits.labels is not None:
+        digest.update(f"{epoch_examples}".encode())
+    for split in Split:
+        examples = splits[split]
+        known = examples.digest
+        pixels = known.encode() if known else _bytes(examples.raw_inputs()[PIXELS])
+        for part in (pixels, _bytes(class_labels(examples)), _bytes(examples.ids)):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def class_labels(examples: Examples) -> Tensor:
+    """(N,) int64 class indices, -1 where no label may be used."""
+    labels = examples.labels()
+    return labels[target_of(HEAD)].masked_fill(~labels[LABELLED], -1)
 
 
 def build_image_classification(
@@ -144,7 +187,7 @@ def build_image_classification(
     left_out = pictures.left_out
     if config.transfer_data is not None:
         like = parts[Split.TRAIN].examples
-        edge = config.transfer_data.size or like.source.shape[-1]
+        edge = config.transfer_data.size or _pixels(like).shape[-1]
         other = load_pictures(
             config.transfer_data.model_copy(update={"size": edge}),
             path="task.transfer_data",
@@ -232,8 +275,9 @@ def _part(
     hashes: Hashes | None,
 ) -> _Part:
     """Examples of a source, and their hashes: given ones, or those of the inputs."""
-    ids = torch.arange(len(labels)) + first_id
-    examples = Examples(inputs, None, torch.from_numpy(labels), ids, digest)
+    ids, targets = torch.arange(len(labels)) + first_id, torch.from_numpy(labels)
+    columns = {PIXELS: Column(inputs)}, {HEAD: Column(targets)}
+    examples = Examples(*columns, None, ids, targets >= 0, digest)
     return _Part(examples, content_hashes(inputs.numpy()) if hashes is None else hashes)
 
 
@@ -252,7 +296,7 @@ def _disjoint(
     }
     for split in (Split.TRAIN, Split.VALIDATION):
         before, after = (
-            torch.bincount(p[split].examples.targets, minlength=len(class_names))
+            torch.bincount(class_labels(p[split].examples), minlength=len(class_names))
             for p in (parts, left)
         )
         label = int(after.argmin())
@@ -314,19 +358,18 @@ def _few_labels(
     """
     assert config.splits.labels is not None
     train, transfer = parts[Split.TRAIN], parts[Split.TRANSFER]
-    targets = train.examples.targets.numpy()
+    targets = class_labels(train.examples).numpy()
     count = labelled_count(config.splits.labels, len(targets), num_classes)
     chosen = labelled_subset(targets, count, config.seed)
     rest = train.select(np.setdiff1d(np.arange(len(targets)), chosen))
     joined = transfer.examples
     if len(rest.hashes):
         joined = rest.examples if not len(joined) else joined.followed_by(rest.examples)
-    unlabelled = replace(joined, targets=torch.full_like(joined.targets, -1))
     hashes = np.concatenate([transfer.hashes, rest.hashes])
     return {
         **parts,
         Split.TRAIN: train.select(chosen),
-        Split.TRANSFER: _Part(unlabelled, hashes),
+        Split.TRANSFER: _Part(joined.unlabelled(), hashes),
     }
 
 
@@ -343,20 +386,26 @@ def _not_used(other: Pictures) -> list[LeftOut]:
 def _as_transfer(other: Pictures, like: Examples, class_names: tuple[str, ...]) -> _Part:
     """Another source's pictures in the shape of ours; labels only where the classes are ours."""
     inputs, digest, hashes = _tensor(other.inputs), other.digest, other.hashes
-    channels = like.source.shape[1]
+    wanted = _pixels(like)
+    channels = wanted.shape[1]
     if inputs.shape[1] != channels:
         grey = inputs.float().mean(dim=1, keepdim=True).to(inputs.dtype)
         inputs, digest, hashes = grey.expand(-1, channels, -1, -1).contiguous(), None, None
-    if inputs.shape[1:] != like.source.shape[1:] or inputs.dtype != like.source.dtype:
+    if inputs.shape[1:] != wanted.shape[1:] or inputs.dtype != wanted.dtype:
         raise InputError(
             "the transfer source's pictures do not fit the task's",
             path="task.transfer_data",
             value=(tuple(inputs.shape[1:]), str(inputs.dtype)),
-            remedy=f"they must be {tuple(like.source.shape[1:])}, {like.source.dtype}",
+            remedy=f"they must be {tuple(wanted.shape[1:])}, {wanted.dtype}",
         )
     same = other.class_names == class_names
     labels = other.labels if same else np.full_like(other.labels, -1)
     return _part(inputs, labels, TRANSFER_IDS, digest=digest, hashes=hashes)
+
+
+def _pixels(examples: Examples) -> Tensor:
+    """(M, C, H, W) all pictures of the source."""
+    return examples.inputs[PIXELS].values
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
@@ -376,7 +425,7 @@ def _normalization(train: Examples) -> tuple[tuple[float, ...], tuple[float, ...
     sample = torch.linspace(0, len(train) - 1, min(len(train), NORMALIZATION_SAMPLE)).long()
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for rows in torch.split(sample, NORMALIZATION_CHUNK):
-        values = train.inputs(rows).transpose(0, 1).flatten(1).double()
+        values = train.raw_inputs(rows)[PIXELS].transpose(0, 1).flatten(1).double()
         count += values.shape[1]
         total = total + values.sum(1)
         squares = squares + values.square().sum(1)
