@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from pdo_search.base.errors import PdoError
 from pdo_search.cli.main import run_command
-from pdo_search.config.load import Loaded
-from pdo_search.results.sweepfile import SweepInfo
 from pdo_search.search import sweep
 from pdo_search.search.cluster import concurrency, this_machine, with_gpus
+from pdo_search.search.session import Session
+from pdo_search.search.tune import run
+from pdo_search.search.tune.recorder import Work
 
 BASE: dict[str, Any] = {
     "name": "agrees",
@@ -107,19 +108,20 @@ class ReachedTrialsError(PdoError):
     exit_code = 77
 
 
-def reach_trials(info: SweepInfo, loaded: Loaded, run: Any, **_: Any) -> bool:
+def reach_trials(held: Session, search: Any, **_: Any) -> bool:
     """In the place of ``on_cluster``: Ray's part left out."""
     nodes = [this_machine()]
+    loaded = held.loaded
     resources = with_gpus(loaded.experiment.resources, nodes)
     at_once = concurrency(resources, nodes, may_grow=False)
     experiment = loaded.experiment.model_copy(update={"resources": resources})
     counted = replace(loaded, experiment=experiment)
-    return bool(run(counted, at_once, info.fingerprint))
+    return bool(search(replace(held, loaded=counted, at_once=at_once)))
 
 
-def suggest_one(trainable: Any, searcher: Any, *_: Any, **__: Any) -> bool:
+def suggest_one(held: Session, work: Work, trainable: Any = None) -> bool:
     """In the place of ``run_trials``: what the first trial would be."""
-    suggestion = searcher.suggest("first")
+    suggestion = work.searcher.suggest("first")
     assert suggestion["trial_id"] == "t0000"
     raise ReachedTrialsError("reached")
 
@@ -132,7 +134,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(folder))
         patch.setattr(sweep, "on_cluster", reach_trials)
-        patch.setattr(sweep, "run_trials", suggest_one)
+        patch.setattr(run, "run_trials", suggest_one)
         yield folder
     os.chdir(before)
 

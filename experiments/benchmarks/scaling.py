@@ -168,6 +168,7 @@ def sweep_of(
     from pdo_search.results.sweepfile import write_sweep_file
     from pdo_search.results.writer import TableWriter
     from pdo_search.search import sweep
+    from pdo_search.search.session import Session
 
     class Lines(io.StringIO):
         def write(self, text: str) -> int:
@@ -181,10 +182,9 @@ def sweep_of(
     write_sweep_file(directory, info)
     writer = TableWriter(directory, param_types(loaded.space))
     with scratch_folder("tune") as scratch:
-        sweep._tune(
-            info, loaded, directory, writer, at_once, str(scratch), Console(file=Lines()),
-            trainable=trainable,
-        )  # fmt: skip
+        console = Console(file=Lines())
+        held = Session(info, loaded, directory, console, writer, str(scratch), at_once=at_once)
+        sweep._search(held, trainable=trainable)
     return directory
 
 
@@ -193,9 +193,9 @@ def drive(trials: int, folder: str, reports: Reports) -> Driven:
     import torch  # noqa: F401  # As in `pdo-search run`, whose check builds the models.
 
     from pdo_search.search.cluster import connect, disconnect, import_ray
-    from pdo_search.search.tune import run as tuning
+    from pdo_search.search.tune import TUNE_SETTINGS
 
-    os.environ.update(tuning.TUNE_SETTINGS)
+    os.environ.update(TUNE_SETTINGS)
     import_ray("local")
     connect("local", dashboard=False)
     tree = {**EXPERIMENT, "search": {"num_trials": trials}}
@@ -232,9 +232,9 @@ def occupy(nodes: int, folder: str, reports: Reports) -> Occupied:
     from ray.cluster_utils import Cluster
 
     import pdo_search
-    from pdo_search.search.tune import run as tuning
+    from pdo_search.search.tune import TUNE_SETTINGS
 
-    os.environ.update(tuning.TUNE_SETTINGS)
+    os.environ.update(TUNE_SETTINGS)
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
     )

@@ -18,7 +18,7 @@ from pdo_search.analysis.leaderboard import (
     teacher_of,
 )
 from pdo_search.analysis.live import possible_trials, running_trials
-from pdo_search.analysis.methods import methods_of
+from pdo_search.analysis.method_lines import methods_of
 from pdo_search.analysis.pareto import model_front
 from pdo_search.base.storage import Storage
 from pdo_search.results.driver import driver_of

@@ -10,7 +10,7 @@ from pdo_search.config.resolve import most_trials
 from pdo_search.results.sweepfile import SweepInfo
 from pdo_search.search.cluster import check_local, check_temporary
 from pdo_search.search.places import free_bytes, refuse_places
-from pdo_search.search.tune.run import absolute, loaded_of
+from pdo_search.search.session import absolute, loaded_of
 
 __all__ = ["admit"]
 

@@ -12,25 +12,13 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from pdo_search.analysis.sweep import open_sweep
-from pdo_search.config.load import Loaded
 from pdo_search.config.methods import searched
-from pdo_search.config.resolve import planned_epochs
 from pdo_search.results.interval import USUAL_SEEDS, precision
-from pdo_search.results.schema import Col, TrialStatus, param_types, point_of
-from pdo_search.results.sweepfile import SweepInfo, read_sweep_file
-from pdo_search.results.writer import TableWriter
+from pdo_search.results.schema import Col, TrialStatus, point_of
+from pdo_search.results.sweepfile import read_sweep_file
 from pdo_search.search.base_folder import moved
-from pdo_search.search.progress import Progress
 from pdo_search.search.runs import Run, candidates, fresh_seeds, open_runs
-from pdo_search.search.tune.run import (
-    Outcome,
-    absolute,
-    loaded_of,
-    on_cluster,
-    run_trials,
-    session,
-    trainable_of,
-)
+from pdo_search.search.session import Outcome, Session, absolute, loaded_of, on_cluster, session
 
 __all__ = ["run_confirmation"]
 
@@ -66,65 +54,58 @@ def run_confirmation(
     opened = open_sweep(sweep)
     opened.best()  # Some trial has to be there.
     numbers = candidates(opened.trials, list(info.trials_by_method), top, info.mode)
-    with session(sweep, address, loaded, console) as held:
-        writer = TableWriter(sweep, param_types(loaded.space))
-        runs = _runs(loaded, writer, numbers, seeds)
-        left = open_runs(runs, writer.rows(TABLE))
-        _announce(info, writer, numbers, runs, left, console)
-
-        def run(counted: Loaded, at_once: int, fingerprint: str | None) -> bool:
-            return _tune(
-                info,
-                counted,
-                sweep,
-                writer,
-                runs,
-                left,
-                at_once,
-                held.scratch,
-                console,
-                fingerprint,
-            )
-
+    with session(info, loaded, sweep, address=address, console=console) as held:
+        runs = _runs(held, numbers, seeds)
+        left = open_runs(runs, held.writer.rows(TABLE))
+        _announce(held, numbers, runs, left)
         interrupted = bool(left) and on_cluster(
-            info,
-            loaded,
-            run,
-            sweep=sweep,
-            address=address,
-            console=console,
-            watch=held.watch,
+            held, lambda joined: _confirm(joined, left, len(runs)), address=address
         )
         own = {run.key for run in runs}
-        rows = [r for r in writer.rows(TABLE) if (r[Col.NUMBER], r[Col.SEED]) in own]
+        rows = [r for r in held.writer.rows(TABLE) if (r[Col.NUMBER], r[Col.SEED]) in own]
     return Outcome(sweep, dict(Counter(row[Col.STATUS] for row in rows)), interrupted)
 
 
-def _runs(loaded: Loaded, writer: TableWriter, numbers: Sequence[int], seeds: int) -> list[Run]:
+def _confirm(held: Session, left: Sequence[Run], num_runs: int) -> bool:
+    """Run what is left; whether the user cut it off."""
+    from pdo_search.search.tune.by_method import SchedulerByMethod
+    from pdo_search.search.tune.recorder import Work
+    from pdo_search.search.tune.run import run_trials
+    from pdo_search.search.tune.searcher import RunSearcher
+
+    work = Work(
+        TABLE,
+        RunSearcher(left, metric=held.info.metric, mode=held.info.mode),
+        SchedulerByMethod({}),
+        num_samples=len(left),
+        num_trials=num_runs,
+        counts={TrialStatus.FINISHED.value: num_runs - len(left)},
+    )
+    return run_trials(held, work)
+
+
+def _runs(held: Session, numbers: Sequence[int], seeds: int) -> list[Run]:
     """All runs, seed by seed, so that a confirmation that is cut off has whole pairs."""
-    rows = [row for number in numbers if (row := writer.get("trials", number)) is not None]
+    found = (held.writer.get("trials", number) for number in numbers)
+    rows = [row for row in found if row is not None]
     return [
         Run(
             row[Col.NUMBER],
             row[Col.TRIAL_ID],
             row[Col.METHOD],
-            point_of(row, searched(loaded.space, row[Col.METHOD])),
+            point_of(row, searched(held.loaded.space, row[Col.METHOD])),
             seed,
         )
-        for seed in fresh_seeds(loaded.experiment.search.seed, seeds)
+        for seed in fresh_seeds(held.loaded.experiment.search.seed, seeds)
         for row in rows
     ]
 
 
 def _announce(
-    info: SweepInfo,
-    writer: TableWriter,
-    numbers: Sequence[int],
-    runs: Sequence[Run],
-    left: Sequence[Run],
-    console: Console,
+    held: Session, numbers: Sequence[int], runs: Sequence[Run], left: Sequence[Run]
 ) -> None:
-    rows = {number: writer.get("trials", number) or {} for number in numbers}
+    info, console = held.info, held.console
+    rows = {number: held.writer.get("trials", number) or {} for number in numbers}
     named = ", ".join(f"{row[Col.METHOD]} {row[Col.TRIAL_ID]}" for row in rows.values())
     console.print(
         f"Confirming {named}: {len(runs) // len(rows)} fresh seeds each, whole budget, then test;"
@@ -144,47 +125,3 @@ def _announce(
             f" --seeds {USUAL_SEEDS} is usual",
             soft_wrap=True,
         )
-
-
-def _tune(
-    info: SweepInfo,
-    loaded: Loaded,
-    sweep: str,
-    writer: TableWriter,
-    runs: Sequence[Run],
-    left: Sequence[Run],
-    at_once: int,
-    scratch: str,
-    console: Console,
-    fingerprint: str | None,
-) -> bool:
-    """Run what is left; whether the user cut it off."""
-    from pdo_search.search.tune.confirm import ConfirmationRecorder, RunSearcher
-    from pdo_search.trial.messages import Assignment
-
-    experiment = loaded.experiment
-    progress = Progress(
-        console,
-        num_trials=len(runs),
-        metric=info.metric,
-        mode=info.mode,
-        counts={TrialStatus.FINISHED.value: len(runs) - len(left)},
-        compares=False,
-        epochs=planned_epochs(experiment),
-    )
-    recorder = ConfirmationRecorder(writer, progress, left)
-    assignment = Assignment(
-        experiment.model_dump_json(), sweep, info.store, info.base_dir, fingerprint
-    )
-    resources = experiment.resources
-    return run_trials(
-        trainable_of(resources, assignment, scratch),
-        RunSearcher(left, metric=info.metric, mode=info.mode),
-        recorder,
-        progress,
-        scratch=scratch,
-        num_samples=len(left),
-        at_once=at_once,
-        reuse=not resources.uses_train,
-        retries=experiment.search.retries,
-    )

@@ -17,10 +17,11 @@ from rich.console import Console
 
 from pdo_search.base.errors import PdoError
 from pdo_search.base.storage import patience
-from pdo_search.config.schema import TrialConfig
 
 if TYPE_CHECKING:
+    from pdo_search.config.schema import TrialConfig
     from pdo_search.distill.chance import Standing
+    from pdo_search.trial.messages import Assignment
 
 __all__ = ["prepare_sweep"]
 
@@ -84,61 +85,44 @@ class _Job:
     """What a task is to prepare.
 
     Attributes:
-        config: a trial, as JSON.
-        sweep: the sweep's directory; None where there is none.
-        store: root of the store.
-        base_dir: folder that relative paths refer to.
-        fingerprint: that the task should have; None for any.
+        assignment: what all trials have in common.
+        suggestion: that makes a trial of it.
         notes: where lines of progress go, if anywhere.
         note_every_s: least seconds between two lines about teacher outputs.
     """
 
-    config: str
-    sweep: str | None
-    store: str
-    base_dir: str
-    fingerprint: str | None
-    notes: Any
+    assignment: Assignment
+    suggestion: dict[str, Any]
+    notes: Any = None
     note_every_s: float = NOTE_EVERY_S
 
 
 def prepare_sweep(
-    config: TrialConfig,
-    *,
-    sweep: str | None = None,
-    store: str,
-    base_dir: str,
-    console: Console,
-    at_once: int,
-    fingerprint: str | None = None,
+    assignment: Assignment, suggestion: dict[str, Any], *, console: Console, at_once: int
 ) -> str:
     """Build what all trials share, on one trial's resources.
 
     Args:
-        config: a trial of the sweep.
-        sweep: its directory, which the machine that builds must see; None looks for none.
-        store: root of the store.
-        base_dir: folder that relative paths refer to.
+        assignment: what all trials have in common; the machine that builds must see the sweep.
+        suggestion: that makes a trial of it.
         console: where to print.
         at_once: trials at once; the outputs on a large pool are computed on the resources of all.
-        fingerprint: of the task, as the sweep began with it; None where nobody has looked.
 
     Returns:
         The fingerprint of the task, as workers have it.
 
     Raises:
-        InputError: data or weights cannot be used, the data are others than those of
-            ``fingerprint``, or the teacher was given and knows nothing.
+        InputError: data or weights cannot be used, the data are others than those that the sweep
+            began with, or the teacher was given and knows nothing.
         PdoError: the teacher cannot be built.
     """
     from pdo_search.distill.chance import warning_of
 
+    config = assignment.config(suggestion)
     resources = config.resources
     name = f"Teacher {config.teacher.arch}"
     listener = _Listener()
-    job = _Job(
-        config.model_dump_json(), sweep, store, base_dir, fingerprint, listener.notes, NOTE_EVERY_S
-    )
+    job = _Job(assignment, suggestion, listener.notes, NOTE_EVERY_S)
     run = partial(
         _run,
         console=console,
@@ -147,7 +131,7 @@ def prepare_sweep(
         storage_timeout=config.limits.storage_timeout,
     )
     if not config.teacher.is_given:
-        console.print(f"{name}: looking for it in {store}", soft_wrap=True)
+        console.print(f"{name}: looking for it in {assignment.store}", soft_wrap=True)
     row, known, pool_size, found = run(partial(_teacher, job), resources.cpus, resources.num_gpus)
     how = "found" if row["cached"] else f"built in {row['build_s']:.0f} s"
     how = "as given" if config.teacher.is_given else how
@@ -251,9 +235,9 @@ def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
     from pdo_search.trial.shared import check_visible
     from pdo_search.trial.worker import prepare
 
-    if job.sweep is not None:
-        check_visible(job.sweep)
-    config = TrialConfig.model_validate_json(job.config)
+    on = job.assignment
+    check_visible(on.sweep)
+    config = on.config(job.suggestion)
     torch.set_num_threads(config.resources.threads)
 
     epochs = config.teacher.train.epochs if config.teacher.train else 0
@@ -268,10 +252,10 @@ def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
     device = torch.device("cuda" if config.resources.num_gpus else "cpu")
     full = prepare(
         config,
-        store=job.store,
-        base_dir=job.base_dir,
+        store=on.store,
+        base_dir=on.base_dir,
         device=device,
-        fingerprint=job.fingerprint,
+        fingerprint=on.fingerprint,
         on_epoch=on_epoch,
     )
     return config, device, full
@@ -287,8 +271,8 @@ def _teacher(job: _Job) -> tuple[dict[str, Any], Standing | None, int, str]:
     from pdo_search.tasks.base import Split
     from pdo_search.trial.worker import teaching_of
 
-    config, device, full = _full(job)
-    teaching = teaching_of(config, full, store=job.store, base_dir=job.base_dir, device=device)
+    on, (config, device, full) = job.assignment, _full(job)
+    teaching = teaching_of(config, full, store=on.store, base_dir=on.base_dir, device=device)
     teaching.split_bank(0, Split.VALIDATION, on_progress=_progress(job, "validation"))
     known = standing(teaching.task, full.val_accuracy)
     return full.row(), known, len(teaching.pool), teaching.task.fingerprint
@@ -303,10 +287,10 @@ def _banks(job: _Job, num_actors: int) -> None:
     from pdo_search.trial.spread_bank import spread
     from pdo_search.trial.worker import teaching_of
 
-    config, device, full = _full(job)
+    on, (config, device, full) = job.assignment, _full(job)
     if num_actors:
         device = torch.device("cpu")
-    teaching = teaching_of(config, full, store=job.store, base_dir=job.base_dir, device=device)
+    teaching = teaching_of(config, full, store=on.store, base_dir=on.base_dir, device=device)
     for view in views_of_full_teacher(config.recipe, teaching.num_views):
         compute = None
         if num_actors:
@@ -315,8 +299,8 @@ def _banks(job: _Job, num_actors: int) -> None:
                 teaching.task,
                 view,
                 teacher=full.path,
-                store=job.store,
-                base_dir=job.base_dir,
+                store=on.store,
+                base_dir=on.base_dir,
                 num_actors=num_actors,
             )
         teaching.pool_bank(0, view, compute=compute, on_progress=_progress(job, f"view {view}"))

@@ -27,7 +27,7 @@ ENOUGH_ALIKE = 4
 
 
 class Progress:
-    """Follows trials.
+    """Follows trials: a recorder's ``Sink``.
 
     Args:
         console: where to print.
@@ -35,7 +35,7 @@ class Progress:
         metric: of the search.
         mode: ``max`` or ``min``.
         counts: trials of an earlier run, by status.
-        paused: those of them that wait.
+        paused: names of those of them that wait.
         compares: whether trials are compared, and equal values are worth a warning.
         epochs: of a trial's budget; None where each trial has its own among its parameters.
         clock: tells seconds.
@@ -49,7 +49,7 @@ class Progress:
         metric: str,
         mode: str,
         counts: Mapping[str, int] | None = None,
-        paused: Iterable[int] = (),
+        paused: Iterable[str] = (),
         compares: bool = True,
         epochs: int | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -60,7 +60,7 @@ class Progress:
         self._sign = 1 if mode == "max" else -1
         self._counts: Counter[str] = Counter(counts or {})
         self._paused = set(paused)
-        self._running: dict[int, dict[str, Any]] = {}
+        self._running: dict[str, dict[str, Any]] = {}
         self._best: tuple[float, str] | None = None
         self._epochs = epochs
         self._clock = clock
@@ -77,32 +77,33 @@ class Progress:
         self._live = Live(console=self._console, refresh_per_second=2, get_renderable=self._table)
         return self._live
 
-    def started(self, row: Mapping[str, Any]) -> None:
+    def started(self, name: str, row: Mapping[str, Any]) -> None:
         """A trial began, or goes on."""
-        if row["number"] in self._paused:
-            self._paused.remove(row["number"])
+        if name in self._paused:
+            self._paused.remove(name)
             self._counts[TrialStatus.PAUSED.value] -= 1
-        self._running[row["number"]] = {"row": row, "began": self._clock(), "metrics": {}}
+        began = self._clock()
+        self._running[name] = {"name": name, "row": row, "began": began, "metrics": {}}
 
-    def reported(self, number: int, metrics: Mapping[str, Any]) -> None:
+    def reported(self, name: str, metrics: Mapping[str, Any]) -> None:
         """A trial finished an epoch."""
-        if number in self._running:
-            self._running[number]["metrics"].update(metrics)
+        if name in self._running:
+            self._running[name]["metrics"].update(metrics)
 
-    def ended(self, number: int, status: TrialStatus, cause: str | None) -> None:
+    def ended(self, name: str, status: TrialStatus, cause: str | None) -> None:
         """A trial ended or paused; prints its line."""
-        entry = self._running.pop(number, None)
+        entry = self._running.pop(name, None)
         if entry is None:
             return
         self._counts[status.value] += 1
         if status is TrialStatus.PAUSED:
-            self._paused.add(number)
+            self._paused.add(name)
         metrics, row = entry["metrics"], entry["row"]
         value = metrics.get(self._metric)
         if status is TrialStatus.FINISHED and value is not None:
             best = self._best[0] if self._best else float("-inf")
             if value * self._sign > best:
-                self._best = (value * self._sign, f"{row['trial_id']}, {row['method']}")
+                self._best = (value * self._sign, f"{name}, {row['method']}")
         self._console.print(self._line(entry, status, cause), highlight=False, soft_wrap=True)
         if not self._live and self._clock() - self._told_at > TOLD_EVERY_S:
             self._told_at = self._clock()
@@ -155,7 +156,7 @@ class Progress:
         ended = sum(n for s, n in self._counts.items() if TrialStatus(s).ended)
         seconds = self._clock() - entry["began"]
         parts = [
-            f"[{ended:>3}/{self._num_trials}] {row['trial_id']}",
+            f"[{ended:>3}/{self._num_trials}] {entry['name']}",
             f"{row['method']:<11} {status.value:<8}",
             f"epoch {self._epoch(entry):>5}  {shown}  {seconds:.1f} s",
         ]
@@ -181,7 +182,7 @@ class Progress:
             metrics, row = entry["metrics"], entry["row"]
             value = metrics.get(self._metric)
             table.add_row(
-                row["trial_id"],
+                entry["name"],
                 row["method"],
                 self._epoch(entry),
                 _stage(metrics),

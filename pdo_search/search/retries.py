@@ -8,6 +8,7 @@ the configuration, and what has ended or ran out of time is never tried again.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from typing import Any
 
 from ray.exceptions import ActorUnavailableError, NodeDiedError
@@ -43,13 +44,13 @@ class Retries:
 
     def __init__(self, most_deaths: int, most_lost_nodes: int = MOST_LOST_NODES) -> None:
         self._most = {Decision.PROCESS_DIED: most_deaths, Decision.NODE_LOST: most_lost_nodes}
-        self._count: Counter[tuple[int, Decision]] = Counter()
+        self._count: Counter[tuple[Hashable, Decision]] = Counter()
 
-    def note(self, number: int, error: BaseException | None) -> tuple[Decision, str, bool]:
+    def note(self, trial: Hashable, error: BaseException | None) -> tuple[Decision, str, bool]:
         """Count a death.
 
         Args:
-            number: of the trial.
+            trial: its name, or whatever tells it from others.
             error: what Ray says of it.
 
         Returns:
@@ -57,8 +58,8 @@ class Retries:
         """
         lost = node_went_away(error)
         what = Decision.NODE_LOST if lost else Decision.PROCESS_DIED
-        self._count[number, what] += 1
-        return what, _in_words(error, lost), self._count[number, what] <= self._most[what]
+        self._count[trial, what] += 1
+        return what, _in_words(error, lost), self._count[trial, what] <= self._most[what]
 
 
 def _in_words(error: BaseException | None, lost: bool) -> str:

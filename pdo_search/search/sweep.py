@@ -12,34 +12,23 @@ import math
 import re
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 
-from pdo_search.base.clock import SteadyClock
 from pdo_search.base.errors import InputError
 from pdo_search.base.storage import Storage
 from pdo_search.config.load import Loaded, parse_experiment
 from pdo_search.config.methods import searched
-from pdo_search.config.resolve import most_trials, planned_epochs
-from pdo_search.results.schema import param_types
+from pdo_search.config.resolve import most_trials
+from pdo_search.results.schema import TRIALS, trial_id
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo, read_sweep_file, write_sweep_file
-from pdo_search.results.writer import TableWriter
 from pdo_search.search.base_folder import keep_code, moved
-from pdo_search.search.cluster import alive_nodes, fitting
 from pdo_search.search.places import refuse_places
-from pdo_search.search.progress import Progress
 from pdo_search.search.resume import Plan, plan_resume
-from pdo_search.search.tune.run import (
-    Outcome,
-    absolute,
-    loaded_of,
-    on_cluster,
-    run_trials,
-    session,
-    trainable_of,
-)
+from pdo_search.search.session import Outcome, Session, absolute, loaded_of, on_cluster, session
 from pdo_search.search.warm_start import Prior, keep_priors, priors_of
 
 __all__ = ["Outcome", "is_taken", "new_sweep", "planned_sweep", "reopened_sweep", "run_sweep"]
@@ -163,9 +152,8 @@ def run_sweep(
     """
     sweep = absolute(sweep)
     loaded = loaded_of(info)
-    resources = loaded.experiment.resources
     priors = priors_of(loaded, sweep, info.fingerprint)
-    with session(sweep, address, loaded, console) as held:
+    with session(info, loaded, sweep, address=address, console=console) as held:
         new = Storage(sweep).info(SWEEP_FILE) is None
         write_sweep_file(sweep, info)
         keep_code(sweep, info, anew=new)
@@ -173,164 +161,93 @@ def run_sweep(
         for prior in priors:
             console.print(f"Warm start: {prior}", soft_wrap=True)
             log.info("warm start: %s; left out: %s", prior, prior.left_out)
-        writer = TableWriter(sweep, param_types(loaded.space))
-        for aside in writer.damaged:
-            said = f"A damaged part of the tables was set aside: {sweep}/{aside}"
-            console.print(said, soft_wrap=True)
-
-        def run(counted: Loaded, at_once: int, fingerprint: str | None) -> bool:
-            return _tune(
-                info, counted, sweep, writer, at_once, held.scratch, console,
-                fingerprint=fingerprint,
-                nodes_may_join=address != "local" and resources.max_concurrent == "auto",
-                trainable=trainable, priors=priors,
-            )  # fmt: skip
-
         try:
             interrupted = on_cluster(
-                info,
-                loaded,
-                run,
-                sweep=sweep,
+                held,
+                lambda joined: _search(joined, priors, trainable),
                 address=address,
-                console=console,
-                watch=held.watch,
                 with_teacher=trainable is None,
             )
         except InputError:
-            if new and not any(True for _ in writer.rows("trials")):
+            if new and not any(True for _ in held.writer.rows("trials")):
                 # Nothing has begun: the same command may be given again.
                 Storage(sweep).delete(SWEEP_FILE)
             raise
-        counts = Counter(row["status"] for row in writer.rows("trials"))
+        counts = Counter(row["status"] for row in held.writer.rows("trials"))
     return Outcome(sweep, dict(counts), interrupted)
 
 
-def _tune(
-    info: SweepInfo,
-    loaded: Loaded,
-    sweep: str,
-    writer: TableWriter,
-    at_once: int,
-    scratch: str,
-    console: Console,
-    *,
-    fingerprint: str | None = None,
-    nodes_may_join: bool = False,
-    trainable: Any = None,
-    priors: tuple[Prior, ...] = (),
-) -> bool:
-    """Run the trials; whether the user cut it off.
+def _search(held: Session, priors: Sequence[Prior] = (), trainable: Any = None) -> bool:
+    """Run the trials that are left; whether the user cut it off.
 
     Args:
-        info: what the sweep is asked to do.
-        loaded: its experiment.
-        sweep: its directory.
-        writer: of its tables.
-        at_once: how many trials run at once.
-        scratch: a local directory for Tune.
-        console: where to print.
-        fingerprint: of the task.
-        nodes_may_join: whether ``at_once`` only holds until other nodes come, or some go.
-        trainable: what Tune runs as a trial; by default the worker function.
+        held: the session, on a cluster.
         priors: what earlier sweeps tell the sampler.
+        trainable: what Tune runs as a trial; by default the worker function.
     """
-    from pdo_search.search.retries import Retries
     from pdo_search.search.tune.by_method import by_method
-    from pdo_search.search.tune.recorder import Recorder
-    from pdo_search.search.tune.slots import SlotLimiter
-    from pdo_search.trial.messages import Assignment
+    from pdo_search.search.tune.recorder import Work
+    from pdo_search.search.tune.run import run_trials
 
-    experiment = loaded.experiment
-    settings = experiment.search
-    plans = _plans(info, loaded, writer)
+    experiment, space = held.loaded.experiment, held.loaded.space
+    planned = held.info.trials_by_method
+    plans = _plans(held)
     wall = experiment.limits.wall
     searcher, scheduler = by_method(
         experiment,
-        loaded.space,
+        space,
         plans,
-        info.trials_by_method,
+        planned,
         deadline=math.inf if wall is None else time.monotonic() + wall,
         prior=[trial for prior in priors for trial in prior.taken],
     )
-    progress = Progress(
-        console,
-        num_trials=int(
-            sum(
-                min(number, most_trials(experiment, loaded.space, method))
-                for method, number in info.trials_by_method.items()
-            )
-        ),
-        epochs=planned_epochs(experiment),
-        metric=settings.metric,
-        mode=settings.mode,
-        counts=Counter(trial.status.value for plan in plans.values() for trial in plan.past),
-        paused=[number for plan in plans.values() for number in plan.paused],
-    )
-    recorder = Recorder(
-        writer,
-        progress,
+    left = sum(plan.num_new + len(plan.requeued) for plan in plans.values())
+    if left == 0 and not scheduler.may_promote():
+        held.console.print("No trial is left to do; `pdo-search resume DIR --trials +N` adds N")
+    elif experiment.scheduler.pauses:
+        left = (
+            -1
+        )  # A promoted trial is one more for Tune: only the searcher knows when all is done.
+    work = Work(
+        TRIALS.name,
+        searcher,
         scheduler,
-        metric=settings.metric,
-        seed=settings.seed,
+        num_samples=left,
+        num_trials=sum(
+            int(min(number, most_trials(experiment, space, method)))
+            for method, number in planned.items()
+        ),
+        counts=Counter(trial.status.value for plan in plans.values() for trial in plan.past),
+        paused=[trial_id(number) for plan in plans.values() for number in plan.paused],
         end_index=max(plan.end_index for plan in plans.values()),
-        retries=Retries(settings.retries),
-        clock=SteadyClock(max(plan.latest for plan in plans.values())),
-        timeout_s=experiment.limits.trial_timeout or math.inf,
+        latest=max(plan.latest for plan in plans.values()),
     )
-    total = sum(plan.num_new + len(plan.requeued) for plan in plans.values())
-    if total == 0 and not scheduler.may_promote():
-        console.print("No trial is left to do; `pdo-search resume DIR --trials +N` adds N")
-        recorder.close()
-        return False
-    resources = experiment.resources
-    search_alg: Any = searcher
-    if nodes_may_join:
-        search_alg = SlotLimiter(searcher, lambda: fitting(resources, alive_nodes()))
-    assignment = Assignment(
-        experiment.model_dump_json(), sweep, info.store, info.base_dir, fingerprint
-    )
-    interrupted = run_trials(
-        trainable or trainable_of(resources, assignment, scratch),
-        search_alg,
-        recorder,
-        progress,
-        scratch=scratch,
-        # A promoted trial is one more for Tune: only the searcher knows when all is done.
-        num_samples=-1 if experiment.scheduler.pauses else total,
-        at_once=None if nodes_may_join else at_once,
-        reuse=not resources.uses_train,
-        retries=settings.retries,
-        scheduler=scheduler,
-    )
-    if not interrupted:
-        recorder.close()
-    return interrupted
+    return run_trials(held, work, trainable)
 
 
-def _plans(info: SweepInfo, loaded: Loaded, writer: TableWriter) -> dict[str, Plan]:
+def _plans(held: Session) -> dict[str, Plan]:
     """What is left to do of each method, from the tables; the search's own method first."""
+    writer, planned = held.writer, held.info.trials_by_method
     for kept in writer.drop_orphans():
         log.warning("rows of trials that `trials` does not know are out of the tables: %s", kept)
     method_of = {row["number"]: row["method"] for row in writer.rows("trials")}
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {
-        table: {method: [] for method in info.trials_by_method}
-        for table in ("trials", "epochs", "stages")
+        table: {method: [] for method in planned} for table in ("trials", "epochs", "stages")
     }
     for table, found in rows.items():
         for row in writer.rows(table):
             found[method_of[row["number"]]].append(row)
-    experiment = loaded.experiment
+    experiment = held.loaded.experiment
     return {
         method: plan_resume(
             rows["trials"][method],
             rows["epochs"][method],
-            searched(loaded.space, method),
+            searched(held.loaded.space, method),
             metric=experiment.search.metric,
             num_trials=num_trials,
             scheduler=experiment.scheduler,
             stages=rows["stages"][method],
             minimize=experiment.search.minimize,
         )
-        for method, num_trials in info.trials_by_method.items()
+        for method, num_trials in planned.items()
     }

@@ -19,7 +19,7 @@ from pdo_search.base.safetext import one_line
 from pdo_search.base.storage import Storage, is_uri
 from pdo_search.results.sweepfile import SWEEP_FILE, SweepInfo
 from pdo_search.search.base_folder import functions_of, needs_base_dir
-from pdo_search.search.tune.run import absolute
+from pdo_search.search.session import absolute
 
 __all__ = ["Ground", "doubts_of", "ground_of", "outside_of", "refuse_strangers"]
 

@@ -27,7 +27,7 @@ from pdo_search.config.schema import STUDENT_COSTS, LimitsConfig
 from pdo_search.config.space import Dimension, Space
 from pdo_search.results.schema import Col, TrialStatus, point_of
 from pdo_search.search.dominance import costs_of
-from pdo_search.search.tune.run import loaded_of
+from pdo_search.search.session import loaded_of
 from pdo_search.search.tune.searcher import PastTrial
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pdo_search.base.errors import Infeasible, disk_is_full
 from pdo_search.base.safetext import presentable
-from pdo_search.base.storage import is_unreachable, is_uri
+from pdo_search.base.storage import is_unreachable
 from pdo_search.config.resolve import confirming, resolve
 from pdo_search.config.schema import STUDENT_COSTS, Experiment, TrialConfig
 from pdo_search.trial.protocol import Places, Report
@@ -64,11 +64,6 @@ class Assignment:
     def to_dict(self) -> dict[str, str | None]:
         """As plain values, for another process."""
         return asdict(self)
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the sweep lies on the local disk."""
-        return not is_uri(self.sweep)
 
 
 def report_message(report: Report) -> dict[str, Any]:

@@ -85,14 +85,15 @@ def test_a_damaged_part_of_a_table_costs_its_rows_and_no_others(pdo: Pdo) -> Non
 RUNG = """
 import sys, time, torch
 from pathlib import Path
-from pdo_search.config import load_experiment
+from pdo_search.config import load_experiment, resolve
 from pdo_search.distill import ladder as module
 from pdo_search.distill.ladder import Ladder
-from pdo_search.search.tune.run import first_trial
+from pdo_search.search.session import first_suggestion
 from pdo_search.store import Store
 from pdo_search.tasks import cached_task
 from pdo_search.trial.worker import prepare
-config = first_trial(load_experiment(sys.argv[1]))
+loaded = load_experiment(sys.argv[1])
+config = resolve(loaded.experiment, first_suggestion(loaded)["point"])
 device = torch.device("cpu")
 full = prepare(config, store=sys.argv[2], base_dir=None, device=device)
 

@@ -24,7 +24,9 @@ from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SWEEP_FILE, write_sweep_file
 from pdo_search.results.writer import TableWriter
 from pdo_search.search import sweep
-from pdo_search.search.tune import run as tuning
+from pdo_search.search.session import Session
+from pdo_search.search.tune import TUNE_SETTINGS
+from pdo_search.search.tune.run import named
 
 EPOCHS = 3
 
@@ -61,7 +63,7 @@ def replayed(seconds: float) -> Any:
             rows = {"epochs": [{"epoch": epoch, "val_accuracy": metrics["val_accuracy"]}]}
             tune.report(report_message(Report(metrics, {**rows, "trials": [trial]})))
 
-    return tune.with_resources(tuning.named(replay), {"cpu": 1})
+    return tune.with_resources(named(replay), {"cpu": 1})
 
 
 def run_whole(folder: Path, num_trials: int, slots: int, trainable: Any, scheduler: str) -> None:
@@ -84,7 +86,7 @@ def main() -> None:
     if len(sys.argv) > 5:
         run_whole(folder, num_trials, slots, trainable, scheduler=sys.argv[5])
         return
-    os.environ.update(tuning.TUNE_SETTINGS)
+    os.environ.update(TUNE_SETTINGS)
     ray.init(address="auto", log_to_driver=False)
     loaded = experiment(folder, num_trials)
     if folder.exists():
@@ -94,10 +96,10 @@ def main() -> None:
         write_sweep_file(folder, info)
     writer = TableWriter(folder, param_types(loaded.space))
     with scratch_folder("tune") as scratch:
-        sweep._tune(
-            info, loaded, str(folder), writer, slots, str(scratch), Console(quiet=True),
-            trainable=trainable,
-        )  # fmt: skip
+        held = Session(
+            info, loaded, str(folder), Console(quiet=True), writer, str(scratch), at_once=slots
+        )
+        sweep._search(held, trainable=trainable)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from pdo_search.cli.main import run_command
 from pdo_search.config.load import parse_experiment
 from pdo_search.results.sweepfile import SweepInfo, read_sweep_file, write_sweep_file
 from pdo_search.search.admission import admit
+from pdo_search.search.session import loaded_of
 from pdo_search.search.sweep import planned_sweep, reopened_sweep
-from pdo_search.search.tune.run import loaded_of
 
 from ..conftest import TINY
 

@@ -41,7 +41,7 @@ AGAIN = """
 import sys
 from pdo_search.cli.check import preflight
 from pdo_search.search.sweep import reopened_sweep
-from pdo_search.search.tune.run import loaded_of
+from pdo_search.search.session import loaded_of
 preflight(loaded_of(reopened_sweep(sys.argv[1], base_dir=sys.argv[2])))
 print(sys.modules["their_parts.layers"].__file__)
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,42 +10,48 @@ from pathlib import Path
 
 import pytest
 
-from pdo_search.config import parse_experiment, resolve
-from pdo_search.config.schema import TrialConfig
+from pdo_search.config import parse_experiment
 from pdo_search.distill.protocol import LocalWorker
 from pdo_search.search import prepare
+from pdo_search.search.session import first_suggestion
+from pdo_search.trial.messages import Assignment
 from pdo_search.trial.protocol import Places
 from pdo_search.trial.worker import run_trial
 
 from ..conftest import TINY, Pdo
 
 SPREAD = """
-import sys
-from pathlib import Path
+import json, sys
 from rich.console import Console
-from pdo_search.config.schema import TrialConfig
 from pdo_search.search import prepare
 from pdo_search.search.cluster import connect, disconnect, import_ray
-config = TrialConfig.model_validate_json(sys.argv[1])
+from pdo_search.trial.messages import Assignment
+assignment = Assignment(**json.loads(sys.argv[1]))
 prepare.LARGE_POOL = int(sys.argv[3])
 prepare.NOTE_EVERY_S = -1.0  # A word after every chunk.
 import_ray("auto")
 connect("auto", dashboard=False)
 console = Console(width=200)
-prepare.prepare_sweep(config, store=sys.argv[2], base_dir=str(Path.cwd()), console=console,
-                      at_once=2)
+suggestion = json.loads(sys.argv[2])
+prepare.prepare_sweep(assignment, suggestion, console=console, at_once=2)
 disconnect()
 """
 
 
-def tiny() -> TrialConfig:
+def job(store: Path) -> prepare._Job:
+    """The job of a sweep that lies beside its store."""
     tree = {
         **TINY,
         "task": {"data": {"source": "digits"}, "augment": {"crop": 1}},
         "trial": {**TINY["trial"], "num_stages": 1, "num_views": 1},
     }
     loaded = parse_experiment(tree, file=Path("tiny.yaml"), base_dir=Path.cwd())
-    return resolve(loaded.experiment, {d.path: d.ends()[0] for d in loaded.space})
+    sweep = store.parent / "sweep"
+    sweep.mkdir(exist_ok=True)
+    (sweep / "sweep.json").touch()
+    experiment = loaded.experiment.model_dump_json()
+    assignment = Assignment(experiment, str(sweep), str(store), str(Path.cwd()))
+    return prepare._Job(assignment, first_suggestion(loaded))
 
 
 def bank_files(store: Path) -> dict[str, bytes]:
@@ -52,13 +59,11 @@ def bank_files(store: Path) -> dict[str, bytes]:
     return {str(f.relative_to(store)): f.read_bytes() for f in files}
 
 
-def job(store: Path) -> prepare._Job:
-    return prepare._Job(tiny().model_dump_json(), None, str(store), str(Path.cwd()), None, None)
-
-
 def prepared(pdo: Pdo, store: Path, large: int) -> str:
+    on = job(store)
+    given = json.dumps(on.assignment.to_dict()), json.dumps(on.suggestion), str(large)
     done = subprocess.run(
-        [sys.executable, "-c", SPREAD, tiny().model_dump_json(), str(store), str(large)],
+        [sys.executable, "-c", SPREAD, *given],
         env=pdo.env,
         capture_output=True,
         text=True,
@@ -89,10 +94,11 @@ def test_a_large_pool_is_computed_on_all_slots_to_the_same_bits(pdo: Pdo, tmp_pa
 
 
 def test_a_trial_finds_all_that_it_asks_the_full_teacher(tmp_path: Path) -> None:
-    prepare._teacher(job(tmp_path / "store"))
-    prepare._banks(job(tmp_path / "store"), num_actors=0)
+    on = job(tmp_path / "store")
+    prepare._teacher(on)
+    prepare._banks(on, num_actors=0)
     found = bank_files(tmp_path / "store")
-    config = tiny()
+    config = on.assignment.config(on.suggestion)
     recipe = config.recipe.model_copy(update={"composite": None})
     config = config.model_copy(update={"recipe": recipe})
     places = Places(str(tmp_path / "store"), str(tmp_path), None, "t0000", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,15 +10,16 @@ from typing import Any
 import pytest
 from ray import cloudpickle
 from ray.exceptions import ActorDiedError, RayActorError
-from rich.console import Console
 
-from pdo_search.base.clock import SteadyClock
+from pdo_search.config import parse_experiment
 from pdo_search.results.schema import TrialStatus
 from pdo_search.results.writer import TableWriter
-from pdo_search.search.progress import Progress
-from pdo_search.search.retries import Retries
 from pdo_search.search.tune.by_method import SchedulerByMethod
-from pdo_search.search.tune.recorder import Recorder
+from pdo_search.search.tune.recorder import Recorder, Work
+from pdo_search.trial.messages import report_message
+from pdo_search.trial.protocol import Report
+
+from ..conftest import TINY
 
 GONE = RayActorError(error_msg="The actor is dead because its node has died. Node Id: 0a")
 
@@ -34,14 +36,34 @@ class Trial:
         Path(self.pickled_error_file).write_bytes(cloudpickle.dumps(error))
 
 
+class Heard:
+    """A sink that remembers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.told: list[tuple[Any, ...]] = []
+
+    def started(self, name: str, row: Mapping[str, Any]) -> None:
+        self.told.append(("started", name, row["method"], row["seed"]))
+
+    def reported(self, name: str, metrics: Mapping[str, Any]) -> None:
+        self.told.append(("reported", name, metrics["epoch"]))
+
+    def ended(self, name: str, status: TrialStatus, cause: str | None) -> None:
+        stored = [row["status"] for row in TableWriter(self.folder).rows("trials")]
+        self.told.append(("ended", name, status, cause, stored))
+
+
+def recorder_of(folder: Path, table: str, *sinks: Any) -> Recorder:
+    experiment = parse_experiment(TINY, file=Path("tiny.yaml"), base_dir=folder).experiment
+    work = Work(table, None, SchedulerByMethod({}), num_samples=1, num_trials=1, counts={})
+    writer = TableWriter(folder, {"temperature": "float64"})
+    return Recorder(writer, work, experiment, sinks)
+
+
 @pytest.fixture
 def recorder(tmp_path: Path) -> Recorder:
-    progress = Progress(Console(quiet=True), num_trials=1, metric="val_accuracy", mode="max")
-    scheduler = SchedulerByMethod({})
-    return Recorder(
-        TableWriter(tmp_path), progress, scheduler, metric="val_accuracy", seed=0, end_index=0,
-        retries=Retries(1), clock=SteadyClock(),
-    )  # fmt: skip
+    return recorder_of(tmp_path, "trials")
 
 
 def test_a_trial_has_a_row_before_anything_hangs_on_it(recorder: Recorder, tmp_path: Path) -> None:
@@ -51,20 +73,86 @@ def test_a_trial_has_a_row_before_anything_hangs_on_it(recorder: Recorder, tmp_p
     assert (row["number"], row["status"]) == (0, "running")
 
 
-def test_the_screen_says_finished_when_the_disk_does(
-    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sinks_hear_that_a_trial_finished_when_the_disk_says_so(tmp_path: Path) -> None:
+    sinks = Heard(tmp_path), Heard(tmp_path)
+    recorder = recorder_of(tmp_path, "trials", *sinks)
     trial = Trial(ActorDiedError(), tmp_path)
     recorder.on_trial_start(0, [], trial)
-    said = []
-
-    def ended(number: int, status: TrialStatus, cause: str | None) -> None:
-        (row,) = TableWriter(tmp_path).rows("trials")
-        said.append((number, status, row["status"]))
-
-    monkeypatch.setattr(recorder._progress, "ended", ended)
     recorder.on_trial_result(0, [], trial, {"status": "finished"})
-    assert said == [(0, "finished", "finished")]
+    assert (
+        sinks[0].told
+        == sinks[1].told
+        == [
+            ("started", "t0000", "progressive", 0),
+            ("ended", "t0000", "finished", None, ["finished"]),
+        ]
+    )
+
+
+class Again(Trial):
+    """A run of a confirmation, under its own name."""
+
+    def __init__(self, folder: Path, error: Exception) -> None:
+        super().__init__(error, folder)
+        self.config |= {"trial_id": "t0000-seed17", "seed": 17, "point": {"temperature": 2.0}}
+
+
+REPORT = report_message(
+    Report(
+        {"epoch": 4, "stages_done": 1, "stage_end": True, "done": True, "val_accuracy": 0.5},
+        {
+            "epochs": [{"epoch": 4, "val_accuracy": 0.5}],
+            "trials": [{"epochs_done": 4, "test_accuracy": 0.4, "model": "student"}],
+        },
+    )
+)
+
+
+def test_a_confirming_run_has_one_row_in_its_own_table(tmp_path: Path) -> None:
+    heard = Heard(tmp_path)
+    recorder = recorder_of(tmp_path, "confirmations", heard)
+    run = Again(tmp_path, GONE)
+    recorder.on_trial_start(0, [], run)
+    assert run.should_recover() is True, "its node went away"
+    recorder.on_trial_start(0, [], run)
+    recorder.on_trial_result(0, [], run, REPORT)
+    recorder.close()
+    writer = TableWriter(tmp_path)
+    (row,) = writer.rows("confirmations")
+    assert (row["number"], row["seed"], row["trial_id"]) == (0, 17, "t0000")
+    assert (row["status"], row["attempt"], row["epochs_done"]) == ("finished", 2, 4)
+    assert (row["test_accuracy"], row["model"]) == (0.4, "models/t0000-seed17/student")
+    assert "went away" in row["cause"]
+    assert [*writer.rows("trials"), *writer.rows("epochs")] == []
+    started = ("started", "t0000-seed17", "progressive", 17)
+    reported = ("reported", "t0000-seed17", 4)
+    ended = ("ended", "t0000-seed17", "finished", None, list[str]())
+    assert heard.told == [started, started, reported, ended]
+
+
+def test_a_confirming_run_that_failed_begins_anew(tmp_path: Path) -> None:
+    run = Again(tmp_path, GONE)
+    for attempt in (1, 2):
+        recorder = recorder_of(tmp_path, "confirmations")
+        recorder.on_trial_start(0, [], run)
+        (row,) = recorder.writer.rows("confirmations")
+        assert (row["status"], row["attempt"], row["cause"]) == ("running", attempt, None)
+        assert row["ended_at"] is None or row["started_at"] > row["ended_at"]
+        recorder.on_trial_result(0, [], run, {"status": "failed", "cause": "no such operator"})
+
+
+@pytest.mark.parametrize(("status", "same"), [("paused", True), ("interrupted", False)])
+def test_a_trial_starts_with_its_last_attempt(
+    recorder: Recorder, tmp_path: Path, status: str, same: bool
+) -> None:
+    trial = Trial(GONE, tmp_path)
+    recorder.on_trial_start(0, [], trial)
+    first = row_of(recorder)
+    recorder.writer.upsert("trials", {"number": 0, "trial_id": "t0000", "status": status})
+    recorder.on_trial_start(0, [], trial)
+    again = row_of(recorder)
+    assert (again["started_at"] == first["started_at"]) is same
+    assert again["attempt"] == (1 if same else 2)
 
 
 def row_of(recorder: Recorder) -> dict[str, Any]:

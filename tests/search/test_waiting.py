@@ -6,8 +6,8 @@ from typing import Any
 
 from ray.tune.experiment import Trial
 
-from pdo_search.search.tune.recorder import Forgetful
 from pdo_search.search.tune.waiting import WaitingLine
+from pdo_search.search.tune.workarounds import Forgetful
 
 
 class Controller:

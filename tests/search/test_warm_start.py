@@ -16,7 +16,7 @@ from pdo_search.config import Loaded, parse_experiment
 from pdo_search.results.schema import TrialStatus, param_types, trial_id
 from pdo_search.results.sweepfile import SweepInfo, read_sweep_file, write_sweep_file
 from pdo_search.results.writer import TableWriter
-from pdo_search.search.tune.run import loaded_of
+from pdo_search.search.session import loaded_of
 from pdo_search.search.tune.searcher import OptunaSearcher, PastTrial
 from pdo_search.search.warm_start import Prior, keep_priors, priors_of
 

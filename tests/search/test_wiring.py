@@ -16,6 +16,7 @@ from pdo_search.config.schema import SchedulerConfig, SearchConfig
 from pdo_search.results.schema import param_types
 from pdo_search.results.writer import TableWriter
 from pdo_search.search import sweep
+from pdo_search.search.session import Session
 
 from ..conftest import TINY
 
@@ -42,11 +43,9 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(tune, "Tuner", Caught)
         writer = TableWriter(directory, param_types(loaded.space))
-        console = Console(quiet=True)
-        sweep._tune(
-            info, loaded, directory, writer, 3, str(tmp_path / "scratch"), console,
-            trainable=trainable,
-        )  # fmt: skip
+        console, scratch = Console(quiet=True), str(tmp_path / "scratch")
+        held = Session(info, loaded, directory, console, writer, scratch, at_once=3)
+        sweep._search(held, trainable=trainable)
         config = caught["tune_config"]
         caught["searchers"] = config.search_alg.searchers
         caught["schedulers"] = config.scheduler.schedulers
@@ -177,5 +176,6 @@ def test_epochs_of_a_trial_that_was_not_written_any_more_are_no_hindrance(tmp_pa
     info, directory = sweep.new_sweep(loaded)
     writer = TableWriter(directory, param_types(loaded.space))
     writer.upsert("epochs", {"number": 0, "trial_id": "t0000", "epoch": 1, "val_accuracy": 0.5})
-    plan = sweep._plans(info, loaded, writer)["progressive"]
+    held = Session(info, loaded, directory, Console(quiet=True), writer, str(tmp_path))
+    plan = sweep._plans(held)["progressive"]
     assert (plan.num_new, plan.observations) == (6, ())

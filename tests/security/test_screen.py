@@ -64,10 +64,10 @@ def test_the_progress_of_a_sweep_is_shown_as_it_is(terminal: bool) -> None:
         force_terminal=terminal, color_system=None,
     )  # fmt: skip
     progress = Progress(screen, num_trials=2, metric=HARMFUL, mode="max")
-    progress.started({"number": 0, "trial_id": HARMFUL, "method": HARMFUL, "param.x": HARMFUL})
-    progress.reported(0, {"epoch": 1, "stage": 1, "phase": HARMFUL})
+    progress.started(HARMFUL, {"method": HARMFUL, "param.x": HARMFUL})
+    progress.reported(HARMFUL, {"epoch": 1, "stage": 1, "phase": HARMFUL})
     screen.print(progress._table())
-    progress.ended(0, TrialStatus.FAILED, HARMFUL)
+    progress.ended(HARMFUL, TrialStatus.FAILED, HARMFUL)
     assert_harmless(shown.getvalue())
 
 

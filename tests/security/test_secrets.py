@@ -10,15 +10,15 @@ import pytest
 import yaml
 from ray import cloudpickle
 
-from pdo_search.base.clock import SteadyClock
 from pdo_search.base.log import log_to_file
 from pdo_search.base.safetext import redact
 from pdo_search.cli.main import run_command
+from pdo_search.config import parse_experiment
 from pdo_search.results.schema import TrialStatus
 from pdo_search.results.writer import TableWriter
 from pdo_search.search.progress import Progress
-from pdo_search.search.retries import Retries
-from pdo_search.search.tune.recorder import Recorder
+from pdo_search.search.tune.by_method import SchedulerByMethod
+from pdo_search.search.tune.recorder import Recorder, Work
 from pdo_search.trial.messages import failure_message
 
 from ..conftest import TINY, Pdo
@@ -108,14 +108,6 @@ def test_a_failed_trial_tells_no_secret(secrets: dict[str, str]) -> None:
     assert_clean(str(message))
 
 
-class Scheduler:
-    """As the recorder knows it: nothing was stopped."""
-
-    def ruling(self, number: int) -> None: ...
-
-    def rung_reached(self, number: int) -> None: ...
-
-
 class Tried:
     """A trial as Tune hands it to a callback, whose process died."""
 
@@ -135,10 +127,9 @@ def test_what_the_driver_writes_holds_no_secret(
 
     writer = TableWriter(tmp_path)
     progress = Progress(screen(), num_trials=1, metric="val_accuracy", mode="max")
-    recorder = Recorder(
-        writer, progress, Scheduler(), metric="val_accuracy", seed=0, end_index=0,  # type: ignore[arg-type]
-        retries=Retries(1), clock=SteadyClock(),
-    )  # fmt: skip
+    work = Work("trials", None, SchedulerByMethod({}), num_samples=1, num_trials=1, counts={})
+    experiment = parse_experiment(TINY, file=Path("tiny.yaml"), base_dir=tmp_path).experiment
+    recorder = Recorder(writer, work, experiment, [progress])
     with log_to_file(str(tmp_path)):
         trial = Tried(tmp_path_factory.mktemp("tune"))
         recorder.on_trial_start(0, [], trial)

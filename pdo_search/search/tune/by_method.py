@@ -21,7 +21,7 @@ from pdo_search.config.space import Space
 from pdo_search.results.schema import trial_id
 from pdo_search.search.resume import Plan
 from pdo_search.search.tune.scheduler import EarlyStopping, Ruling
-from pdo_search.search.tune.searcher import OptunaSearcher, PastTrial
+from pdo_search.search.tune.searcher import OptunaSearcher, PastTrial, StatelessSearcher
 from pdo_search.search.tune.waiting import WaitingLine
 
 __all__ = [
@@ -87,7 +87,7 @@ def turn(suggested: Mapping[str, int], planned: Mapping[str, int]) -> str | None
     return min(planned, key=lambda m: (suggested[m] + 0.5) / planned[m], default=None)
 
 
-class SearcherByMethod(Searcher):
+class SearcherByMethod(StatelessSearcher):
     """One searcher per method behind Tune's interface, taking turns.
 
     A suggestion is a method's own, under the sweep's number and with ``method``. What was cut off
@@ -150,12 +150,6 @@ class SearcherByMethod(Searcher):
         if method is not None:
             self.searchers[method].on_trial_complete(trial_id, result, error)
 
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the tables are the state, and a resumed sweep is rebuilt from them."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing, as ``save``."""
-
     def _counts(self, methods: Iterable[str]) -> dict[str, int]:
         return {method: len(self._numbers[method]) for method in methods}
 
@@ -177,7 +171,7 @@ class SchedulerByMethod(WaitingLine):
     """One scheduler per method behind Tune's interface: a trial is compared with its peers alone.
 
     Attributes:
-        schedulers: by method.
+        schedulers: by method; trials of others all go on.
     """
 
     def __init__(self, schedulers: Mapping[str, EarlyStopping]) -> None:
@@ -190,7 +184,9 @@ class SchedulerByMethod(WaitingLine):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
         """Tune's question after every report, asked of the trial's own scheduler."""
-        own = self.schedulers[trial.config["method"]]
+        own = self.schedulers.get(trial.config["method"])
+        if own is None:
+            return str(WaitingLine.CONTINUE)
         return own.on_trial_result(tune_controller, trial, result)
 
     def may_promote(self) -> bool:

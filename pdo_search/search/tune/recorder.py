@@ -3,6 +3,9 @@
 Owns when rows are written: a trial's end at once, everything else each second. A row whose key is
 there already is not written again, so that a trial that goes on may report its past. Owns times as
 well: all that order trials or epochs are the driver's, and never run backwards.
+
+A run of a confirmation is a trial whose row is in another table. The tables come first, since the
+recorder reads in them what it wrote; all others who are to hear of trials are sinks.
 """
 
 from __future__ import annotations
@@ -10,28 +13,81 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
-from ray import cloudpickle
 from ray.tune import Callback
-from ray.tune.progress_reporter import TrialProgressCallback
 
 from pdo_search.base.clock import SteadyClock
 from pdo_search.base.errors import StoreError
 from pdo_search.base.safetext import presentable
-from pdo_search.results.schema import TABLES, Decision, TrialStatus, param_column
+from pdo_search.config.schema import Experiment
+from pdo_search.results.schema import (
+    PARAM,
+    TABLES,
+    TRIALS,
+    Col,
+    Decision,
+    TrialStatus,
+    param_column,
+    trial_id,
+)
 from pdo_search.results.writer import TableWriter
-from pdo_search.search.progress import Progress
 from pdo_search.search.retries import Retries
 from pdo_search.search.tune.by_method import SchedulerByMethod
+from pdo_search.search.tune.workarounds import error_of
 
-__all__ = ["Forgetful", "Recorder", "cannot_write"]
+__all__ = ["Recorder", "Sink", "Work", "cannot_write"]
 
-READ_BY_TUNE = ("done", "node_ip", "pid", "should_checkpoint", "training_iteration", "trial_id")
+PROMOTED_FROM = (TrialStatus.PAUSED, TrialStatus.STOPPED)
+"""A trial that goes on from there is in the same attempt."""
+CUT_OFF = (TrialStatus.RUNNING, TrialStatus.INTERRUPTED)
+"""A trial that goes on from there keeps the causes of its setbacks."""
+
+
+class Sink(Protocol):
+    """Hears of trials once the tables have it: the screen, or a tracker of experiments.
+
+    A trial's name is ``t0003``, that of a confirmation's run ``t0003-seed17``.
+    """
+
+    def started(self, name: str, row: Mapping[str, Any]) -> None:
+        """A trial began, or goes on: method, seed, attempt, and its point as ``param.*``."""
+
+    def reported(self, name: str, metrics: Mapping[str, Any]) -> None:
+        """A trial finished an epoch."""
+
+    def ended(self, name: str, status: TrialStatus, cause: str | None) -> None:
+        """A trial ended, paused, or was interrupted."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The trials that are to be run: all that differs between a search and its confirmation.
+
+    Attributes:
+        table: that has a row for each of them, ``trials`` or ``confirmations``.
+        searcher: suggests them.
+        scheduler: stops them early; by no method, none.
+        num_samples: how many are left; -1 where the searcher says when all is done.
+        num_trials: how many there are in all, with those of an earlier run.
+        counts: those of an earlier run, by status.
+        paused: names of those of them that wait.
+        end_index: of the next to end.
+        latest: the last moment in the tables, epoch seconds.
+    """
+
+    table: str
+    searcher: Any
+    scheduler: SchedulerByMethod
+    num_samples: int
+    num_trials: int
+    counts: Mapping[str, int]
+    paused: Sequence[str] = ()
+    end_index: int = 0
+    latest: float = 0.0
 
 
 @dataclass
@@ -64,39 +120,27 @@ class Recorder(Callback):
 
     Args:
         writer: of the sweep's tables.
-        progress: is told what happens.
-        scheduler: knows why a trial was stopped.
-        metric: of the search.
-        seed: of the trials.
-        end_index: index of the next trial to end.
-        retries: decides whether a trial is tried again.
-        clock: orders what happens.
-        timeout_s: how long a trial may take.
+        work: which trials these are, in which table, and what stops them.
+        experiment: says seed, metric, how often a trial is tried again and how long it may take.
+        sinks: hear what happens, in order.
     """
 
     def __init__(
-        self,
-        writer: TableWriter,
-        progress: Progress,
-        scheduler: SchedulerByMethod,
-        *,
-        metric: str,
-        seed: int,
-        end_index: int,
-        retries: Retries,
-        clock: SteadyClock,
-        timeout_s: float = math.inf,
+        self, writer: TableWriter, work: Work, experiment: Experiment, sinks: Sequence[Sink]
     ) -> None:
         self.writer = writer
-        self._progress = progress
-        self._scheduler = scheduler
-        self._metric = metric
-        self._seed = seed
-        self._end_index = end_index
-        self._retries = retries
-        self._timeout_s = timeout_s
-        self._running: dict[int, Running] = {}
-        self._now = clock
+        self._table = TABLES[work.table]
+        own = self._table.key
+        self._details = {t.name for t in TABLES.values() if t.key[: len(own)] == own} - {work.table}
+        self._scheduler = work.scheduler
+        self._end_index = work.end_index
+        self._now = SteadyClock(work.latest)
+        self._metric = experiment.search.metric
+        self._seed = experiment.search.seed
+        self._retries = Retries(experiment.search.retries)
+        self._timeout_s = experiment.limits.trial_timeout or math.inf
+        self._sinks = sinks
+        self._running: dict[str, Running] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks for a restore that this product does not use."""
@@ -107,10 +151,12 @@ class Recorder(Callback):
         row = self._begin(trial)
         # Before anything hangs on it: whatever befalls the driver, what the trial computes has a
         # row to come back to.
-        self.writer.flush_table("trials")
-        # Tune asks this after a failure, and nobody else (``TuneController``, Ray 2.60).
+        self.writer.flush_table(self._table.name)
+        # In the place of a count: Tune 2.60 asks this after a failure, and nobody else, where a
+        # lost node and a trial that took too long are failures as others are (test_recorder).
         trial.should_recover = lambda: self._is_tried_again(trial)
-        self._progress.started(row)
+        for sink in self._sinks:
+            sink.started(_name(trial), row)
         self.writer.flush(force=False)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -131,168 +177,171 @@ class Recorder(Callback):
         Raises:
             StoreError: the disk is full, here or where the trial runs; the sweep cannot go on.
         """
-        identity = self._identity(trial)
-        number = identity["number"]
-        update: dict[str, Any] = dict(identity)
-        decision = None
+        name, decision = _name(trial), None
+        update: dict[str, Any] = {}
         if "payload" in result:
             payload = json.loads(result["payload"])
             metrics = payload["metrics"]
             for table, rows in payload["rows"].items():
                 for row in rows:
-                    full = {**row, **identity}
-                    if table == "epochs":
-                        full["reported_at"] = self._now()
-                    if table == "trials":
-                        update.update(_relative(full, identity["trial_id"]))
-                    elif not self.writer.has(table, full):
-                        self.writer.upsert(table, full)
+                    if table == TRIALS.name:
+                        update |= row
+                    elif table in self._details:
+                        self._add(table, {**row, **self._identity(trial.config)})
+            for model in {Col.MODEL, Col.COMPOSITE} & update.keys():
+                update[model] = f"models/{name}/{update[model]}"
             if self._metric in metrics:
-                update["objective"] = metrics[self._metric]
+                update[Col.OBJECTIVE] = metrics[self._metric]
             decision = metrics.get("decision")
-            self._progress.reported(number, metrics)
-        self.writer.upsert("trials", update)
+            for sink in self._sinks:
+                sink.reported(name, metrics)
+        self._change(trial.config, update)
         if result.get("status") == TrialStatus.INTERRUPTED:
-            raise cannot_write(identity["trial_id"], result["cause"])
+            raise cannot_write(name, result["cause"])
         if "status" in result:
             if "traceback" in result:
-                self._keep_traceback(identity["trial_id"], result["traceback"])
-            self._end(
-                identity, TrialStatus(result["status"]), decision or "raised", result.get("cause")
-            )
+                self._keep_traceback(name, result["traceback"])
+            status = TrialStatus(result["status"])
+            self._end(trial.config, status, decision or "raised", result.get("cause"))
         self.writer.flush(force=False)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial is over; where it has not said so itself, the scheduler stopped or paused it."""
-        identity = self._identity(trial)
-        number = identity["number"]
-        if number not in self._running:
-            return
-        ruling = self._scheduler.ruling(number)
-        if ruling is not None:
-            self._end(identity, ruling.status, ruling.decision.value, ruling.cause)
+        ruling = self._scheduler.ruling(trial.config["number"])
+        if ruling is not None and _name(trial) in self._running:
+            self._end(trial.config, ruling.status, ruling.decision.value, ruling.cause)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died and is not started again, or none came up for it."""
-        identity = self._identity(trial)
-        number = identity["number"]
-        running = self._running.get(number)
+        name = _name(trial)
+        running = self._running.get(name)
         if running is not None:
-            end = running.end or self._retries.note(number, _error_of(trial))[:2]
-            self._end(identity, TrialStatus.FAILED, *end)
+            end = running.end or self._retries.note(name, error_of(trial))[:2]
+            self._end(trial.config, TrialStatus.FAILED, *end)
             return
-        earlier = self.writer.get("trials", number)
-        if earlier is None or not TrialStatus(earlier["status"]).ended:
+        earlier = self.writer.get(self._table.name, trial.config)
+        if earlier is None or not TrialStatus(earlier[Col.STATUS]).ended:
             # Says nothing of the configuration: resuming tries it again.
             self._begin(trial)
-            del self._running[number]
-            cause = self._retries.note(number, _error_of(trial))[1]
-            update = {"status": TrialStatus.INTERRUPTED.value, "cause": self._causes(number, cause)}
-            self.writer.upsert("trials", {**identity, **update})
+            del self._running[name]
+            cause = self._causes(trial.config, self._retries.note(name, error_of(trial))[1])
+            update = {Col.STATUS: TrialStatus.INTERRUPTED.value, Col.CAUSE: cause}
+            self._change(trial.config, update)
             self.writer.flush()
 
     def interrupt(self) -> None:
         """The sweep ends while trials run: they are marked as interrupted."""
         for running in self._running.values():
-            update = {"status": TrialStatus.INTERRUPTED.value, "wall_s": running.wall_s}
-            self.writer.upsert("trials", {**self._identity(running.trial), **update})
+            update = {Col.STATUS: TrialStatus.INTERRUPTED.value, Col.WALL_S: running.wall_s}
+            self._change(running.trial.config, update)
         self.writer.flush()
-        for number in self._running:
-            self._progress.ended(number, TrialStatus.INTERRUPTED, None)
+        for name in self._running:
+            for sink in self._sinks:
+                sink.ended(name, TrialStatus.INTERRUPTED, None)
         self._running.clear()
 
     def close(self) -> None:
         """The sweep is complete: what waits will not be promoted, and counts as stopped."""
-        for row in list(self.writer.rows("trials")):
-            if row["status"] == TrialStatus.PAUSED.value:
-                identity = {"number": row["number"], "trial_id": row["trial_id"]}
-                self.writer.upsert("trials", {**identity, "status": TrialStatus.STOPPED.value})
+        for row in list(self.writer.rows(self._table.name)):
+            if row[Col.STATUS] == TrialStatus.PAUSED.value:
+                self._change(row, {Col.STATUS: TrialStatus.STOPPED.value})
         self.writer.flush()
 
     def _begin(self, trial: Any) -> dict[str, Any]:
         """Note that a trial runs; its row as far as it is known."""
-        suggestion = trial.config
-        number = suggestion["number"]
-        earlier = self.writer.get("trials", number) or {"attempt": 0, "started_at": self._now()}
-        promoted = earlier.get("status") in (TrialStatus.PAUSED.value, TrialStatus.STOPPED.value)
+        config = trial.config
+        earlier = self.writer.get(self._table.name, config) or {}
+        promoted = earlier.get(Col.STATUS) in PROMOTED_FROM
         row: dict[str, Any] = {
-            "number": number,
-            "trial_id": suggestion["trial_id"],
-            "method": suggestion["method"],
-            "status": TrialStatus.RUNNING.value,
-            "seed": self._seed,
-            "attempt": earlier["attempt"] + (not promoted),
-            "started_at": earlier["started_at"],
-            **{param_column(str(path)): value for path, value in suggestion["point"].items()},
+            Col.METHOD: config["method"],
+            Col.STATUS: TrialStatus.RUNNING.value,
+            Col.SEED: config.get("seed", self._seed),
+            Col.ATTEMPT: earlier.get(Col.ATTEMPT, 0) + (not promoted),
+            Col.STARTED_AT: earlier[Col.STARTED_AT] if promoted else self._now(),
+            **{param_column(str(path)): value for path, value in config["point"].items()},
         }
-        if promoted:
-            row["cause"] = None  # Of its pause.
-        self._running[number] = Running(trial, earlier.get("wall_s") or 0.0)
-        self.writer.upsert("trials", row)
+        if earlier and earlier[Col.STATUS] not in CUT_OFF:
+            row[Col.CAUSE] = None  # Of its pause, or of an end that does not count any more.
+        self._running[_name(trial)] = Running(trial, earlier.get(Col.WALL_S) or 0.0)
+        self._change(config, row)
         return row
 
     def _is_tried_again(self, trial: Any) -> bool:
         """Decide it after a process died, and record a setback."""
-        identity = self._identity(trial)
-        number = identity["number"]
-        running = self._running[number]
+        name = _name(trial)
+        running = self._running[name]
         if running.overdue:
             cause = f"took longer than limits.trial_timeout ({self._timeout_s:g} s): killed"
             running.end = Decision.TIMEOUT, cause
             return False
-        decision, cause, again = self._retries.note(number, _error_of(trial))
+        decision, cause, again = self._retries.note(name, error_of(trial))
         if not again:
             running.end = decision, cause
             return False
         running.spent_s, running.began = running.wall_s, None
-        update = {"cause": self._causes(number, cause), "wall_s": running.wall_s}
-        self.writer.upsert("trials", {**identity, **update})
+        update = {Col.CAUSE: self._causes(trial.config, cause), Col.WALL_S: running.wall_s}
+        self._change(trial.config, update)
         return True
 
-    def _causes(self, number: int, latest: str | None) -> str | None:
+    def _causes(self, config: Mapping[str, Any], latest: str | None) -> str | None:
         """The causes of a trial's setbacks and of its end, in one line."""
-        earlier = self.writer.get("trials", number)
-        known = [earlier["cause"]] if earlier and earlier["cause"] else []
+        earlier = self.writer.get(self._table.name, config)
+        known = [earlier[Col.CAUSE]] if earlier and earlier[Col.CAUSE] else []
         if latest is not None:
             known.append(presentable(latest))
         return "; then ".join(known) or None
 
     def _end(
-        self,
-        identity: Mapping[str, Any],
-        status: TrialStatus,
-        decision: str,
-        cause: str | None,
+        self, config: Mapping[str, Any], status: TrialStatus, decision: str, cause: str | None
     ) -> None:
-        number = identity["number"]
-        running = self._running.pop(number, None)
+        name = config["trial_id"]
+        running = self._running.pop(name, None)
         if running is not None:
             # It has said its last word, whatever becomes of its process.
             running.trial.should_recover = _never
-        self.writer.upsert(
-            "trials",
-            {
-                **identity,
-                "status": status.value,
-                "decision": decision,
-                "cause": self._causes(number, cause),
-                "ended_at": self._now(),
-                "wall_s": running.wall_s if running else 0.0,
-                "end_index": self._end_index,
-                "rung_reached": self._scheduler.rung_reached(number),
-            },
-        )
+        row = {
+            Col.STATUS: status.value,
+            Col.DECISION: decision,
+            Col.CAUSE: self._causes(config, cause),
+            Col.ENDED_AT: self._now(),
+            Col.WALL_S: running.wall_s if running else 0.0,
+            Col.END_INDEX: self._end_index,
+            Col.RUNG_REACHED: self._scheduler.rung_reached(config["number"]),
+        }
+        self._change(config, row)
         self._end_index += 1
         self.writer.flush()
         # What the screen says is on the disk.
-        self._progress.ended(number, status, cause and presentable(cause))
+        for sink in self._sinks:
+            sink.ended(name, status, cause and presentable(cause))
 
-    def _keep_traceback(self, trial_id: str, text: str) -> None:
-        self.writer.folder.write(f"errors/{trial_id}.txt", presentable(text).encode())
+    def _keep_traceback(self, name: str, text: str) -> None:
+        self.writer.folder.write(f"errors/{name}.txt", presentable(text).encode())
 
-    @staticmethod
-    def _identity(trial: Any) -> dict[str, Any]:
-        return {"number": trial.config["number"], "trial_id": trial.config["trial_id"]}
+    def _identity(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Name and key of a trial's row, from its suggestion or from another row of the table."""
+        key = {column: config[column] for column in self._table.key}
+        return {Col.TRIAL_ID: trial_id(config["number"]), **key}
+
+    def _change(self, config: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
+        """Write columns of a trial's row: those that its table has."""
+        row = {**columns, **self._identity(config)}
+        kept = {c: value for c, value in row.items() if c in self._table.by_name}
+        if self._table is TRIALS:
+            kept |= {c: value for c, value in row.items() if c.startswith(PARAM)}
+        self.writer.upsert(self._table.name, kept)
+
+    def _add(self, table: str, row: dict[str, Any]) -> None:
+        """Write a row about a part of a trial, if it is new."""
+        if not self.writer.has(table, row):
+            heard = (
+                {Col.REPORTED_AT: self._now()} if Col.REPORTED_AT in TABLES[table].by_name else {}
+            )
+            self.writer.upsert(table, row | heard)
+
+
+def _name(trial: Any) -> str:
+    return str(trial.config["trial_id"])
 
 
 def cannot_write(name: str, cause: str) -> StoreError:
@@ -303,52 +352,6 @@ def cannot_write(name: str, cause: str) -> StoreError:
     )
 
 
-def _error_of(trial: Any) -> Exception | None:
-    """What Ray said when a trial's process died.
-
-    ``Trial.get_pickled_error`` (Ray 2.60) looks where the file is copied to later.
-    """
-    try:
-        error: Exception = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
-    except (OSError, TypeError):  # There is none.
-        return None
-    return error
-
-
 def _never() -> bool:
     """Of a module, not of a trial: Tune pickles its trials when all have ended."""
     return False
-
-
-def _relative(row: dict[str, Any], trial_id: str) -> dict[str, Any]:
-    """A trial's row with the places of its models relative to the sweep."""
-    places: dict[str, Any] = {
-        c: f"models/{trial_id}/{row[c]}" for c in ("model", "composite") if c in row
-    }
-    known = {column.name for column in TABLES["trials"].columns}
-    return {name: value for name, value in {**row, **places}.items() if name in known}
-
-
-class Forgetful(TrialProgressCallback):
-    """The last of the callbacks: leaves of a result what Tune itself reads.
-
-    In the place of the one by which Tune prints results, and which prints empty ones even if asked
-    to say nothing (``ray.tune.utils.callback`` adds it where none of its kind is given).
-
-    ``Trial.update_last_result`` (Ray 2.60) keeps every trial's last result to the end of the sweep,
-    and five averages of every number in it: 0.1 MB a trial, written out as JSON when all have
-    ended. ``TuneController._process_trial_result`` lets callbacks change a result in place.
-    """
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """Everybody else has heard it by now."""
-        for name in set(result).difference(READ_BY_TUNE):
-            del result[name]
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Says nothing."""
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Says nothing."""

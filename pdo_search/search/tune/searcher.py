@@ -15,7 +15,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import optuna
@@ -30,8 +30,16 @@ from pdo_search.results.schema import TrialStatus, trial_id
 from pdo_search.search.dominance import COSTS, costs_of, scalarised
 from pdo_search.search.history import BoundedHistory
 from pdo_search.search.optuna_space import all_points, distributions
+from pdo_search.search.runs import Run
 
-__all__ = ["OptunaSearcher", "PastTrial", "Promoter", "Requeued"]
+__all__ = [
+    "OptunaSearcher",
+    "PastTrial",
+    "Promoter",
+    "Requeued",
+    "RunSearcher",
+    "StatelessSearcher",
+]
 
 TRIES = 20
 LARGEST_FINITE_SPACE = 10_000
@@ -78,7 +86,41 @@ class Promoter(Protocol):
         """
 
 
-class OptunaSearcher(Searcher):
+class StatelessSearcher(Searcher):
+    """Tune's searcher, of which Tune keeps nothing: a resumed sweep is rebuilt from the tables."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Nothing."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+
+class RunSearcher(StatelessSearcher):
+    """Suggests the given runs, in order; learns nothing.
+
+    A suggestion is as ``OptunaSearcher``'s, with ``method`` and ``seed``; ``trial_id`` is the run's
+    own name.
+    """
+
+    def __init__(self, runs: Iterable[Run], *, metric: str, mode: str) -> None:
+        super().__init__(metric=metric, mode=mode)
+        self._left = deque(runs)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The next run's configuration, or ``FINISHED``."""
+        if not self._left:
+            return str(Searcher.FINISHED)
+        run = self._left.popleft()
+        return {**asdict(run), "trial_id": run.name}
+
+
+class OptunaSearcher(StatelessSearcher):
     """Points for Tune's trials.
 
     A suggestion is ``{"number": int, "trial_id": str, "point": {path: value}}``.
@@ -201,12 +243,6 @@ class OptunaSearcher(Searcher):
         if status is TrialStatus.INFEASIBLE:
             trial.set_constraint(FEASIBILITY, 1.0)
         self.study.tell(trial, value if state is TrialState.COMPLETE else None, state=state)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the tables are the state, and a resumed sweep is rebuilt from them."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing, as ``save``."""
 
     def _start(
         self, tune_id: str, number: int, trial: Trial, point: Mapping[str, Any]
