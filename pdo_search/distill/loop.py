@@ -27,6 +27,7 @@ from pdo_search.distill.evaluate import Evaluated, evaluated, usual_numbers
 from pdo_search.distill.feed import resident
 from pdo_search.distill.losses import IN_TRAIN, head_weights, terms
 from pdo_search.distill.norms import Calibration, refresh_statistics
+from pdo_search.distill.order import epoch_batches
 from pdo_search.distill.protocol import Report, Worker
 from pdo_search.distill.stage import Phase, Stage, StageEnd, plan_stages, reassign, stage_end
 from pdo_search.distill.state import TrialState
@@ -120,6 +121,8 @@ class Distillation:
         batch = min(self.recipe.optimizer.batch_size, task.epoch_examples)
         self.batch_size = batch - batch % worker.world_size or worker.world_size
         self.steps = max(1, task.epoch_examples // self.batch_size)
+        lengths = teaching.pool.examples.lengths()
+        self.lengths = None if lengths is None else lengths.cpu()
         self._saved_at = time.monotonic()
         self._first_step_at: float | None = None
         self._known_rungs: set[int] = {
@@ -175,7 +178,7 @@ class Distillation:
         torch.manual_seed(seed_for(self.config.seed, "dropout", epoch, self.worker.rank))
         set_dropout(self.updates.through, state.tuning.dropout)
         admitted = self._admitted(stage)
-        batches = self._batches(self._order(admitted, epoch))
+        batches = self._batches(admitted, epoch)
         totals = torch.zeros(len(LOSSES) + len(self.task.heads) + 2, device=self.device)
         self.updates.through.train()
         for step in range(self.steps):
@@ -215,10 +218,18 @@ class Distillation:
             "admitted": len(admitted) / len(self.teaching.pool) if stage.rung is not None else 1.0,
         }
 
-    def _batches(self, order: Tensor) -> Iterator[tuple[Tensor, Batch]]:
+    def _batches(self, admitted: Tensor, epoch: int) -> Iterator[tuple[Tensor, Batch]]:
         """The epoch's batches, this rank's share of each: rows of the pool, and what they hold."""
         rank, world_size = self.worker.rank, self.worker.world_size
-        shares = [part[rank::world_size] for part in torch.split(order, self.batch_size)]
+        whole = epoch_batches(
+            admitted,
+            self.steps,
+            self.batch_size,
+            lengths=self.lengths,
+            seed=self.config.seed,
+            epoch=epoch,
+        )
+        shares = [rows[rank::world_size].to(self.device) for rows in whole]
         return zip(shares, self.teaching.pool.batches(self._view, shares), strict=True)
 
     def _taught(
@@ -290,16 +301,6 @@ class Distillation:
                 return self.teaching.difficulty(kind)
         refresh_statistics(self.student, self.calibration)
         return self.teaching.difficulty(kind, self.student)
-
-    def _order(self, admitted: Tensor, epoch: int) -> Tensor:
-        """The epoch's examples, batch after batch: shuffled passes over what is admitted."""
-        needed = self.steps * self.batch_size
-        generator = torch.Generator().manual_seed(seed_for(self.config.seed, "order", epoch))
-        passes = [
-            admitted[torch.randperm(len(admitted), generator=generator)]
-            for _ in range(math.ceil(needed / len(admitted)))
-        ]
-        return torch.cat(passes)[:needed].to(self.device)
 
     def _metrics(self, stage: Stage) -> dict[str, float]:
         """The student's metrics on every rank; none after an epoch that nobody asks about."""
