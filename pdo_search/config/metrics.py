@@ -14,6 +14,7 @@ __all__ = [
     "TASK_METRICS",
     "Metric",
     "gain_of",
+    "is_metric",
     "metric_of",
     "reaches",
     "score_of",
@@ -80,6 +81,11 @@ TASK_METRICS: Mapping[str, tuple[str, ...]] = {
 def metric_of(name: str) -> Metric:
     """What a metric is, also one of a head (``HEAD.NAME``)."""
     return METRICS[name.rpartition(".")[2]]
+
+
+def is_metric(name: str) -> bool:
+    """Whether there is such a metric, also one of a head."""
+    return name.rpartition(".")[2] in METRICS
 
 
 def gain_of(metric: str, before: float, after: float) -> float:

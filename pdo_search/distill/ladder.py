@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pdo_search.base.columns import Taught
 from pdo_search.base.seeds import seed_for
-from pdo_search.config.metrics import gain_of
+from pdo_search.config.metrics import gain_of, score_of
 from pdo_search.config.schema import ExecutionConfig, OptimizerConfig, Recipe, SimplifyConfig
 from pdo_search.distill.evaluate import metrics_of
 from pdo_search.distill.execution import USUAL, computed_by
@@ -105,10 +105,11 @@ class Rung:
     build_s: float
     cached: bool
 
-    def row(self) -> dict[str, Any]:
-        """The rung's row of the ``teachers`` table."""
+    def row(self, metric: str) -> dict[str, Any]:
+        """The level's row of the ``teachers`` table; ``metric`` is the task's primary one."""
+        before = self.accuracy_before
         return {
-            "rung": self.index,
+            "level": self.index,
             "key": self.key,
             "parent_key": self.parent_key,
             "status": self.status.value,
@@ -119,8 +120,9 @@ class Rung:
             "params": self.cost.params,
             "flops": self.cost.flops,
             "latency_ms": self.cost.latency_ms,
-            "accuracy_before": self.accuracy_before,
-            "val_accuracy": self.val_accuracy,
+            "score_before": None if before is None else score_of(metric, before),
+            f"val_{metric}": self.val_accuracy,
+            "val_score": score_of(metric, self.val_accuracy),
             "build_s": self.build_s,
             "cached": self.cached,
         }

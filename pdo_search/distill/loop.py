@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pdo_search.base.columns import Taught
 from pdo_search.base.errors import PdoError
 from pdo_search.base.seeds import seed_for
-from pdo_search.config.metrics import gain_of, reaches, share_of
+from pdo_search.config.metrics import gain_of, reaches, score_of, share_of
 from pdo_search.config.schema import STUDENT_COSTS, Recipe, TrialConfig
 from pdo_search.distill.adapt import Tuning, adapt
 from pdo_search.distill.curriculum import admit, progress_at
@@ -126,7 +126,7 @@ class Distillation:
         self._saved_at = time.monotonic()
         self._first_step_at: float | None = None
         self._known_rungs: set[int] = {
-            row["rung"] for report in state.reports for row in report["rows"].get("teachers", [])
+            row["level"] for report in state.reports for row in report["rows"].get("teachers", [])
         }
 
     def run(self) -> TrialState:
@@ -213,7 +213,7 @@ class Distillation:
             )
         return {
             **{name: total / self.steps for name, total in zip(LOSSES, sums, strict=False)},
-            "train_accuracy": right_sum / max(counted_sum, 1),
+            "train_quality": right_sum / max(counted_sum, 1),
             "lr": made.lr,
             "admitted": len(admitted) / len(self.teaching.pool) if stage.rung is not None else 1.0,
         }
@@ -317,7 +317,10 @@ class Distillation:
         found = self.worker.broadcast(found)
         assert found is not None
         self.state.val_quality = found.quality
-        return {f"val_{name}": value for name, value in found.metrics.items()}
+        return {
+            **{f"val_{name}": value for name, value in found.metrics.items()},
+            "val_score": score_of(self.metric, found.metrics[self.metric]),
+        }
 
     @property
     def _watched(self) -> bool:
@@ -335,7 +338,7 @@ class Distillation:
         state.epoch += 1
         if metrics:
             state.values.append(metrics[f"val_{self.metric}"])
-        state.train_quality = trained["train_accuracy"]
+        state.train_quality = trained["train_quality"]
         seconds = self.clock.take()
         for name, value in seconds.items():
             state.seconds[name] = state.seconds.get(name, 0.0) + value
@@ -355,7 +358,7 @@ class Distillation:
             **trained,
             **metrics,
             **seconds,
-            "images_per_s": rate,
+            "examples_per_s": rate,
             "wall_s": wall_s,
             "reported_at": time.time(),
         }
@@ -403,7 +406,7 @@ class Distillation:
         row = {
             "stage": stage.index,
             "phase": stage.phase.value,
-            "teacher_rung": stage.rung,
+            "teacher_level": stage.rung,
             "first_epoch": state.epoch - used + 1,
             "last_epoch": state.epoch,
             "ended_by": ended.value,
@@ -417,7 +420,7 @@ class Distillation:
             "label_smoothing": tuning.label_smoothing,
             "dropout": tuning.dropout,
             "adaptation": said,
-            "images_per_s": used * examples / training_s,
+            "examples_per_s": used * examples / training_s,
             **state.seconds,
         }
         if not state.done:
@@ -434,7 +437,7 @@ class Distillation:
             return []
         new = [r for r in self.teaching.ladder.built() if r.index not in self._known_rungs]
         self._known_rungs.update(r.index for r in new)
-        return [r.row() for r in new]
+        return [r.row(self.metric) for r in new]
 
     def _record(
         self,
@@ -463,7 +466,7 @@ class Distillation:
             "stages_done": flat["stages_done"],
             **metrics,
             **state.totals,
-            "images_per_s": rows["epochs"][0]["images_per_s"],
+            "examples_per_s": rows["epochs"][0]["examples_per_s"],
         }
         if not state.reports:
             trial_row.update(self.facts, first_step_at=self._first_step_at)

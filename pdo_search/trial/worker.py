@@ -21,6 +21,7 @@ from pdo_search.base.errors import Infeasible, InputError, StoreError
 from pdo_search.base.scratch import scratch_folder
 from pdo_search.base.seeds import seed_for
 from pdo_search.base.storage import Storage, patience
+from pdo_search.config.metrics import score_of
 from pdo_search.config.schema import LimitsConfig, ModelConfig, Recipe, TrialConfig
 from pdo_search.distill.combine import combine
 from pdo_search.distill.execution import make_deterministic, threads
@@ -219,7 +220,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
         state=state,
         save=lambda now: checkpoint.write(pack(now, config_key)),
         finish=finish,
-        facts=_facts(cost, ladder.rung(0)),
+        facts=_facts(task, cost, ladder.rung(0)),
     )
     training.run()
 
@@ -319,7 +320,7 @@ def _restored(checkpoint: CheckpointFile, config_key: str) -> TrialState | None:
         return None
 
 
-def _facts(cost: Cost, teacher: Rung) -> dict[str, Any]:
+def _facts(task: Task, cost: Cost, teacher: Rung) -> dict[str, Any]:
     """Columns of the trial's row that are known before training."""
     return {
         "params": cost.params,
@@ -328,7 +329,7 @@ def _facts(cost: Cost, teacher: Rung) -> dict[str, Any]:
         "teacher_params": teacher.cost.params,
         "teacher_flops": teacher.cost.flops,
         "teacher_latency_ms": teacher.cost.latency_ms,
-        "teacher_accuracy": teacher.val_accuracy,
+        "teacher_score": score_of(task.metrics[0], teacher.val_accuracy),
         "host": socket.gethostname(),
         "pid": os.getpid(),
     }

@@ -99,9 +99,9 @@ def test_a_sweep_builds_each_rung_once(pdo: Pdo) -> None:
     )
     pdo.run("run", str(file), "--address", "auto")
     teachers = pdo_search.open_sweep(pdo.folder / "results" / "tiny").teachers
-    rungs = teachers[teachers["rung"] > 0]
+    rungs = teachers[teachers["level"] > 0]
     assert rungs["number"].nunique() > rungs["key"].nunique() > 3
     built = rungs[~rungs["cached"]].groupby("key").size()
     assert set(built.index) == set(rungs["key"])
     assert (built == 1).all()
-    assert teachers.loc[teachers["rung"] == 0, "cached"].all()
+    assert teachers.loc[teachers["level"] == 0, "cached"].all()

@@ -87,7 +87,7 @@ def test_a_trial_reports_every_epoch_and_leaves_models_that_load(
     assert [m["stage_end"] for m in metrics] == [True, False, True, True]
     assert [m["done"] for m in metrics] == [False, False, False, True]
     teachers = [row for r in worker.reports for row in r.rows["teachers"]]
-    assert [row["rung"] for row in teachers] == [0, 1, 2]
+    assert [row["level"] for row in teachers] == [0, 1, 2]
     flops = [row["flops"] for row in teachers]
     assert flops[0] > flops[1] > flops[2]
     final = worker.reports[-1].rows
@@ -297,9 +297,9 @@ def test_a_baseline_trains_for_the_same_epochs_on_the_same_examples(
         rows = [r.rows for r in worker.reports]
         epochs[method] = [row for r in rows for row in r["epochs"]]
         assert [row["epoch"] for row in epochs[method]] == [1, 2, 3, 4]
-        assert [row["rung"] for r in rows for row in r["teachers"]] == rungs
+        assert [row["level"] for r in rows for row in r["teachers"]] == rungs
         stage = rows[-1]["stages"][0]
-        assert stage["teacher_rung"] == (rungs[-1] if rungs else None)
+        assert stage["teacher_level"] == (rungs[-1] if rungs else None)
         assert (stage["first_epoch"], stage["last_epoch"]) == (1, 4)
         assert "composites" not in rows[-1]
         assert all(row["admitted"] == 1 for row in epochs[method])
@@ -387,7 +387,7 @@ def test_a_composite_is_measured_on_test_at_what_it_costs_there(
     worker = LocalWorker()
     run_trial(confirming(config, 5), worker, places=places(store, tmp_path))
     (row,) = worker.reports[-1].rows["trials"]
-    rungs = {r["rung"]: r for report in worker.reports for r in report.rows["teachers"]}
+    rungs = {r["level"]: r for report in worker.reports for r in report.rows["teachers"]}
     cost = next(r for report in worker.reports for r in report.rows["trials"] if "flops" in r)
     share, own = row["composite_deferred"], 0 if mode == "teacher" else cost["flops"]
     assert row["composite_mode"] == mode
