@@ -110,14 +110,12 @@ def test_a_student_is_measured_against_its_teacher() -> None:
     teacher = teacher_of(trials, "val_accuracy")
     assert teacher == {
         "val_accuracy": 0.98,
-        "val_score": 0.98,
         "params": 1000,
         "flops": 4e6,
         "latency_ms": None,
     }
     student = {
         "val_accuracy": 0.49,
-        "val_score": 0.49,
         "params": 10,
         "flops": 1e6,
         "latency_ms": 3.0,
