@@ -29,6 +29,8 @@ ABSENT = ("pooler.",)
 LOCAL = ("transformers_version", "auto_map", "quantization_config", "dtype", "attn_implementation")
 """Of a configuration: what says nothing about the architecture, or asks for code; names that begin
 with ``_`` do, too."""
+MAX_LAYERS = 1 << 10
+"""Of a configuration; more are a claim, not a model."""
 POSITIONS = ("position_embeddings", "wpe")
 """Tables of learned positions, by the end of their names."""
 
@@ -159,12 +161,23 @@ def _loaded(transformers: Any, weights: Path | None) -> Any:
 
 
 def _made(transformers: Any, config: Mapping[str, Any]) -> Any:
-    """A model of a configuration, its weights random."""
+    """A model of a configuration, its weights random.
+
+    Only of those that read text: others may fetch parts of themselves. Anybody may have written the
+    configuration of a stored model.
+    """
+    auto = transformers.models.auto.modeling_auto
+    known = {**auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, **auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}
     try:
         kind = str(config["model_type"])
         rest = {k: v for k, v in _portable(config).items() if k != "model_type"}
+        if kind not in known:
+            raise ValueError(f"{kind!r} is no model of text")
+        made = transformers.AutoConfig.for_model(kind, **rest)
+        if made.num_hidden_layers > MAX_LAYERS:
+            raise ValueError(f"{made.num_hidden_layers:,} layers are more than {MAX_LAYERS:,}")
         return transformers.AutoModel.from_config(
-            transformers.AutoConfig.for_model(kind, **rest),
+            made,
             trust_remote_code=False,
             attn_implementation="sdpa",
             dtype=torch.get_default_dtype(),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from pdo_search.config import parse_experiment, resolve
+from pdo_search.config.jsonschema import experiment_schema
 from pdo_search.config.keep import keep_of
 from pdo_search.config.schema import StudentConfig
 
@@ -59,3 +62,36 @@ def test_others_keep_all_or_less_of_their_vocabulary() -> None:
 def test_what_cannot_be_kept(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         StudentConfig.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("keep", "path", "point", "amounts"),
+    [
+        ({"float": [0.2, 0.5]}, "student.keep", 0.25, {"all": Fraction(1, 4)}),
+        (
+            {"layers": {"int": [1, 3]}, "heads": 0.5},
+            "student.keep.layers",
+            2,
+            {"layers": 2, "heads": Fraction(1, 2)},
+        ),
+    ],
+)
+def test_amounts_are_searched(
+    keep: dict[str, Any], path: str, point: float, amounts: dict[str, Any], tmp_path: Path
+) -> None:
+    tree = {
+        "name": "digits",
+        "task": {"data": {"source": "digits"}},
+        "teacher": {"arch": "small_resnet", "train": {"epochs": 2}},
+        "student": {"arch": "teacher", "keep": keep},
+    }
+    loaded = parse_experiment(tree, file=tmp_path / "e.yaml", base_dir=tmp_path)
+    assert loaded.space.paths == (path,)
+    assert keep_of(resolve(loaded.experiment, {path: point}).student) == amounts
+
+
+def test_an_editor_offers_a_dimension_for_a_share_and_for_each_unit() -> None:
+    definitions = experiment_schema()["$defs"]
+    dimension = {"$ref": "#/$defs/Dimension"}
+    assert dimension in definitions["StudentConfig"]["properties"]["keep"]["anyOf"]
+    assert dimension in definitions["KeepConfig"]["properties"]["layers"]["anyOf"]

@@ -126,6 +126,11 @@ def test_a_stored_one_needs_its_directory_no_more(tmp_path: Path) -> None:
         ({"weights": "nowhere"}, ["student.weights", "nowhere", "config.json"]),
         ({}, ["student.weights", "config.json"]),
         ({"args": {"config": {"model_type": "oracle"}}}, ["student.args.config", "oracle"]),
+        ({"args": {"config": {"model_type": "vit"}}}, ["student.args.config", "no model of text"]),
+        (
+            {"args": {"config": {"model_type": "bert", "num_hidden_layers": 9999}}},
+            ["student.args.config", "9,999 layers"],
+        ),
         ({"args": {"config": {"hidden_size": 3}}}, ["student.args.config", "model_type"]),
         ({"args": {"weights": "x"}}, ["student.args.weights", "args are config, input, types"]),
     ],
