@@ -361,8 +361,8 @@ class ModelConfig(Frozen):
 
     arch: str
     """``small_resnet``, ``small_convnet``, a torchvision classifier (``resnet50``, ``vgg16``,
-    ``mobilenet_v2``, ``shufflenet_v2_x1_0``…), or ``module:function`` returning an nn.Module. Of ids
-    and frames: ``small_transformer``, or ``transformers`` for a model of that library, from the
+    ``mobilenet_v2``, ``shufflenet_v2_x1_0``…), or ``module:function`` returning an nn.Module. For
+    ids and frames ``small_transformer``, or ``transformers``: a model of that library, from the
     local directory that ``weights`` names."""
     width: int | None = Field(default=None, ge=1, le=4096)
     """Channels of the first stage of the small models; of ``small_transformer`` those of all."""
