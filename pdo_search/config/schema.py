@@ -45,6 +45,7 @@ __all__ = [
     "OptimizerConfig",
     "OutputConfig",
     "Recipe",
+    "RecordsConfig",
     "ResourcesConfig",
     "SchedulerConfig",
     "SearchConfig",
@@ -167,6 +168,34 @@ class DataConfig(Frozen):
     """Keyword arguments of the ``module:function`` factory."""
 
 
+class RecordsConfig(Frozen):
+    """Where rows of named columns come from: texts, tables, sequences, measurements."""
+
+    source: str = "files"
+    """``files``, or ``module:function`` that returns a torch ``Dataset``, a data set of Hugging
+    Face, a frame of pandas or polars, a mapping of columns, a list of rows, or such by split."""
+    path: Given | dict[Literal["train", "validation", "test", "transfer"], Given] | None = None
+    """Parquet, CSV, TSV, JSON or JSON lines: a file, a folder of parts, a pattern such as
+    ``part-*.parquet``; or the folder of a data set that Hugging Face's library saved to disk.
+    Relative to the experiment file. Parts or folders named train, validation, test are used as
+    such splits; or give each split its own: ``{train: a.csv, test: b.csv}``."""
+    format: Literal["parquet", "csv", "tsv", "json", "arrow"] | None = None
+    """Of the files; None tells it by their names. JSON is one list, or one object per line."""
+    columns: dict[str, str | int] = {}
+    """What the source calls the task's columns, such as ``{text: sentence, label: y}``; those left
+    out have the task's names. Whole numbers are places in rows that are tuples."""
+    limit: int | None = Field(default=None, ge=10)
+    """Use only this many rows of what is not split yet, drawn by the task's seed: for quick
+    looks."""
+    labelled: bool = True
+    """False reads no labels, for a transfer source that has none."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """What becomes of rows without an input: ``raise`` refuses them and names the first, ``skip``
+    leaves them out and says so. Rows without a label stay; they are unlabelled."""
+    args: dict[str, Any] = {}
+    """Keyword arguments of the ``module:function`` factory."""
+
+
 class SplitsConfig(Frozen):
     """Shares of the four disjoint, stratified splits; what is left is the train split."""
 
@@ -183,6 +212,9 @@ class SplitsConfig(Frozen):
     seeded. The rest of train joins the transfer split, which then has no label at all, its own
     included, whatever the method; validation and test keep theirs, because they select and
     measure. None uses every label."""
+    group: str | None = None
+    """A column such as user, document or speaker: all rows with the same value come into the same
+    split, which then has about its share, and ``labels`` go to whole groups. Not for pictures."""
 
     @model_validator(mode="after")
     def _leaves_train(self) -> SplitsConfig:
@@ -235,6 +267,8 @@ class TaskConfig(Frozen):
         splits = self.splits
         if self.transfer_data is None and splits.transfer == 0 and splits.labels is None:
             raise ValueError("splits.transfer is 0 and there is no transfer_data: give one of them")
+        if splits.group is not None:
+            raise ValueError("splits.group needs columns, and pictures have none: leave it out")
         return self
 
 
