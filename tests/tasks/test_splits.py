@@ -94,10 +94,7 @@ def test_an_unlabelled_source_can_be_the_transfer_split() -> None:
 def test_an_empty_class_is_named() -> None:
     labels = np.array([0] * 50 + [1])
     with pytest.raises(InputError, match="class 'rare' has no example"):
-        four_way_split(
-            labels, SplitsConfig(), 0, class_names=("common", "rare"), own_test=False,
-            own_validation=False, other_transfer=False,
-        )  # fmt: skip
+        four_way_split(labels, SplitsConfig(), 0, class_names=("common", "rare"))
 
 
 def test_a_limited_source_keeps_its_class_shares() -> None:
