@@ -31,6 +31,7 @@ __all__ = [
     "target_column",
     "text_batches",
     "token_column",
+    "unknown_column",
 ]
 
 Tokenize = Callable[[list[str]], Sequence[Sequence[int]]]
@@ -339,6 +340,15 @@ def _pointers(raw: Raw, names: Sequence[str]) -> tuple[Column, tuple[str, ...]]:
             raise raw.refused(row, "must hold whole numbers", "write positions from 0", value)
         numbers = numbers.nan_to_num(MISSING)
     return Column(numbers.long().view(len(raw), -1)), ()
+
+
+def unknown_column(like: Column, count: int) -> Column:
+    """A target of so many rows none of which is known, as of a source without labels."""
+    values = like.values
+    if like.offsets is not None:
+        return Column(values[:0], torch.zeros(count + 1, dtype=torch.int64), like.pad)
+    fill = torch.nan if values.is_floating_point() else MISSING
+    return Column(torch.full((count, *values.shape[1:]), fill, dtype=values.dtype))
 
 
 def group_values(raw: Raw) -> NDArray[Any]:

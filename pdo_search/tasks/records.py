@@ -160,6 +160,8 @@ def as_arrow(values: Any, name: str, path: str) -> Any:
     """
     if isinstance(values, Tensor):
         values = of_tensor(values)
+    elif hasattr(values, "__array__"):  # A column of pandas.
+        values = np.asarray(values)
     if not isinstance(values, np.ndarray):
         values = list(values)
         first = next((v for v in values if v is not None), None)

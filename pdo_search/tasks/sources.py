@@ -122,7 +122,14 @@ def _tables(
     tables = {}
     for name, place in config.path.items():
         parts = read_path(folder / place, wanted, f"{path}.path.{name}", config.format)
-        tables[SPLITS[name]] = joined(list(parts.values()), f"{path}.path.{name}")
+        if len(parts) > 1:
+            raise InputError(
+                f"has splits of its own: {', '.join(split.value for split in parts)}",
+                path=f"{path}.path.{name}",
+                value=place,
+                remedy=f"name one of them, or write path: {place} to use them as they are",
+            )
+        tables[SPLITS[name]] = next(iter(parts.values()))
     return tables
 
 

@@ -18,6 +18,7 @@ from pdo_search.tasks.base import Dropped, Split
 from pdo_search.tasks.contents import Hashes
 
 __all__ = [
+    "LABELS_STREAM",
     "PRECEDENCE",
     "four_way_split",
     "labelled_count",

@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from pdo_search.base.columns import Column
 from pdo_search.base.errors import InputError
 from pdo_search.config.schema import SplitsConfig
 from pdo_search.tasks.base import Dropped, Examples, Head, HeadKind, Split
 from pdo_search.tasks.contents import Hashes, column_hashes
 from pdo_search.tasks.splits import (
+    LABELS_STREAM,
     four_way_split,
     labelled_count,
     labelled_subset,
@@ -28,7 +31,20 @@ from pdo_search.tasks.splits import (
     without_copies,
 )
 
-__all__ = ["Divided", "Part", "Told", "balanced_head", "divide", "part_of"]
+__all__ = [
+    "TRANSFER_IDS",
+    "Divided",
+    "Part",
+    "Told",
+    "balanced_head",
+    "divide",
+    "examples_of",
+    "own_parts",
+    "part_of",
+]
+
+TRANSFER_IDS = 1 << 41
+"""The first id of another source's examples."""
 
 Indices = NDArray[np.int64]
 
@@ -108,6 +124,49 @@ def balanced_head(heads: Sequence[Head]) -> str | None:
     """By which head's classes splits are balanced: the first of one class per example, if any."""
     one_class = (h for h in heads if h.kind is HeadKind.CATEGORICAL and h.positions is None)
     return next((head.name for head in one_class), None)
+
+
+def examples_of(
+    inputs: Mapping[str, Column],
+    targets: Mapping[str, Column],
+    first_id: int = 0,
+    labelled: Tensor | None = None,
+) -> Examples:
+    """All rows of columns as examples.
+
+    Args:
+        inputs: by name, N rows each.
+        targets: by name; a row is labelled where any of them is known.
+        first_id: rows have the ids from it on.
+        labelled: (N,) bool, where targets do not say it, as of texts that are their own.
+    """
+    count = len(next(iter(inputs.values())))
+    if labelled is None:
+        known = [_known(column) for column in targets.values()]
+        labelled = torch.stack(known).any(dim=0) if known else torch.zeros(count, dtype=torch.bool)
+    return Examples(inputs, targets, None, torch.arange(count) + first_id, labelled)
+
+
+def _known(column: Column) -> Tensor:
+    """(N,) bool, rows with a number that is known: -1 and NaN are not."""
+    values = column.values
+    known = ~values.isnan() if values.is_floating_point() else values >= 0
+    known = known.flatten(1).any(dim=1) if known.dim() > 1 else known
+    if column.offsets is None:
+        return known
+    rows = torch.repeat_interleave(torch.arange(len(column)), column.lengths())
+    return torch.zeros(len(column), dtype=torch.bool).index_fill(0, rows[known], True)
+
+
+def own_parts(
+    examples: Examples,
+    splits: Mapping[Split, range],
+    balanced: str | None = None,
+    groups: NDArray[Any] | None = None,
+) -> dict[Split, Part]:
+    """A source's rows by the splits that it has, as ``divide`` takes them."""
+    whole = part_of(examples, balanced, groups)
+    return {split: whole.select(np.arange(r.start, r.stop)) for split, r in splits.items()}
 
 
 def part_of(
@@ -324,7 +383,7 @@ def _labelled(train: Part, count: int, seed: int, class_names: Sequence[str]) ->
         return labelled_subset(train.strata, count, seed)
     share, path = count / len(train), "task.splits.labels"
     wanted = {Split.TRAIN: share, Split.TRANSFER: 1 - share}
-    rng = np.random.default_rng((seed, 1))
+    rng = np.random.default_rng((seed, LABELS_STREAM))
     chosen = whole_groups(train.groups, train.strata, wanted, rng, path=path)[Split.TRAIN]
     counts = _counts(train.select(chosen), class_names)
     if counts.min() == 0:

@@ -33,14 +33,13 @@ from pdo_search.tasks.images.augment import augmented, mixed, mixing
 from pdo_search.tasks.images.data import load_pictures
 from pdo_search.tasks.images.pictures import Pictures
 from pdo_search.tasks.inputs import PIXELS, PictureInputs
-from pdo_search.tasks.splitting import Part, Told, divide, part_of
+from pdo_search.tasks.splitting import TRANSFER_IDS, Part, Told, divide, part_of
 from pdo_search.tasks.task import BaseTask
 
 __all__ = ["HEAD", "ImageClassification", "build_image_classification", "class_labels"]
 
 HEAD = "class"
 TEST_IDS = 1 << 40
-TRANSFER_IDS = 1 << 41
 VALIDATION_IDS = 3 << 40
 BYTE = 255.0
 NORMALIZATION_SAMPLE = 50_000
