@@ -74,6 +74,15 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
     TopologicalSorter(needs).prepare()  # Raises CycleError, which names the circle.
 
 
+DOMAIN_WORDS = ("picture", "token", "accuracy", "input_shape")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "distill").glob("*.py")), ids=lambda p: p.name)
+def test_the_core_speaks_of_no_domain(path: Path) -> None:
+    text = path.read_text().lower()
+    assert [word for word in DOMAIN_WORDS if word in text] == []
+
+
 def modules_after(statement: str) -> set[str]:
     code = f"import sys\n{statement}\nprint(*sys.modules)"
     result = subprocess.run(

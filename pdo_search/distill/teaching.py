@@ -1,7 +1,7 @@
 """The examples that teachers speak about, and what they say: pool, banks, difficulty.
 
-The pool is the train split followed by the transfer split. A rung's outputs on it are computed once
-per recorded view, kept in the store, and read by every trial; the teacher never runs in a step.
+The pool is the train split followed by the transfer split. A level's outputs on it are computed
+once per recorded view, kept in the store, and read by every trial; the teacher never runs in a step.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def views_of_full_teacher(recipe: Recipe, num_views: int) -> list[int]:
     views = {0} if recipe.curriculum.start < 1 else set()
     epoch = 0
     for stage in plan_stages(recipe):
-        if stage.phase is Phase.STAGE and stage.rung == 0:
+        if stage.phase is Phase.STAGE and stage.level == 0:
             views |= {e % num_views for e in range(epoch, epoch + stage.epochs)}
         epoch += stage.epochs
     return sorted(views)
@@ -223,30 +223,30 @@ class Teaching:
 
     def pool_bank(
         self,
-        rung: int,
+        level: int,
         view: int,
         *,
         compute: Compute | None = None,
         on_progress: Progress | None = None,
     ) -> Bank:
-        """A rung's outputs on a view of the pool, built if nobody has.
+        """A level's outputs on a view of the pool, built if nobody has.
 
         Args:
-            rung: which teacher.
+            level: which teacher.
             view: which recorded view.
             compute: how to build it; None computes here.
             on_progress: told how far it is, if it is built now.
         """
-        key = (self.ladder.rung(rung).key, view)
+        key = (self.ladder.level(level).key, view)
         if key not in self._banks:
 
             def outputs(rows: Tensor) -> Iterable[tuple[Tensor, Said]]:
-                return pool_outputs(self.task, self.pool, self.ladder.model(rung), view)(rows)
+                return pool_outputs(self.task, self.pool, self.ladder.model(level), view)(rows)
 
             rows = torch.arange(len(self.pool), device=self.device)
             batches = evaluation_batches(self.pool.examples, self.device, rows)
             self._banks[key] = self._bank(
-                rung,
+                level,
                 "train+transfer",
                 view,
                 self._plan(len(self.pool), self.pool.drawn(view, batches)),
@@ -348,7 +348,7 @@ class Teaching:
 
     def _bank(
         self,
-        rung: int,
+        level: int,
         split: str,
         view: int,
         plan: Plan,
@@ -358,7 +358,7 @@ class Teaching:
         return bank(
             self.store,
             plan,
-            teacher_key=self.ladder.rung(rung).key,
+            teacher_key=self.ladder.level(level).key,
             task_fingerprint=self.task.fingerprint,
             threads=self.threads,
             split_name=split,
