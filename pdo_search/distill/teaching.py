@@ -1,7 +1,7 @@
 """The examples that teachers speak about, and what they say: pool, banks, difficulty.
 
 The pool is the train split followed by the transfer split. A level's outputs on it are computed
-once per recorded view, kept in the store, and read by every trial; the teacher never runs in a step.
+once per recorded view, kept in the store, and read by every trial; no teacher runs in a step.
 """
 
 from __future__ import annotations
