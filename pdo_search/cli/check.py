@@ -46,7 +46,7 @@ from pdo_search.distill.probe import probe
 from pdo_search.distill.rehearsal import Removal, rehearse, removal_of, shrinking_of
 from pdo_search.distill.stage import num_levels
 from pdo_search.distill.step import Updates
-from pdo_search.distill.teaching import views_of_full_teacher
+from pdo_search.distill.teaching import bytes_per_view, views_of_full_teacher
 from pdo_search.models.build import build_for
 from pdo_search.models.cost import Cost, measure_cost
 from pdo_search.models.layout import placed
@@ -165,6 +165,7 @@ def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
             experiment.search.baselines, experiment.search.trials_per_baseline
         ),
         "estimate": _estimate(loaded, parts),
+        "stored_outputs": _stored_outputs(loaded, parts.task),
         "notes": [
             *parts.notes,
             *_beyond_limits(experiment.limits, costs),
@@ -441,6 +442,18 @@ def _estimate(loaded: Loaded, parts: _Parts) -> dict[str, float]:
     }
 
 
+def _stored_outputs(loaded: Loaded, task: Task) -> dict[str, int]:
+    """Bytes of teachers' outputs: of a view, and of all that one trial may ask for."""
+    each = bytes_per_view(task)
+    most = 0
+    for trial in _trials(loaded, ""):
+        recipe = trial.recipe
+        if recipe.teacher_outputs == "stored" and recipe.method != "scratch":
+            views = recipe.num_views if task.varies else 1
+            most = max(most, each * views * (1 + num_levels(recipe)))
+    return {"bytes_per_view": each, "bytes_per_trial": most}
+
+
 @dataclass(frozen=True)
 class _LadderWork:
     """What the longest ladder of the space takes at most: levels, and passes over train with the
@@ -541,6 +554,21 @@ def print_check(found: dict[str, Any]) -> None:
         f" {_time(estimate['total_one_slot_s'])} in all, if no trial is stopped",
         soft_wrap=True,
     )
+    stored = found["stored_outputs"]
+    console.print(
+        f"Teachers' outputs: {_bytes(stored['bytes_per_view'])} a view in the store, up to"
+        f" {_bytes(stored['bytes_per_trial'])} for a trial",
+        soft_wrap=True,
+    )
+
+
+def _bytes(count: float) -> str:
+    """Such as ``412 KB``, ``3.1 GB``."""
+    for unit in ("B", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} GB"
 
 
 def _of(number: int, noun: str) -> str:

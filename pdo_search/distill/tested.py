@@ -111,7 +111,7 @@ def tested_composite(
     placed(composite, device)
     meter, asked = task.meter(), 0
     heads = task.heads
-    for rows in evaluation_batches(examples, device):
+    for rows in evaluation_batches(task, examples, device):
         batch = {name: tensor.to(device) for name, tensor in examples.batch(rows).items()}
         with torch.inference_mode():
             outputs, deferred = composite.said(batch)

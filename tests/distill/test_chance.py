@@ -103,7 +103,7 @@ def test_check_measures_a_given_teacher_as_it_was_trained(
     wrong = check_experiment(loaded(folder, force=True))["teacher"]["validation"]
     found = check_experiment(loaded(folder, normalization=BYTES))
     right = found["teacher"]["validation"]
-    assert right["accuracy"] > 0.9 > wrong["accuracy"] + 0.1
+    assert right["value"] > 0.9 > wrong["value"] + 0.1
     assert right["chance"] == 0.1
     print_check(found)
     assert f"Teacher as given: val_accuracy {right['accuracy']:.4f}" in capsys.readouterr().out
