@@ -14,7 +14,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from pdo_search.base.errors import InputError
-from pdo_search.cli.check import check_experiment, preflight, print_check
+from pdo_search.cli.before import print_check
+from pdo_search.cli.check import check_experiment, preflight
 from pdo_search.config import Loaded, parse_experiment, resolve
 from pdo_search.config.schema import ModelConfig, TrainConfig
 from pdo_search.distill.chance import Standing, refuse_guessing, standing, warning_of
