@@ -20,3 +20,9 @@ class TestParcels(TaskContract):
     @pytest.fixture(scope="class")
     def config(self) -> TrialConfig:
         return config_of("parcels")
+
+
+class TestSpans(TaskContract):
+    @pytest.fixture(scope="class")
+    def config(self) -> TrialConfig:
+        return config_of("spans")
