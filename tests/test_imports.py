@@ -22,7 +22,7 @@ ORDER = (
     ("distill",),
     ("trial",),
     ("search",),
-    ("cli",),
+    ("cli", "testing"),
 )
 """The rooms from the ground up: a file imports its own room and lower ones."""
 ALLOWED = {
