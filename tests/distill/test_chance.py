@@ -107,7 +107,7 @@ def test_check_measures_a_given_teacher_as_it_was_trained(
     assert right["value"] > 0.9 > wrong["value"] + 0.1
     assert right["chance"] == 0.1
     print_check(found)
-    assert f"Teacher as given: val_accuracy {right['accuracy']:.4f}" in capsys.readouterr().out
+    assert f"Teacher as given: val_accuracy {right['value']:.4f}" in capsys.readouterr().out
 
 
 def test_stored_taught_pruned_and_shrunk_it_stays_as_it_was_trained(
