@@ -71,12 +71,12 @@ def empty_trial(sweep: str) -> Callable[[dict[str, Any]], None]:
     def trial(suggestion: dict[str, Any]) -> None:
         from ray import tune
 
-        from pdo_search.results.schema import VAL_METRICS
+        from pdo_search.results.schema import IMAGE_METRICS
         from pdo_search.trial.messages import report_message
         from pdo_search.trial.protocol import Report
 
         began = time.time()
-        values = dict.fromkeys(VAL_METRICS, 0.5)
+        values = {f"val_{name}": 0.5 for name in IMAGE_METRICS}
         flat = {
             "epoch": 1, "stage": 1, "phase": "stage", "stage_end": True, "stages_done": 1,
             "done": True, "decision": "completed", **values,

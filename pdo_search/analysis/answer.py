@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pdo_search.analysis.compare import Configuration, Estimate, tested_metric
-from pdo_search.analysis.leaderboard import plain
-from pdo_search.results.schema import Col
+from pdo_search.analysis.leaderboard import plain, value_of
+from pdo_search.results.schema import Col, better_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,24 +26,26 @@ class Teacher:
     Attributes:
         validation: the search's metric on validation; None where it was not measured.
         test: the same on test.
-        test_accuracy: accuracy on test.
+        test_primary: the primary metric on test.
         cost: ``params``, ``flops`` and ``latency_ms``.
     """
 
     validation: float | None
     test: float
-    test_accuracy: float
+    test_primary: float
     cost: Mapping[str, float | None]
 
 
-def full_teacher(confirmations: pd.DataFrame, metric: str) -> Teacher | None:
+def full_teacher(confirmations: pd.DataFrame, metric: str, primary: str) -> Teacher | None:
     """The full teacher as the runs measured it; None where only older versions ran.
 
     Args:
         confirmations: rows of the table.
         metric: of the search.
+        primary: column of the primary metric on validation.
     """
-    rows = confirmations[confirmations[Col.TEACHER_TEST_ACCURACY].notna()]
+    whole = f"teacher_{tested_metric(primary)}"
+    rows = confirmations[confirmations[whole].notna()]
     if rows.empty:
         return None
     row = rows.iloc[-1]
@@ -52,41 +54,48 @@ def full_teacher(confirmations: pd.DataFrame, metric: str) -> Teacher | None:
         Col.FLOPS: row[Col.TEACHER_FLOPS],
         Col.LATENCY_MS: row[Col.TEACHER_LATENCY_MS],
     }
+    score = plain(row[Col.TEACHER_SCORE])
     return Teacher(
-        validation=plain(row[Col.TEACHER_ACCURACY]) if metric == Col.VAL_ACCURACY else None,
+        validation=None if metric != primary or score is None else value_of(primary, score),
         test=float(row[f"teacher_{tested_metric(metric)}"]),
-        test_accuracy=float(row[Col.TEACHER_TEST_ACCURACY]),
+        test_primary=float(row[whole]),
         cost={name: plain(value) for name, value in cost.items()},
     )
 
 
-def answer(configuration: Configuration, teacher: Teacher, *, best: bool) -> str | None:
-    """One sentence: which part of the teacher's test accuracy is kept, at which part of its cost.
+def answer(
+    configuration: Configuration, teacher: Teacher, *, best: bool, primary: str
+) -> str | None:
+    """One sentence: which part of the teacher's test metric is kept, at which part of its cost.
 
     Args:
         configuration: whose student and composite are measured.
         teacher: the full teacher.
         best: whether it is the best by validation of all that were confirmed.
+        primary: column of the primary metric on validation.
 
     Returns:
-        None where the teacher has no accuracy to be measured against.
+        None where the teacher has none to be measured against, or less of the metric is better.
     """
-    share = configuration.test_accuracy.over(teacher.test_accuracy)
+    if better_of(primary) == "min":
+        return None
+    share = configuration.test_primary.over(teacher.test_primary)
     if share is None or share.count == 0:
         return None
     name = f"{configuration.method} {configuration.trial_id}"
     who = f"the best student, {name}," if best else f"the student of {name}"
-    count = configuration.test_accuracy.count
-    mean = f"{configuration.test_accuracy.mean:.4f} of {teacher.test_accuracy:.4f}"
+    count = configuration.test_primary.count
+    mean = f"{configuration.test_primary.mean:.4f} of {teacher.test_primary:.4f}"
     seeds = f"{count} seed{'s' if count > 1 else ''}"
+    metric = primary.removeprefix("val_")
     said = (
-        f"{who} keeps {_with_half(share)} of the teacher's test accuracy ({mean}, {seeds})"
+        f"{who} keeps {_with_half(share)} of the teacher's test {metric} ({mean}, {seeds})"
         f"{_at_cost(plain(configuration.row[Col.FLOPS]), teacher)}"
     )
     combined = configuration.composite
     if combined is None:
         return said
-    whole = combined.test_accuracy.over(teacher.test_accuracy)
+    whole = combined.test_primary.over(teacher.test_primary)
     assert whole is not None
     return f"{said}; its composite {_with_half(whole)}{_at_cost(plain(combined.flops), teacher)}"
 

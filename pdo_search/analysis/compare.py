@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pdo_search.analysis.leaderboard import value_of
+from pdo_search.config.metrics import metric_of
 from pdo_search.results.interval import LEVEL
 from pdo_search.results.schema import Col, TrialStatus
 
@@ -98,7 +100,7 @@ class Combined:
         modes: runs by mode, the most frequent first.
         validation: accuracy on validation, over the fresh seeds.
         test: the search's metric on test.
-        test_accuracy: accuracy on test.
+        test_primary: the primary metric on test.
         flops: mean over runs of the mean per test example.
         deferred: mean share of the test examples that the light teacher answered.
     """
@@ -106,7 +108,7 @@ class Combined:
     modes: Mapping[str, int]
     validation: Estimate
     test: Estimate
-    test_accuracy: Estimate
+    test_primary: Estimate
     flops: float
     deferred: float
 
@@ -121,7 +123,7 @@ class Configuration:
         number: of the trial.
         validation: the search's metric on validation, over the fresh seeds.
         test: the same on test.
-        test_accuracy: accuracy on test.
+        test_primary: the primary metric on test.
         by_seed: the test values.
         student_s: mean seconds of the student's training.
         row: of its first finished run: cost, which no seed changes.
@@ -133,7 +135,7 @@ class Configuration:
     number: int
     validation: Estimate
     test: Estimate
-    test_accuracy: Estimate
+    test_primary: Estimate
     by_seed: Mapping[int, float]
     student_s: float
     row: Mapping[str, Any]
@@ -199,7 +201,7 @@ def paired(
 
 
 def configurations_of(
-    confirmations: pd.DataFrame, metric: str, search_mode: str
+    confirmations: pd.DataFrame, metric: str, search_mode: str, primary: str
 ) -> list[Configuration]:
     """The confirmed configurations, the best by validation over the fresh seeds first.
 
@@ -210,6 +212,7 @@ def configurations_of(
         confirmations: rows of the table.
         metric: of the search, such as ``val_accuracy``.
         search_mode: ``max`` or ``min``.
+        primary: column of the primary metric.
     """
     tested = tested_metric(metric)
     rows = confirmations[confirmations[Col.STATUS] == TrialStatus.FINISHED.value]
@@ -224,34 +227,36 @@ def configurations_of(
                 number=int(first[Col.NUMBER]),
                 validation=estimate(own[metric].tolist()),
                 test=estimate(list(by_seed.values())),
-                test_accuracy=estimate(own[Col.TEST_ACCURACY].tolist()),
+                test_primary=estimate(own[tested_metric(primary)].tolist()),
                 by_seed=by_seed,
                 student_s=float(own[Col.STUDENT_S].mean()),
                 row={str(name): value for name, value in first.items()},
-                composite=_combined(own, tested),
+                composite=_combined(own, tested, primary),
             )
         )
     sign = -1 if search_mode == "max" else 1
     return sorted(found, key=lambda c: (sign * c.validation.mean, c.number))
 
 
-def _combined(own: pd.DataFrame, tested: str) -> Combined | None:
+def _combined(own: pd.DataFrame, tested: str, primary: str) -> Combined | None:
     """The composites of a configuration's runs; runs of a version that measured none are left out.
 
     Args:
         own: its finished runs.
         tested: the search's metric on test.
+        primary: column of the primary metric.
     """
-    rows = own[own[Col.COMPOSITE_TEST_ACCURACY].notna()]
+    whole = f"composite_{tested_metric(primary)}"
+    rows = own[own[whole].notna()]
     if rows.empty:
         return None
     return Combined(
         modes={
             str(mode): int(count) for mode, count in rows[Col.COMPOSITE_MODE].value_counts().items()
         },
-        validation=estimate(rows[Col.COMPOSITE_ACCURACY].tolist()),
+        validation=estimate([value_of(primary, s) for s in rows[Col.COMPOSITE_SCORE].tolist()]),
         test=estimate(rows[f"composite_{tested}"].tolist()),
-        test_accuracy=estimate(rows[Col.COMPOSITE_TEST_ACCURACY].tolist()),
+        test_primary=estimate(rows[whole].tolist()),
         flops=float(rows[Col.COMPOSITE_FLOPS].mean()),
         deferred=float(rows[Col.COMPOSITE_DEFERRED].mean()),
     )
@@ -288,8 +293,8 @@ def verdict(difference: Difference, metric: str) -> str:
         metric: whose difference it is; shares are told in points of a hundred.
     """
     first, second, found = difference.first, difference.second, difference.of
-    share = not metric.endswith("loss")
-    unit, scale, digits = (" points", 100.0, 2) if share else (" nats", 1.0, 4)
+    known = metric_of(metric.partition("_")[2])
+    unit, scale, digits = (" points", 100.0, 2) if known.is_share else (f" {known.unit}", 1.0, 4)
     if found.count == 0:
         return f"{first} and {second} have no seed in common: nothing can be said"
     mean = found.mean * scale

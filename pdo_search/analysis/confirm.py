@@ -24,6 +24,7 @@ from pdo_search.results.schema import Col
 
 if TYPE_CHECKING:
     from pdo_search.analysis.sweep import Sweep
+    from pdo_search.results.sweepfile import SweepInfo
 
 __all__ = ["confirmation_summary", "unconfirmed"]
 
@@ -34,11 +35,12 @@ def confirmation_summary(sweep: Sweep) -> dict[str, Any] | None:
     """The confirmed configurations and the verdicts, JSON-able; None where nothing was confirmed.
 
     Returns:
-        ``metric`` and ``test_metric``; ``counts`` of runs by status and ``causes``; ``teacher``,
-        None where only older versions ran, with ``validation``, ``test``, ``test_accuracy`` and
-        cost; ``configurations``, the best by validation over the fresh seeds first, each with
-        ``validation``, ``test`` and ``test_accuracy`` (``count``, ``mean``, ``sd``, ``low``,
-        ``high``), ``by_seed``, cost, ``of_teacher`` (``test``, ``test_accuracy``, ``params``,
+        ``metric``, ``primary`` and ``test_metric``; ``counts`` of runs by status and ``causes``;
+        ``teacher``, None where only older versions ran, with ``validation``, ``test``,
+        ``test_primary`` and cost; ``configurations``, the best by validation over the fresh seeds
+        first, each with
+        ``validation``, ``test`` and ``test_primary`` (``count``, ``mean``, ``sd``, ``low``,
+        ``high``), ``by_seed``, cost, ``of_teacher`` (``test``, ``test_primary``, ``params``,
         ``flops`` and ``latency_ms`` as shares of the teacher's) and ``composite``, None or with
         ``modes`` (runs by mode), ``deferred``, ``flops`` and the like; ``differences`` of students,
         each with ``first``, ``second``, ``of``, ``p``, ``p_holm``, ``comparisons`` and ``verdict``;
@@ -48,10 +50,11 @@ def confirmation_summary(sweep: Sweep) -> dict[str, Any] | None:
     rows, info = sweep.confirmations, sweep.info
     if rows.empty:
         return None
-    found = configurations_of(rows, info.metric, info.mode)
-    tested, teacher = tested_metric(info.metric), full_teacher(rows, info.metric)
+    found = configurations_of(rows, info.metric, info.mode, info.primary)
+    tested, teacher = tested_metric(info.metric), full_teacher(rows, info.metric, info.primary)
     return {
         "metric": info.metric,
+        "primary": info.primary,
         "test_metric": tested,
         "counts": status_counts(rows),
         "causes": causes(rows),
@@ -59,7 +62,7 @@ def confirmation_summary(sweep: Sweep) -> dict[str, Any] | None:
         and {
             "validation": teacher.validation,
             "test": plain(teacher.test),
-            "test_accuracy": teacher.test_accuracy,
+            "test_primary": teacher.test_primary,
             **teacher.cost,
         },
         "configurations": [_entry(one, teacher, info.mode) for one in found],
@@ -71,18 +74,18 @@ def confirmation_summary(sweep: Sweep) -> dict[str, Any] | None:
             }
             for difference in compared(found, info.method, info.mode)
         ],
-        "answers": _answers(found, teacher, info.method),
+        "answers": _answers(found, teacher, info),
     }
 
 
-def _answers(found: Sequence[Configuration], teacher: Teacher | None, method: str) -> list[str]:
+def _answers(found: Sequence[Configuration], teacher: Teacher | None, info: SweepInfo) -> list[str]:
     """On the first of all, then on the first of a method."""
     if teacher is None or not found:
         return []
-    own = next((one for one in found if one.method == method), found[0])
-    said = [answer(found[0], teacher, best=True)]
+    own = next((one for one in found if one.method == info.method), found[0])
+    said = [answer(found[0], teacher, best=True, primary=info.primary)]
     if own is not found[0]:
-        said.append(answer(own, teacher, best=False))
+        said.append(answer(own, teacher, best=False, primary=info.primary))
     return [sentence for sentence in said if sentence]
 
 
@@ -94,7 +97,7 @@ def _entry(configuration: Configuration, teacher: Teacher | None, mode: str) -> 
         Col.TRIAL_ID: configuration.trial_id,
         "validation": _interval(configuration.validation),
         "test": _interval(configuration.test),
-        "test_accuracy": _interval(configuration.test_accuracy),
+        "test_primary": _interval(configuration.test_primary),
         "by_seed": configuration.by_seed,
         **cost,
         Col.STUDENT_S: configuration.student_s,
@@ -104,9 +107,9 @@ def _entry(configuration: Configuration, teacher: Teacher | None, mode: str) -> 
             "modes": dict(combined.modes),
             Col.DEFERRED: plain(combined.deferred),
             Col.FLOPS: plain(combined.flops),
-            "validation_accuracy": _interval(combined.validation),
+            "validation_primary": _interval(combined.validation),
             "test": _interval(combined.test),
-            "test_accuracy": _interval(combined.test_accuracy),
+            "test_primary": _interval(combined.test_primary),
             "of_teacher": _of_teacher(combined, {Col.FLOPS: plain(combined.flops)}, teacher, mode),
         },
     }
@@ -124,7 +127,7 @@ def _of_teacher(
     whole = teacher.test if mode == "max" else None
     measured = {
         "test": model.test.over(whole),
-        "test_accuracy": model.test_accuracy.over(teacher.test_accuracy),
+        "test_primary": model.test_primary.over(teacher.test_primary),
     }
     shares = {
         name: cost[name] / total if cost.get(name) is not None and total else None

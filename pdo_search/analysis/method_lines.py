@@ -20,7 +20,11 @@ __all__ = ["methods_of"]
 
 
 def methods_of(
-    trials: pd.DataFrame, teachers: pd.DataFrame, planned: Mapping[str, int], mode: str
+    trials: pd.DataFrame,
+    teachers: pd.DataFrame,
+    planned: Mapping[str, int],
+    mode: str,
+    primary: str,
 ) -> list[dict[str, Any]]:
     """One entry per method, the search's own first.
 
@@ -29,6 +33,7 @@ def methods_of(
         teachers: rows of ``teachers``.
         planned: trials by method.
         mode: ``max`` or ``min``.
+        primary: column of the primary metric.
 
     Returns:
         ``method``; ``planned``, ``trials`` and ``finished``, numbers of trials; ``tuning_epochs``,
@@ -39,7 +44,7 @@ def methods_of(
     found = []
     for method, count in planned.items():
         own = trials[trials[Col.METHOD] == method]
-        best = _best(finished(own, mode).head(1), teachers)
+        best = _best(finished(own, mode).head(1), teachers, primary)
         found.append(
             {
                 Col.METHOD: method,
@@ -53,11 +58,11 @@ def methods_of(
     return found
 
 
-def _best(first: pd.DataFrame, teachers: pd.DataFrame) -> dict[str, Any] | None:
+def _best(first: pd.DataFrame, teachers: pd.DataFrame, primary: str) -> dict[str, Any] | None:
     """The line of the only row, with its seconds; None where there is no row."""
     if first.empty:
         return None
     row = first.to_dict("records")[0]
     built = teachers[teachers[Col.NUMBER] == row[Col.NUMBER]][Col.BUILD_S]
     seconds = {Col.STUDENT_S: plain(row[Col.STUDENT_S]), "teachers_s": float(built.sum())}
-    return {**entry(row), **seconds}
+    return {**entry(row, primary), **seconds}

@@ -20,15 +20,18 @@ STUDENT = "student"
 """Mode of a front's entry that is a student alone."""
 
 
-def model_front(trials: pd.DataFrame, composites: pd.DataFrame) -> list[dict[str, Any]]:
-    """The models of finished trials that none other beats in both FLOPs and accuracy.
+def model_front(
+    trials: pd.DataFrame, composites: pd.DataFrame, primary: str
+) -> list[dict[str, Any]]:
+    """The models of finished trials that none other beats in both FLOPs and primary metric.
 
     Args:
         trials: rows of ``trials``.
         composites: rows of ``composites``.
+        primary: column of the primary metric.
 
     Returns:
-        Cheapest first: ``trial_id``, ``mode``, ``val_accuracy``, ``flops``, ``latency_ms``,
+        Cheapest first: ``trial_id``, ``mode``, the primary metric, ``flops``, ``latency_ms``,
         ``method`` and ``params`` (of a student alone). Of equal models the earliest trial's stands
         for all.
     """
@@ -39,17 +42,19 @@ def model_front(trials: pd.DataFrame, composites: pd.DataFrame) -> list[dict[str
     combined = composites[
         composites[Col.NUMBER].isin(finished[Col.NUMBER]) & (composites[Col.MODE] != STUDENT)
     ]
-    names = [Col.NUMBER, Col.TRIAL_ID, Col.MODE, Col.VAL_ACCURACY, Col.FLOPS, Col.LATENCY_MS]
+    names = [Col.NUMBER, Col.TRIAL_ID, Col.MODE, primary, Col.VAL_SCORE, Col.FLOPS, Col.LATENCY_MS]
     parts = [part[names] for part in (students, combined) if not part.empty]
     if not parts:
         return []
     params = dict(zip(finished[Col.TRIAL_ID], finished[Col.PARAMS], strict=True))
     methods = dict(zip(finished[Col.TRIAL_ID], finished[Col.METHOD], strict=True))
-    models = pd.concat(parts).dropna(subset=[Col.FLOPS, Col.VAL_ACCURACY])
+    models = pd.concat(parts).dropna(subset=[Col.FLOPS, Col.VAL_SCORE])
     models = models.sort_values([Col.FLOPS, Col.NUMBER], kind="stable")
-    models = models.drop_duplicates([Col.FLOPS, Col.VAL_ACCURACY])
-    points = models[[Col.FLOPS, Col.VAL_ACCURACY]].to_numpy(dtype="float64") * [-1.0, 1.0]
-    front = models[non_dominated(points)].drop(columns=Col.NUMBER).to_dict("records")
+    models = models.drop_duplicates([Col.FLOPS, Col.VAL_SCORE])
+    points = models[[Col.FLOPS, Col.VAL_SCORE]].to_numpy(dtype="float64") * [-1.0, 1.0]
+    front = (
+        models[non_dominated(points)].drop(columns=[Col.NUMBER, Col.VAL_SCORE]).to_dict("records")
+    )
     return [
         {str(name): plain(value) for name, value in model.items()}
         | {Col.METHOD: plain(methods.get(model[Col.TRIAL_ID]))}

@@ -9,7 +9,7 @@ import difflib
 from typing import TYPE_CHECKING, Literal
 
 from pdo_search.base.errors import InputError
-from pdo_search.results.schema import TRIALS, Col, TrialStatus, better_of
+from pdo_search.results.schema import Col, TrialStatus, better_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +73,7 @@ def pareto_front(trials: pd.DataFrame, x: str, y: str, mode: str) -> pd.DataFram
     Raises:
         InputError: a column is unknown, or neither direction of it is better.
     """
-    signs = [1 if _direction(name) == "max" else -1 for name in (x, y)]
+    signs = [1 if _direction(name, trials) == "max" else -1 for name in (x, y)]
     candidates = finished(trials, mode).dropna(subset=[x, y])
     points = candidates[[x, y]].to_numpy(dtype="float64") * signs
     front = candidates[non_dominated(points)]
@@ -103,14 +103,14 @@ def non_dominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     return kept
 
 
-def _direction(name: str) -> Literal["max", "min"]:
+def _direction(name: str, trials: pd.DataFrame) -> Literal["max", "min"]:
     direction = better_of(name)
-    if direction is not None:
+    if direction is not None and name in trials.columns:
         return direction
-    axes = [column.name for column in TRIALS.columns if column.better]
+    axes = [str(column) for column in trials.columns if better_of(str(column))]
     near = difflib.get_close_matches(name, axes, n=1)
     raise InputError(
         f"no axis of a Pareto front: {name!r} is "
-        + ("neither better high nor low" if name in TRIALS.by_name else "no column of trials"),
+        + ("neither better high nor low" if name in trials.columns else "no column of trials"),
         remedy=f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(axes)}",
     )

@@ -42,10 +42,10 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
     """What ``show`` prints, JSON-able: what is missing is None, or an empty list.
 
     Returns:
-        ``name``, ``path``, ``created_at``, ``task``, ``metric``, ``mode``, ``num_trials``,
-        ``baselines`` (trials by name), ``possible_trials`` (all of them, fewer where the space has
-        fewer points), ``counts`` by status, ``alive`` (whether a driver runs it) and ``driver`` in
-        words, ``running`` trials, ``causes`` of failures, ``teacher``;
+        ``name``, ``path``, ``created_at``, ``task``, ``metric``, ``primary``, ``mode``,
+        ``num_trials``, ``baselines`` (trials by name), ``possible_trials`` (all of them, fewer
+        where the space has fewer points), ``counts`` by status, ``alive`` (whether a driver runs
+        it) and ``driver`` in words, ``running`` trials, ``causes`` of failures, ``teacher``;
         ``best``, the best student of all methods (with ``against_teacher``); ``composite``, that of
         the same trial or, where this has none, the most accurate of all, whose ``trial_id`` it
         names; ``methods`` beside each other; ``front`` of all models; ``leaderboard`` and
@@ -53,13 +53,14 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
         None where nothing was confirmed; and ``note``.
     """
     info, everything, composites = sweep.info, sweep.trials, sweep.composites
+    primary = info.primary
     driver = driver_of(Storage(sweep.path))
     alive = driver is not None and driver.alive
     trials = everything[everything[Col.METHOD] == info.method]
-    teacher, best = teacher_of(everything), best_student(everything, info.mode)
-    composite = composite_of(composites, best[Col.TRIAL_ID]) if best else None
-    composite = composite or best_composite(composites)
-    methods = methods_of(everything, sweep.teachers, info.trials_by_method, info.mode)
+    teacher, best = teacher_of(everything, primary), best_student(everything, info.mode, primary)
+    composite = composite_of(composites, best[Col.TRIAL_ID], primary) if best else None
+    composite = composite or best_composite(composites, primary)
+    methods = methods_of(everything, sweep.teachers, info.trials_by_method, info.mode, primary)
     confirmation = confirmation_summary(sweep)
     bests = [method["best"][Col.TRIAL_ID] for method in methods if method["best"]]
     return {
@@ -71,6 +72,7 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
             "data": _at(info.resolved, "task", "data", "source"),
         },
         "metric": info.metric,
+        "primary": primary,
         "mode": info.mode,
         "num_trials": info.num_trials,
         "baselines": info.baselines,
@@ -81,11 +83,12 @@ def sweep_summary(sweep: Sweep) -> dict[str, Any]:
         "running": running_trials(sweep) if alive else [],
         "causes": causes(everything),
         "teacher": teacher and {"arch": _at(info.resolved, "teacher", "arch"), **teacher},
-        "best": best and {**best, "against_teacher": against(best, teacher)},
-        "composite": composite and {**composite, "against_teacher": against(composite, teacher)},
+        "best": best and {**best, "against_teacher": against(best, teacher, primary)},
+        "composite": composite
+        and {**composite, "against_teacher": against(composite, teacher, primary)},
         "methods": methods,
-        "leaderboard": leaderboard(trials, info.mode, SHOWN),
-        "front": model_front(everything, composites),
+        "leaderboard": leaderboard(trials, info.mode, SHOWN, primary),
+        "front": model_front(everything, composites, primary),
         "importance": _importance(trials, sweep.epochs, info.metric),
         "confirmation": confirmation,
         "note": BIASED if unconfirmed(confirmation, bests) else None,

@@ -25,7 +25,7 @@ LEADERBOARD = (
     Col.METHOD,
     Col.STATUS,
     Col.OBJECTIVE,
-    Col.VAL_ACCURACY,
+    Col.VAL_SCORE,
     Col.PARAMS,
     Col.FLOPS,
     Col.LATENCY_MS,
@@ -70,32 +70,32 @@ class Sweep:
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row per trial: status, parameters, last metrics, cost, seconds."""
-        return read_table(self.path, "trials")
+        return read_table(self.path, "trials", self.info.metrics)
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """One row per trial and epoch."""
-        return read_table(self.path, "epochs")
+        return read_table(self.path, "epochs", self.info.metrics)
 
     @cached_property
     def stages(self) -> pd.DataFrame:
         """One row per trial and finished stage."""
-        return read_table(self.path, "stages")
+        return read_table(self.path, "stages", self.info.metrics)
 
     @cached_property
     def teachers(self) -> pd.DataFrame:
-        """One row per trial and rung of its ladder."""
-        return read_table(self.path, "teachers")
+        """One row per trial and level of its ladder."""
+        return read_table(self.path, "teachers", self.info.metrics)
 
     @cached_property
     def composites(self) -> pd.DataFrame:
         """One row per finished trial and mode of its composite."""
-        return read_table(self.path, "composites")
+        return read_table(self.path, "composites", self.info.metrics)
 
     @cached_property
     def confirmations(self) -> pd.DataFrame:
         """One row per confirmed configuration and fresh seed, with ``test_*`` metrics."""
-        return read_table(self.path, "confirmations")
+        return read_table(self.path, "confirmations", self.info.metrics)
 
     def refresh(self) -> Sweep:
         """Read everything again when next used; returns the sweep itself."""
@@ -141,23 +141,24 @@ class Sweep:
         """
         trials = ranked(self._trials_of(method), self.info.mode).head(n)
         params = [name for name in trials.columns if name.startswith(PARAM)]
-        return trials[[*LEADERBOARD, *params]]
+        columns = [self.info.primary if c == Col.VAL_SCORE else c for c in LEADERBOARD]
+        return trials[[*columns, *params]]
 
     def pareto(
-        self, x: str = Col.FLOPS, y: str = Col.VAL_ACCURACY, method: str | None = None
+        self, x: str = Col.FLOPS, y: str | None = None, method: str | None = None
     ) -> pd.DataFrame:
         """Finished trials that none other beats in both columns, best in ``x`` first.
 
         Args:
             x: a column that has a better direction, such as ``flops``.
-            y: another.
+            y: another; by default the primary metric.
             method: as in ``best``.
 
         Raises:
             InputError: a column is unknown, or neither direction of it is better; or the sweep has
                 no such method.
         """
-        return pareto_front(self._trials_of(method), x, y, self.info.mode)
+        return pareto_front(self._trials_of(method), x, y or self.info.primary, self.info.mode)
 
     def importance(self) -> pd.DataFrame:
         """How much every dimension mattered, most first: see ``pdo_search.analysis.importance``.

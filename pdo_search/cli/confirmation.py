@@ -50,7 +50,9 @@ def _confirmation(summary: Mapping[str, Any], width: int) -> Table:
     size and training time are shown where they fit.
     """
     found = summary["configurations"]
-    lines = [line for one in found for line in _confirmed(one, summary["metric"])]
+    lines = [
+        line for one in found for line in _confirmed(one, summary["metric"] == summary["primary"])
+    ]
     if summary["teacher"]:
         lines.insert(0, _full_teacher(summary["teacher"]))
     values = (summary["metric"], summary["test_metric"])
@@ -75,7 +77,7 @@ def _full_teacher(teacher: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _confirmed(found: Mapping[str, Any], metric: str) -> Iterable[list[str]]:
+def _confirmed(found: Mapping[str, Any], by_primary: bool) -> Iterable[list[str]]:
     """A configuration's line and, where it has one, its composite's, with the same columns."""
     yield [
         found[Col.METHOD],
@@ -90,7 +92,7 @@ def _confirmed(found: Mapping[str, Any], metric: str) -> Iterable[list[str]]:
     if composite is None:
         return
     modes = list(composite["modes"])
-    validation = composite["validation_accuracy"] if metric == Col.VAL_ACCURACY else None
+    validation = composite["validation_primary"] if by_primary else None
     shares = composite["of_teacher"]
     yield [
         f"+ {modes[0] if len(modes) == 1 else 'composite'}",

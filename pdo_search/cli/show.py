@@ -63,7 +63,9 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
         console.print("No trial has reported an epoch yet.")
     if len(summary["front"]) > 1:
         console.print()
-        console.print(_front(summary["front"], methods=bool(summary["baselines"])))
+        console.print(
+            _front(summary["front"], summary["primary"], methods=bool(summary["baselines"]))
+        )
     if summary["importance"]:
         console.print()
         console.print(_mattered(summary["importance"]))
@@ -133,10 +135,12 @@ def _running(trials: Sequence[Mapping[str, Any]]) -> Table:
 def _comparison(summary: Mapping[str, Any], width: int) -> Table:
     """Teacher, best student and composite, one below the other; latency only where it fits."""
     teacher, best, composite = summary["teacher"], summary["best"], summary["composite"]
-    rows = [("Teacher", _cost(teacher, {}), teacher["arch"] or "")]
+    rows = [("Teacher", _cost(teacher, {}, summary["primary"]), teacher["arch"] or "")]
     if best:
         whose = f"{best[Col.TRIAL_ID]} {best[Col.METHOD]}"
-        rows.append(("Best student", _cost(best, best["against_teacher"]), whose))
+        rows.append(
+            ("Best student", _cost(best, best["against_teacher"], summary["primary"]), whose)
+        )
     if composite:
         own = best and best[Col.TRIAL_ID] == composite[Col.TRIAL_ID]
         how = composite[Col.MODE]
@@ -145,11 +149,11 @@ def _comparison(summary: Mapping[str, Any], width: int) -> Table:
         rows.append(
             (
                 "Its composite" if own else "Best composite",
-                _cost(composite, composite["against_teacher"]),
+                _cost(composite, composite["against_teacher"], summary["primary"]),
                 how if own else f"{composite[Col.TRIAL_ID]} {how}",
             )
         )
-    columns = ["", "val_accuracy", "params", "FLOPs", "latency", ""]
+    columns = ["", summary["primary"], "params", "FLOPs", "latency", ""]
     lines = [[name, *cells, remark] for name, cells, remark in rows]
     needed = [column_width(name, column) for name, *column in zip(columns, *lines, strict=True)]
     shown = [at for at in range(len(columns)) if at != LATENCY or sum(needed) - GAP <= width]
@@ -160,10 +164,10 @@ def _comparison(summary: Mapping[str, Any], width: int) -> Table:
     return table
 
 
-def _cost(model: Mapping[str, Any], shares: Mapping[str, float | None]) -> list[str]:
+def _cost(model: Mapping[str, Any], shares: Mapping[str, float | None], primary: str) -> list[str]:
     latency = model.get(Col.LATENCY_MS)
     cells = {
-        Col.VAL_ACCURACY: fixed_point(model.get(Col.VAL_ACCURACY), 4),
+        primary: fixed_point(model.get(primary), 4),
         Col.PARAMS: count(model.get(Col.PARAMS)),
         Col.FLOPS: count(model.get(Col.FLOPS)),
         Col.LATENCY_MS: "-" if latency is None else f"{milliseconds(latency)} ms",
@@ -204,15 +208,15 @@ def _methods(summary: Mapping[str, Any], width: int) -> Table:
 
 def _leaderboard(summary: Mapping[str, Any], width: int) -> Table:
     """The first trials, with as many of the parameters in which they differ as fit."""
-    entries, metric = summary["leaderboard"], summary["metric"]
-    accuracy = {Col.VAL_ACCURACY: [fixed_point(entry[Col.VAL_ACCURACY], 4) for entry in entries]}
-    if metric == Col.VAL_ACCURACY:
-        accuracy = {}
+    entries, metric, primary = summary["leaderboard"], summary["metric"], summary["primary"]
+    beside = {primary: [fixed_point(entry[primary], 4) for entry in entries]}
+    if metric == primary:
+        beside = {}
     columns = {
         "trial": [entry[Col.TRIAL_ID] for entry in entries],
         "status": [entry[Col.STATUS] for entry in entries],
         metric: [fixed_point(entry[Col.OBJECTIVE], 4) for entry in entries],
-        **accuracy,
+        **beside,
         "params": [count(entry[Col.PARAMS]) for entry in entries],
         "FLOPs": [count(entry[Col.FLOPS]) for entry in entries],
         "ms": [milliseconds(entry[Col.LATENCY_MS]) for entry in entries],
@@ -247,11 +251,11 @@ def _varied(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _front(models: Sequence[Mapping[str, Any]], *, methods: bool) -> Table:
+def _front(models: Sequence[Mapping[str, Any]], primary: str, *, methods: bool) -> Table:
     """The front of models, cheapest first; with their methods where there are several."""
     own = ["method"] if methods else []
-    table = empty_table("model", *own, "trial", Col.VAL_ACCURACY, "FLOPs", "ms", "params")
-    table.title = "Pareto front: no other model is as accurate for fewer FLOPs"
+    table = empty_table("model", *own, "trial", primary, "FLOPs", "ms", "params")
+    table.title = "Pareto front: no other model is as good for fewer FLOPs"
     for model in models:
         table.add_row(
             plain_text(
@@ -259,7 +263,7 @@ def _front(models: Sequence[Mapping[str, Any]], *, methods: bool) -> Table:
             ),
             *(plain_text(model[Col.METHOD] or "-") for _ in own),
             plain_text(model[Col.TRIAL_ID]),
-            fixed_point(model[Col.VAL_ACCURACY], 4),
+            fixed_point(model[primary], 4),
             count(model[Col.FLOPS]),
             milliseconds(model[Col.LATENCY_MS]),
             count(model[Col.PARAMS]),

@@ -14,6 +14,7 @@ __all__ = [
     "TASK_METRICS",
     "Metric",
     "gain_of",
+    "is_metric",
     "metric_of",
     "reaches",
     "score_of",
@@ -48,8 +49,8 @@ METRICS: Mapping[str, Metric] = {
     "f1": Metric("share", "max", "mean F1 over classes"),
     "mcc": Metric("share", "max", "Matthews correlation of predicted and true classes"),
     "auc": Metric("share", "max", "area under the ROC curve, mean over labels"),
-    "mae": Metric("target's unit", "min", "mean absolute error"),
-    "rmse": Metric("target's unit", "min", "root of the mean squared error"),
+    "mae": Metric("in the target's unit", "min", "mean absolute error"),
+    "rmse": Metric("in the target's unit", "min", "root of the mean squared error"),
     "r2": Metric("share of variance", "max", "share of the target's variance that is explained"),
     "em": Metric("share", "max", "answers that equal the true span"),
     "span_f1": Metric("share", "max", "mean F1 of the positions of answer and true span"),
@@ -80,6 +81,11 @@ TASK_METRICS: Mapping[str, tuple[str, ...]] = {
 def metric_of(name: str) -> Metric:
     """What a metric is, also one of a head (``HEAD.NAME``)."""
     return METRICS[name.rpartition(".")[2]]
+
+
+def is_metric(name: str) -> bool:
+    """Whether there is such a metric, also one of a head."""
+    return name.rpartition(".")[2] in METRICS
 
 
 def gain_of(metric: str, before: float, after: float) -> float:

@@ -24,10 +24,12 @@ from pydantic import (
 )
 
 from pdo_search.config.methods import METHODS, PROGRESSIVE, Baseline, Method, fixed
-from pdo_search.config.metrics import METRICS
+from pdo_search.config.metrics import METRICS, TASK_METRICS, is_metric
 
 MOST_GPUS = 1024
 IMAGES = "image_classification"
+COMPARING = ("agreement", "kl")
+"""Metrics of a student beside its teacher, which no search is for."""
 
 __all__ = [
     "AdaptConfig",
@@ -262,6 +264,11 @@ class TaskConfig(Frozen):
     seed: Seed = 0
     """Seed of the splits; apart from the search's seed, so that sweeps share them."""
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What it measures, the primary metric first."""
+        return TASK_METRICS[self.kind]
+
     @model_validator(mode="after")
     def _has_transfer(self) -> TaskConfig:
         splits = self.splits
@@ -287,7 +294,7 @@ class UserTaskConfig(Frozen):
     @field_validator("metrics")
     @classmethod
     def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in names if name.rpartition(".")[2] not in METRICS]
+        unknown = [name for name in names if not is_metric(name)]
         if unknown:
             raise ValueError(f"unknown: {', '.join(unknown)}; known are {', '.join(METRICS)}")
         return names
@@ -669,12 +676,11 @@ class SearchConfig(Frozen):
     baseline_trials: int | None = Field(default=None, ge=1)
     """Trials of each baseline; None is a quarter of num_trials and at least 4: a baseline has
     fewer dimensions to tune, and one trial alone would lose by a bad learning rate."""
-    metric: Literal[
-        "val_accuracy", "val_precision", "val_recall", "val_f1", "val_loss", "val_ece"
-    ] = "val_accuracy"
-    """What is optimised, on the validation split."""
+    metric: str = "val_accuracy"
+    """What is optimised, on the validation split: ``val_`` and one of the task's metrics. By
+    default the primary one, ``val_accuracy`` of image classification."""
     mode: Literal["max", "min"] = "max"
-    """Direction; val_loss and val_ece go down."""
+    """Direction: the metric's own, by default."""
     minimize: tuple[StudentCost, ...] = ()
     """Costs of the student to keep low as well: rungs prefer what no other trial beats in all of
     them, and TPE draws for ever other trade-offs. Needs a dimension of the student.
@@ -710,7 +716,10 @@ class SearchConfig(Frozen):
             raise ValueError("a baseline stands twice")
         if len(set(self.minimize)) != len(self.minimize):
             raise ValueError("a cost to minimize stands twice")
-        if (self.metric in ("val_loss", "val_ece")) != (self.mode == "min"):
+        known = METRICS.get(self.metric.removeprefix("val_").rpartition(".")[2])
+        if known is None or not self.metric.startswith("val_"):
+            raise ValueError(f"unknown metric {self.metric!r}: it is val_ and a metric of the task")
+        if known.mode != self.mode:
             raise ValueError(f"mode {self.mode!r} is the wrong direction for {self.metric!r}")
         if self.sampler == "grid" and not self.points:
             raise ValueError("sampler grid needs `points`")
@@ -923,6 +932,38 @@ class Experiment(Frozen):
     """How updates are computed."""
     output: OutputConfig = OutputConfig()
     """Where results go."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _searches_by_the_tasks_metric(cls, given: Any) -> Any:
+        """Metric and mode, where they are not given, are those of the task."""
+        task, search = (
+            (given.get(k) for k in ("task", "search")) if isinstance(given, dict) else (0, 0)
+        )
+        if not isinstance(task, dict) or not isinstance(search, dict | None):
+            return given
+        own = (
+            task.get("metrics")
+            if _tag_of(task) == USER_TASK
+            else TASK_METRICS.get(task.get("kind", IMAGES))
+        )
+        filled = dict(search or {})
+        if isinstance(own, list | tuple) and own:
+            filled.setdefault("metric", f"val_{own[0]}")
+        known = METRICS.get(str(filled.get("metric")).removeprefix("val_").rpartition(".")[2])
+        if known is not None:
+            filled.setdefault("mode", known.mode)
+        return {**given, "search": filled}
+
+    @model_validator(mode="after")
+    def _metric_is_the_tasks(self) -> Experiment:
+        named = [m for m in self.task.metrics if m.rpartition(".")[2] not in COMPARING]
+        if self.search.metric.removeprefix("val_") not in named:
+            raise ValueError(
+                f"search.metric {self.search.metric!r} is none of the task's:"
+                f" {', '.join(f'val_{name}' for name in named)}"
+            )
+        return self
 
     @property
     def method(self) -> Method:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.base.seeds import seed_for
-from pdo_search.config.metrics import score_of
 from pdo_search.config.schema import CompositeConfig, TrialConfig
 from pdo_search.distill.composite import Said, choose, fit_modes
 from pdo_search.distill.evaluate import outputs_of
@@ -54,14 +53,9 @@ class Parts:
         assert self.config.recipe.composite is not None
         return self.config.recipe.composite
 
-    def score(self, row: Row) -> float:
-        """A mode's primary metric, higher being better."""
-        metric = self.task.metrics[0]
-        return score_of(metric, row[f"val_{metric}"])
-
     @property
     def light(self) -> int:
-        """The ladder's last rung: the light teacher."""
+        """The ladder's last level: the light teacher."""
         return self.config.recipe.num_stages
 
 
@@ -100,29 +94,27 @@ def combine(
     rows = _fit(parts, student)
     tuned, tuned_rows = _finetuned(parts, student, rows)
     improved = {
-        row["mode"] for row in tuned_rows if parts.score(row) > parts.score(_row(rows, row["mode"]))
+        row["mode"] for row in tuned_rows if row["val_score"] > _row(rows, row["mode"])["val_score"]
     }
     merged = [
         {**_row(tuned_rows if row["mode"] in improved else rows, row["mode"])}
         | {"finetuned": row["mode"] in improved}
         for row in rows
     ]
-    merged = choose(
-        merged, task.metrics[0], parts.composite.max_flops, teaching.ladder.rung(0).cost.flops
-    )
+    merged = choose(merged, parts.composite.max_flops, teaching.ladder.level(0).cost.flops)
     chosen = next(row for row in merged if row["chosen"])
     save_composite(
         directory / "composite",
         _fit_of(chosen),
         tuned if chosen["finetuned"] else student,
         spec,
-        teaching.ladder.rung(parts.light).path,
+        teaching.ladder.level(parts.light).path,
     )
     summary = {
         "model": "student",
         "composite": "composite",
         "composite_mode": chosen["mode"],
-        "composite_accuracy": chosen[f"val_{task.metrics[0]}"],
+        "composite_score": chosen["val_score"],
         "composite_flops": chosen["flops"],
     }
     return {"composites": merged, "trials": [summary]}
@@ -143,8 +135,8 @@ def _fit(parts: Parts, student: nn.Module) -> list[Row]:
         parts.task,
         {split: partial(_said, parts, student, split) for split in FITTING_SPLITS},
         student_cost=parts.student_cost,
-        teacher_cost=ladder.rung(parts.light).cost,
-        full_flops=ladder.rung(0).cost.flops,
+        teacher_cost=ladder.level(parts.light).cost,
+        full_flops=ladder.level(0).cost.flops,
         config=parts.composite,
     )
 
@@ -162,7 +154,7 @@ def _finetuned(parts: Parts, student: nn.Module, rows: list[Row]) -> tuple[nn.Mo
     combining = [row for row in rows if row["mode"] in COMBINING]
     if not combining or parts.composite.finetune_epochs == 0:
         return student, []
-    best = max(combining, key=parts.score)
+    best = max(combining, key=lambda row: row["val_score"])
     tuned = copy.deepcopy(student)
     _finetune(parts, tuned, best)
     return tuned, [row for row in _fit(parts, tuned) if row["mode"] == best["mode"]]

@@ -163,11 +163,8 @@ def fit_modes(
         rows.append(
             {
                 **asdict(fit),
-                **{
-                    f"val_{n}": v
-                    for n, v in metrics.items()
-                    if n in (task.metrics[0], "loss", "ece")
-                },
+                **{f"val_{name}": value for name, value in metrics.items()},
+                "val_score": score_of(task.metrics[0], metrics[task.metrics[0]]),
                 "flops": runs_student * student_cost.flops + share * teacher_cost.flops,
                 "latency_ms": runs_student * student_cost.latency_ms
                 + share * teacher_cost.latency_ms,
@@ -178,7 +175,7 @@ def fit_modes(
 
 
 def choose(
-    rows: Sequence[Mapping[str, Any]], metric: str, max_flops: float | None, full_flops: float
+    rows: Sequence[Mapping[str, Any]], max_flops: float | None, full_flops: float
 ) -> list[dict[str, Any]]:
     """The rows with ``within_budget`` and ``chosen``: the best mode within the budget.
 
@@ -187,7 +184,7 @@ def choose(
     limit = float("inf") if max_flops is None else max_flops * full_flops
     fitting = [row for row in rows if row["flops"] <= limit]
     if fitting:
-        best = max(fitting, key=lambda row: (score_of(metric, row[f"val_{metric}"]), -row["flops"]))
+        best = max(fitting, key=lambda row: (row["val_score"], -row["flops"]))
     else:
         best = min(rows, key=lambda row: row["flops"])
     return [

@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pdo_search.base.errors import InputError
-from pdo_search.results.schema import SCHEMA_VERSION, VERSION_METADATA, Table, arrow_schema
+from pdo_search.results.schema import (
+    RENAMED,
+    SCHEMA_VERSION,
+    VERSION_METADATA,
+    Col,
+    Table,
+    arrow_schema,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -169,9 +176,13 @@ def _version(metadata: Mapping[bytes, bytes]) -> int:
 
 
 def _upgraded(table: Table, part: pa.Table) -> pa.Table:
-    """A part of an older version with the required columns that it did not have yet."""
+    """A part of an older version under the names of today, with the required columns that it
+    lacks."""
     import pyarrow as pa
 
+    part = part.rename_columns([RENAMED.get(name, name) for name in part.schema.names])
+    if "val_accuracy" in part.schema.names and Col.VAL_SCORE not in part.schema.names:
+        part = part.append_column(Col.VAL_SCORE, part["val_accuracy"])
     expected = arrow_schema(table, {})
     for column in table.columns:
         if column.before is not None and column.name not in part.schema.names:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pdo_search.base.errors import InputError
 from pdo_search.base.storage import Storage
 from pdo_search.results.params import PARAM
 from pdo_search.results.parts import parse_part
-from pdo_search.results.schema import TABLES, Col, Table, arrow_schema
+from pdo_search.results.schema import IMAGE_METRICS, TABLES, Col, Table, arrow_schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["read_table"]
 
 
-def read_table(sweep: str, name: str) -> pd.DataFrame:
+def read_table(sweep: str, name: str, metrics: Sequence[str] = IMAGE_METRICS) -> pd.DataFrame:
     """All parts of a sweep's table, by key.
 
     Args:
         sweep: its directory, a path or a URI.
         name: of the table.
+        metrics: of the sweep's task.
 
     Raises:
         InputError: a part cannot be read.
@@ -31,7 +33,7 @@ def read_table(sweep: str, name: str) -> pd.DataFrame:
     import pyarrow as pa
 
     folder, table = Storage(sweep), TABLES[name]
-    parts = [arrow_schema(table, {}).empty_table()]
+    parts = [arrow_schema(table, {}, metrics).empty_table()]
     try:
         files = folder.files(name, ".parquet")
     except OSError as error:

@@ -6,11 +6,12 @@ Knows nothing of files, and imports pyarrow only inside the functions that make 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from pdo_search.config.metrics import METRICS, TASK_METRICS, is_metric
 from pdo_search.results.columns import Col, Column, Type
 from pdo_search.results.params import (
     PARAM,
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 __all__ = [
     "PARAM",
     "SCHEMA_VERSION",
+    "IMAGE_METRICS",
     "TABLES",
     "TRIALS",
-    "VAL_METRICS",
     "Col",
     "Column",
     "Decision",
@@ -44,6 +45,7 @@ __all__ = [
     "better_of",
     "decode_param",
     "encode_param",
+    "metric_columns",
     "param_column",
     "param_types",
     "params_of",
@@ -51,8 +53,27 @@ __all__ = [
     "trial_id",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 VERSION_METADATA = "pdo_search.schema_version"
+IMAGE_METRICS = TASK_METRICS["image_classification"]
+"""Of a sweep that does not say: older versions knew no other task."""
+MEASURED = {
+    "val_": "on validation",
+    "test_": "on test",
+    "teacher_test_": "of the full teacher on test",
+    "composite_test_": "of the composite on test",
+}
+"""What a metric's column is of, by its prefix."""
+RENAMED = {
+    "images_per_s": "examples_per_s",
+    "rung": "level",
+    "teacher_rung": "teacher_level",
+    "train_accuracy": "train_quality",
+    "teacher_accuracy": "teacher_score",
+    "composite_accuracy": "composite_score",
+    "accuracy_before": "score_before",
+}
+"""Columns of version 3 and before, by what they are called now."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +85,24 @@ class Table:
         meaning: what a row is.
         key: columns that identify a row; the first is the trial's number.
         columns: the fixed columns, in order.
+        measured: what is measured of whom: prefixes of the columns of the task's metrics.
     """
 
     name: str
     meaning: str
     key: tuple[str, ...]
     columns: tuple[Column, ...]
+    measured: tuple[str, ...] = ()
 
     @cached_property
     def by_name(self) -> Mapping[str, Column]:
         """The fixed columns by name."""
         return {column.name: column for column in self.columns}
+
+    def holds(self, name: str) -> bool:
+        """Whether a column is one of this table's: a fixed one, or that of a metric."""
+        prefixes = [prefix for prefix in self.measured if name.startswith(prefix)]
+        return name in self.by_name or any(is_metric(name.removeprefix(p)) for p in prefixes)
 
 
 def trial_id(number: int) -> str:
@@ -90,51 +118,11 @@ METHOD = Column(
     Col.METHOD, "string", "", "progressive, or a baseline: scratch, one_shot or assistant",
     required=True, before="progressive",
 )  # fmt: skip
-VALIDATION = (
-    Column(Col.VAL_ACCURACY, "float64", "share", "top-1 accuracy on validation", better="max"),
-    Column(Col.VAL_PRECISION, "float64", "share", "macro precision on validation", better="max"),
-    Column(Col.VAL_RECALL, "float64", "share", "macro recall on validation", better="max"),
-    Column(Col.VAL_F1, "float64", "share", "macro F1 on validation", better="max"),
-    Column(Col.VAL_LOSS, "float64", "nats", "cross-entropy on validation", better="min"),
-    Column(Col.VAL_ECE, "float64", "share", "expected calibration error, 15 bins", better="min"),
-    Column(
-        Col.VAL_AGREEMENT,
-        "float64",
-        "share",
-        "validation examples with the full teacher's top class",
-        better="max",
-    ),
-    Column(
-        Col.VAL_KL, "float64", "nats", "KL divergence from the full teacher, τ = 1", better="min"
-    ),
-)
-VAL_METRICS: tuple[str, ...] = tuple(column.name for column in VALIDATION)
-"""Validation metrics, as reported after every epoch."""
-TEST = (
-    Column(Col.TEST_ACCURACY, "float64", "share", "top-1 accuracy on test", better="max"),
-    Column(Col.TEST_PRECISION, "float64", "share", "macro precision on test", better="max"),
-    Column(Col.TEST_RECALL, "float64", "share", "macro recall on test", better="max"),
-    Column(Col.TEST_F1, "float64", "share", "macro F1 on test", better="max"),
-    Column(Col.TEST_LOSS, "float64", "nats", "cross-entropy on test", better="min"),
-    Column(Col.TEST_ECE, "float64", "share", "expected calibration error on test", better="min"),
-    Column(Col.TEST_EXAMPLES, "int64", "examples", "size of the test split"),
-)
-TEACHER_TEST = (
-    Column(Col.TEACHER_TEST_ACCURACY, "float64", "share", "of the full teacher on test"),
-    Column(Col.TEACHER_TEST_PRECISION, "float64", "share", "macro precision of the same"),
-    Column(Col.TEACHER_TEST_RECALL, "float64", "share", "macro recall of the same"),
-    Column(Col.TEACHER_TEST_F1, "float64", "share", "macro F1 of the same"),
-    Column(Col.TEACHER_TEST_LOSS, "float64", "nats", "cross-entropy of the same"),
-    Column(Col.TEACHER_TEST_ECE, "float64", "share", "expected calibration error of the same"),
-)
-COMPOSITE_TEST = (
-    Column(Col.COMPOSITE_TEST_ACCURACY, "float64", "share", "of its composite on test"),
-    Column(Col.COMPOSITE_TEST_PRECISION, "float64", "share", "macro precision of the same"),
-    Column(Col.COMPOSITE_TEST_RECALL, "float64", "share", "macro recall of the same"),
-    Column(Col.COMPOSITE_TEST_F1, "float64", "share", "macro F1 of the same"),
-    Column(Col.COMPOSITE_TEST_LOSS, "float64", "nats", "cross-entropy of the same"),
-    Column(Col.COMPOSITE_TEST_ECE, "float64", "share", "expected calibration error of the same"),
-)
+SCORE = Column(
+    Col.VAL_SCORE, "float64", "", "the primary metric on validation; of one of which less is better"
+    " its negative", better="max",
+)  # fmt: skip
+TESTED = Column(Col.TEST_EXAMPLES, "int64", "examples", "size of the test split")
 
 COST = (
     Column(Col.PARAMS, "int64", "parameters", "size of the model", better="min"),
@@ -145,7 +133,7 @@ FULL_TEACHER = (
     Column(Col.TEACHER_PARAMS, "int64", "parameters", "size of the full teacher"),
     Column(Col.TEACHER_FLOPS, "float64", "FLOPs", "of the full teacher, per example"),
     Column(Col.TEACHER_LATENCY_MS, "float64", "ms", "of the full teacher, one example"),
-    Column(Col.TEACHER_ACCURACY, "float64", "share", "of the full teacher on validation"),
+    Column(Col.TEACHER_SCORE, "float64", "", "of the full teacher on validation"),
 )
 SECONDS = (
     Column(Col.TEACHER_S, "float64", "s", "building teachers and their outputs", better="min"),
@@ -155,7 +143,7 @@ SECONDS = (
     Column(Col.WAITING_S, "float64", "s", "checkpoints and the search's answer", better="min"),
 )
 SPEED = Column(
-    Col.IMAGES_PER_S, "float64", "examples/s", "training speed of the student", better="max"
+    Col.EXAMPLES_PER_S, "float64", "examples/s", "training speed of the student", better="max"
 )
 WALL = Column(Col.WALL_S, "float64", "s", "wall time in all", better="min")
 REGULARISATION = (
@@ -179,12 +167,12 @@ TRIALS = Table(
         Column(Col.EPOCHS_DONE, "int64", "epochs", "finished epochs"),
         Column(Col.STAGES_DONE, "int64", "stages", "finished stages, init and fine-tune included"),
         Column(Col.OBJECTIVE, "float64", "", "what the search optimises, at the trial's end"),
-        *VALIDATION,
+        SCORE,
         *COST,
         *FULL_TEACHER,
         Column(Col.COMPOSITE_MODE, "string", "", "mode of the composite that was chosen"),
         Column(
-            Col.COMPOSITE_ACCURACY, "float64", "share", "of the composite, validation", better="max"
+            Col.COMPOSITE_SCORE, "float64", "", "of the composite on validation", better="max"
         ),
         Column(
             Col.COMPOSITE_FLOPS, "float64", "FLOPs", "of the composite, mean per example",
@@ -203,6 +191,7 @@ TRIALS = Table(
         Column(Col.MODEL, "string", "", "saved student, relative to the sweep"),
         Column(Col.COMPOSITE, "string", "", "saved composite, relative to the sweep"),
     ),
+    ("val_",),
 )  # fmt: skip
 EPOCHS = Table(
     "epochs",
@@ -230,13 +219,20 @@ EPOCHS = Table(
         Column(
             Col.LOSS_INIT, "float64", "nats", "of train labels, unweighted, over the whole batch"
         ),
-        Column(Col.TRAIN_ACCURACY, "float64", "share", "on the batches trained on", better="max"),
-        *VALIDATION,
+        Column(
+            Col.TRAIN_QUALITY,
+            "float64",
+            "share",
+            "what answers on the batches trained on were worth, mean",
+            better="max",
+        ),
+        SCORE,
         SPEED,
         *SECONDS,
         WALL,
         Column(Col.REPORTED_AT, "timestamp", "UTC", "when the epoch was reported"),
     ),
+    ("val_",),
 )
 STAGES = Table(
     "stages",
@@ -246,12 +242,12 @@ STAGES = Table(
         *IDENTITY,
         Column(Col.STAGE, "int64", "", "0 init, 1 to N stages, N + 1 fine-tune", required=True),
         Column(Col.PHASE, "string", "", "init, stage, labels or finetune"),
-        Column(Col.TEACHER_RUNG, "int64", "", "rung of the ladder that taught; null without"),
+        Column(Col.TEACHER_LEVEL, "int64", "", "level of the ladder that taught; null without"),
         Column(Col.FIRST_EPOCH, "int64", "", "its first epoch, from 1"),
         Column(Col.LAST_EPOCH, "int64", "", "its last epoch"),
         Column(Col.ENDED_BY, "string", "", "plan, adaptive or target"),
         Column(Col.TEMPERATURE, "float64", "", "of the divergence; null outside of stages"),
-        *VALIDATION,
+        SCORE,
         *COST,
         Column(Col.LR_SCALE, "float64", "", "factor on the learning rate from here on"),
         *REGULARISATION,
@@ -260,27 +256,29 @@ STAGES = Table(
         *SECONDS,
         WALL,
     ),
+    ("val_",),
 )
 TEACHERS = Table(
     "teachers",
-    "one rung of the ladder that a trial used; trials that agree share rungs",
-    (Col.NUMBER, Col.RUNG),
+    "one level of the ladder that a trial used; trials that agree share them",
+    (Col.NUMBER, Col.LEVEL),
     (
         *IDENTITY,
-        Column(Col.RUNG, "int64", "", "0 is the full teacher", required=True),
+        Column(Col.LEVEL, "int64", "", "0 is the full teacher", required=True),
         Column(Col.KEY, "string", "", "digest of its artifact"),
-        Column(Col.PARENT_KEY, "string", "", "digest of the rung it was made from"),
+        Column(Col.PARENT_KEY, "string", "", "digest of the level it was made from"),
         Column(Col.STATUS, "string", "", "full, pruned or kept_parent"),
         Column(Col.RATIO_ASKED, "float64", "share", "channels to be removed"),
         Column(Col.RATIO_APPLIED, "float64", "share", "channels removed, after backing off"),
         Column(Col.BACKOFFS, "int64", "", "ratios that were refused"),
         Column(Col.BLOCKS_DROPPED, "int64", "blocks", "whole blocks removed"),
         *COST,
-        Column(Col.ACCURACY_BEFORE, "float64", "share", "validation, before recovery"),
-        Column(Col.VAL_ACCURACY, "float64", "share", "validation, after recovery", better="max"),
+        Column(Col.SCORE_BEFORE, "float64", "", "validation, before recovery"),
+        SCORE,
         Column(Col.BUILD_S, "float64", "s", "time to build it, whoever did"),
         Column(Col.CACHED, "bool", "", "whether the store had it already"),
     ),
+    ("val_",),
 )
 COMPOSITES = Table(
     "composites",
@@ -292,9 +290,7 @@ COMPOSITES = Table(
         Column(Col.WEIGHT, "float64", "share", "of the teacher in an ensemble"),
         Column(Col.THRESHOLD, "float64", "share", "confidence below which a cascade defers"),
         Column(Col.CALIBRATION, "float64", "", "temperature of the cascade's confidence"),
-        Column(Col.VAL_ACCURACY, "float64", "share", "accuracy on validation", better="max"),
-        Column(Col.VAL_LOSS, "float64", "nats", "cross-entropy on validation", better="min"),
-        Column(Col.VAL_ECE, "float64", "share", "expected calibration error", better="min"),
+        SCORE,
         Column(Col.FLOPS, "float64", "FLOPs", "mean per example", better="min"),
         Column(Col.LATENCY_MS, "float64", "ms", "mean time of one example", better="min"),
         Column(Col.DEFERRED, "float64", "share", "validation examples the teacher answers"),
@@ -302,6 +298,7 @@ COMPOSITES = Table(
         Column(Col.CHOSEN, "bool", "", "the most accurate within the budget"),
         Column(Col.WITHIN_BUDGET, "bool", "", "whether it keeps to composite.max_flops"),
     ),
+    ("val_",),
 )
 CONFIRMATIONS = Table(
     "confirmations",
@@ -315,14 +312,12 @@ CONFIRMATIONS = Table(
         Column(Col.CAUSE, "string", "", "what broke: one line"),
         Column(Col.ATTEMPT, "int64", "", "how often it was started, from 1"),
         Column(Col.EPOCHS_DONE, "int64", "epochs", "finished epochs"),
-        *VALIDATION,
-        *TEST,
+        SCORE,
+        TESTED,
         *COST,
         *FULL_TEACHER,
-        *TEACHER_TEST,
         Column(Col.COMPOSITE_MODE, "string", "", "mode of its composite; null where it has none"),
-        Column(Col.COMPOSITE_ACCURACY, "float64", "share", "of its composite on validation"),
-        *COMPOSITE_TEST,
+        Column(Col.COMPOSITE_SCORE, "float64", "", "of its composite on validation"),
         Column(Col.COMPOSITE_FLOPS, "float64", "FLOPs", "of its composite, mean per test example"),
         Column(
             Col.COMPOSITE_DEFERRED, "float64", "share", "test examples its light teacher answers"
@@ -336,6 +331,7 @@ CONFIRMATIONS = Table(
         Column(Col.MODEL, "string", "", "saved student, relative to the sweep"),
         Column(Col.COMPOSITE, "string", "", "saved composite, relative to the sweep"),
     ),
+    tuple(MEASURED),
 )
 
 TABLES: Mapping[str, Table] = {
@@ -351,27 +347,62 @@ TABLES: Mapping[str, Table] = {
 def better_of(column: str) -> Literal["max", "min"] | None:
     """Which direction of a trial's column is better; None where neither is, or for no column."""
     found = TRIALS.by_name.get(column)
+    if found is None and column.startswith("val_"):
+        found = _metric_column("val_", column.removeprefix("val_"))
     return found.better if found else None
 
 
-def all_columns(table: Table, params: Mapping[str, Type]) -> tuple[Column, ...]:
-    """A table's columns; in ``trials`` with one per search dimension, after the seed.
+def _metric_column(prefix: str, metric: str) -> Column | None:
+    """The column of a metric; None of a name that is none."""
+    known = METRICS.get(metric.rpartition(".")[2])
+    if known is None:
+        return None
+    better = known.mode if prefix in ("val_", "test_") else None
+    meaning = f"{known.meaning}, {MEASURED[prefix]}"
+    return Column(f"{prefix}{metric}", "float64", known.unit, meaning, better=better)
+
+
+def metric_columns(table: Table, metrics: Sequence[str]) -> tuple[Column, ...]:
+    """The columns of a task's metrics in a table.
+
+    Agreement and divergence are of a student and its teacher, and of no others.
+    """
+    columns = []
+    for prefix in table.measured:
+        own = metrics[:1] if table is TEACHERS else metrics
+        for metric in own:
+            compares = metric.rpartition(".")[2] in ("agreement", "kl")
+            if (prefix == "val_" and table is not COMPOSITES) or not compares:
+                columns.append(_metric_column(prefix, metric))
+    return tuple(column for column in columns if column is not None)
+
+
+def all_columns(
+    table: Table, params: Mapping[str, Type], metrics: Sequence[str] = IMAGE_METRICS
+) -> tuple[Column, ...]:
+    """A table's columns: in ``trials`` with one per search dimension, after the seed; those of the
+    metrics stand before ``val_score``.
 
     Args:
         table: one of ``TABLES``.
         params: type by dimension path, from ``param_types``.
+        metrics: of the sweep's task.
     """
+    at = table.columns.index(SCORE)
+    columns = table.columns[:at] + metric_columns(table, metrics) + table.columns[at:]
     if table is not TRIALS:
-        return table.columns
-    after = table.columns.index(table.by_name[Col.SEED]) + 1
+        return columns
+    after = columns.index(table.by_name[Col.SEED]) + 1
     searched = tuple(
         Column(param_column(path), kind, "", f"value of the search dimension {path}")
         for path, kind in params.items()
     )
-    return table.columns[:after] + searched + table.columns[after:]
+    return columns[:after] + searched + columns[after:]
 
 
-def arrow_schema(table: Table, params: Mapping[str, Type]) -> pa.Schema:
+def arrow_schema(
+    table: Table, params: Mapping[str, Type], metrics: Sequence[str] = IMAGE_METRICS
+) -> pa.Schema:
     """The Parquet schema: unit and meaning per field, table and version on the schema."""
     import pyarrow as pa
 
@@ -389,7 +420,7 @@ def arrow_schema(table: Table, params: Mapping[str, Type]) -> pa.Schema:
             nullable=not column.required,
             metadata={"unit": column.unit, "meaning": column.meaning},
         )
-        for column in all_columns(table, params)
+        for column in all_columns(table, params, metrics)
     ]
     about = {
         VERSION_METADATA: str(SCHEMA_VERSION),

@@ -20,7 +20,8 @@ from typing import Any
 from pdo_search.base.errors import InputError
 from pdo_search.base.storage import Storage
 from pdo_search.config.methods import PROGRESSIVE
-from pdo_search.results.schema import SCHEMA_VERSION
+from pdo_search.config.metrics import is_metric
+from pdo_search.results.schema import IMAGE_METRICS, SCHEMA_VERSION
 
 __all__ = ["SWEEP_FILE", "SweepInfo", "read_sweep_file", "write_sweep_file"]
 
@@ -71,6 +72,7 @@ class SweepInfo:
         base_dir: the folder that its relative paths refer to.
         metric: what is optimised.
         mode: ``max`` or ``min``.
+        metrics: of the task, the primary one first.
         num_trials: trials of the method that the search is about; grows when it is extended.
         store: root of the artifact store.
         method: what the search is about.
@@ -94,6 +96,7 @@ class SweepInfo:
     mode: str
     num_trials: int
     store: str
+    metrics: tuple[str, ...] = IMAGE_METRICS
     method: str = PROGRESSIVE
     baselines: dict[str, int] = field(default_factory=dict)
     fingerprint: str | None = None
@@ -103,6 +106,11 @@ class SweepInfo:
     host: str = field(default_factory=socket.gethostname)
     created_at: str = field(default_factory=_now)
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def primary(self) -> str:
+        """The column of the primary metric on validation."""
+        return f"val_{self.metrics[0]}"
 
     @property
     def trials_by_method(self) -> dict[str, int]:
@@ -135,7 +143,7 @@ def write_sweep_file(sweep: str | Path, info: SweepInfo) -> SweepInfo:
         content["base_revision"] = info.base_revision or _revision(Path(info.file))
     text = json.dumps(content | {"seeds": info.seeds}, indent=1, default=str)
     Storage(sweep).write(SWEEP_FILE, text.encode())
-    return SweepInfo(**content)
+    return SweepInfo(**{**content, "metrics": info.metrics})
 
 
 def read_sweep_file(sweep: str | Path) -> SweepInfo:
@@ -196,6 +204,10 @@ def _checked(content: Any) -> SweepInfo:
             raise ValueError(f"the field {expected.name!r} is missing")
     if any(type(count) is not int for count in values.get("baselines", {}).values()):
         raise ValueError("the field 'baselines' is no mapping from a method to a number")
+    named = values.get("metrics", IMAGE_METRICS)
+    if not named or any(type(n) is not str or not is_metric(n) for n in named):
+        raise ValueError("the field 'metrics' is no list of metrics")
+    values["metrics"] = tuple(named)
     if values["mode"] not in ("max", "min"):
         raise ValueError(f"the field 'mode' is max or min, not {values['mode']!r}")
     return SweepInfo(**values)
@@ -231,6 +243,7 @@ _KINDS: Mapping[str, type] = {
     "resolved": dict,
     "versions": dict,
     "baselines": dict,
+    "metrics": list,
     "num_trials": int,
     "schema_version": int,
 }

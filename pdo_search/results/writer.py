@@ -15,7 +15,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from pdo_search.results.cells import cell
 from pdo_search.results.params import PARAM
 from pdo_search.results.parts import encode_part, parse_part, type_name
 from pdo_search.results.schema import (
+    IMAGE_METRICS,
     TABLES,
     Col,
     Type,
@@ -60,6 +61,7 @@ class TableWriter:
     Args:
         root: the sweep's directory, a path or URI.
         params: type by dimension path, from ``param_types``; those of existing files are added.
+        metrics: of the sweep's task.
         interval_s: least seconds between two flushes that are not forced.
 
     Raises:
@@ -72,6 +74,7 @@ class TableWriter:
         root: str | Path,
         params: Mapping[str, Type] | None = None,
         *,
+        metrics: Sequence[str] = IMAGE_METRICS,
         interval_s: float = 1.0,
     ) -> None:
         self.folder = Storage(root)
@@ -86,9 +89,11 @@ class TableWriter:
         self.folder.remove_leftovers()
         found = {name: self._stored_parts(name) for name in TABLES}
         self._adopt_params(found["trials"])
-        self._schemas = {name: arrow_schema(table, self._params) for name, table in TABLES.items()}
+        self._schemas = {
+            name: arrow_schema(table, self._params, metrics) for name, table in TABLES.items()
+        }
         self._columns = {
-            name: {column.name: column for column in all_columns(table, self._params)}
+            name: {column.name: column for column in all_columns(table, self._params, metrics)}
             for name, table in TABLES.items()
         }
         for name, parts in found.items():
@@ -339,6 +344,5 @@ def _parsed(table: str, number: int, data: bytes) -> pa.Table:
 
 def _unknown_column(table: str, part: pa.Table) -> str | None:
     """A column that rewriting the block would lose."""
-    known = TABLES[table].by_name
     names = (name for name in part.schema.names if not name.startswith(PARAM))
-    return next((name for name in names if name not in known), None)
+    return next((name for name in names if not TABLES[table].holds(name)), None)

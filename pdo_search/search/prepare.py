@@ -135,8 +135,9 @@ def prepare_sweep(
     row, known, pool_size, found = run(partial(_teacher, job), resources.cpus, resources.num_gpus)
     how = "found" if row["cached"] else f"built in {row['build_s']:.0f} s"
     how = "as given" if config.teacher.is_given else how
+    primary = next(name for name in row if name.startswith("val_"))
     console.print(
-        f"Teacher {how}: val_accuracy {row['val_accuracy']:.4f}, {row['params']:,} params,"
+        f"Teacher {how}: {primary} {row[primary]:.4f}, {row['params']:,} params,"
         f" {row['flops'] / 1e6:.2f} MFLOPs",
         highlight=False,
         soft_wrap=True,
@@ -274,8 +275,8 @@ def _teacher(job: _Job) -> tuple[dict[str, Any], Standing | None, int, str]:
     on, (config, device, full) = job.assignment, _full(job)
     teaching = teaching_of(config, full, store=on.store, base_dir=on.base_dir, device=device)
     teaching.split_bank(0, Split.VALIDATION, on_progress=_progress(job, "validation"))
-    known = standing(teaching.task, full.val_accuracy)
-    return full.row(), known, len(teaching.pool), teaching.task.fingerprint
+    known = standing(teaching.task, full.value)
+    return full.row(teaching.task.metrics[0]), known, len(teaching.pool), teaching.task.fingerprint
 
 
 def _banks(job: _Job, num_actors: int) -> None:

@@ -135,7 +135,9 @@ def session(
         scratch_folder("tune") as scratch,
         patience(loaded.experiment.limits.storage_timeout),
     ):
-        writer = TableWriter(sweep, param_types(loaded.space))
+        writer = TableWriter(
+            sweep, param_types(loaded.space), metrics=loaded.experiment.task.metrics
+        )
         for aside in writer.damaged:
             say(f"A damaged part of the tables was set aside: {sweep}/{aside}")
         yield Session(info, loaded, sweep, console, writer, str(scratch), watch)

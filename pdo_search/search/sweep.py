@@ -90,6 +90,7 @@ def planned_sweep(
         base_dir=str(loaded.base_dir),
         metric=experiment.search.metric,
         mode=experiment.search.mode,
+        metrics=experiment.task.metrics,
         num_trials=experiment.search.num_trials,
         store=store,
         method=experiment.method,

@@ -9,10 +9,11 @@ import pytest
 
 from pdo_search.analysis.answer import answer, full_teacher
 from pdo_search.analysis.compare import configurations_of
-from pdo_search.results.schema import TABLES
+from pdo_search.results.schema import TABLES, all_columns
 
+PRIMARY = "val_accuracy"
 TEACHER = {
-    "teacher_accuracy": 0.99,
+    "teacher_score": 0.99,
     "teacher_test_accuracy": 0.8,
     "teacher_test_f1": 0.5,
     "teacher_flops": 1000.0,
@@ -30,25 +31,30 @@ def rows_of(*rows: dict[str, Any]) -> pd.DataFrame:
         }
         for seed, row in enumerate(rows, start=1)
     ]  # fmt: skip
-    return pd.DataFrame(full, columns=[c.name for c in TABLES["confirmations"].columns])
+    return pd.DataFrame(full, columns=[c.name for c in all_columns(TABLES["confirmations"], {})])
 
 
 def said(rows: pd.DataFrame, *, best: bool = True) -> str | None:
-    teacher = full_teacher(rows, "val_accuracy")
+    teacher = full_teacher(rows, "val_accuracy", PRIMARY)
     assert teacher is not None
-    return answer(configurations_of(rows, "val_accuracy", "max")[0], teacher, best=best)
+    return answer(
+        configurations_of(rows, "val_accuracy", "max", PRIMARY)[0],
+        teacher,
+        best=best,
+        primary=PRIMARY,
+    )
 
 
 def test_the_teacher_is_read_from_any_run_that_measured_it() -> None:
     rows = rows_of({}, {**TEACHER, "test_accuracy": 0.6})
-    found = full_teacher(rows, "val_accuracy")
+    found = full_teacher(rows, "val_accuracy", PRIMARY)
     assert found is not None
-    assert (found.validation, found.test, found.test_accuracy) == (0.99, 0.8, 0.8)
+    assert (found.validation, found.test, found.test_primary) == (0.99, 0.8, 0.8)
     assert found.cost == {"params": 50, "flops": 1000.0, "latency_ms": None}
-    other = full_teacher(rows, "val_f1")
+    other = full_teacher(rows, "val_f1", "val_accuracy")
     assert other is not None
-    assert (other.validation, other.test, other.test_accuracy) == (None, 0.5, 0.8)
-    assert full_teacher(rows_of({"test_accuracy": 0.6}), "val_accuracy") is None
+    assert (other.validation, other.test, other.test_primary) == (None, 0.5, 0.8)
+    assert full_teacher(rows_of({"test_accuracy": 0.6}), "val_accuracy", PRIMARY) is None
 
 
 def test_a_student_and_its_composite_are_told_as_shares() -> None:
@@ -83,15 +89,19 @@ def test_composites_count_over_the_runs_that_have_one() -> None:
             "composite_test_f1": 0.5, "composite_mode": "ensemble", "composite_flops": 200.0,
         },
     )  # fmt: skip
-    (found,) = configurations_of(rows, "val_accuracy", "max")
+    (found,) = configurations_of(rows, "val_accuracy", "max", PRIMARY)
     assert found.test.count == 3
     assert found.composite is not None
     assert found.composite.modes == {"cascade": 1, "ensemble": 1}
     assert (found.composite.test.count, found.composite.flops) == (2, 150.0)
     assert found.composite.test.mean == pytest.approx(0.75)
-    (by_f1,) = configurations_of(rows.assign(test_f1=0.1, val_f1=0.1), "val_f1", "max")
+    (by_f1,) = configurations_of(
+        rows.assign(test_f1=0.1, val_f1=0.1), "val_f1", "max", "val_accuracy"
+    )
     assert by_f1.composite is not None
     assert by_f1.composite.test.mean == pytest.approx(0.25)
-    assert by_f1.composite.test_accuracy.mean == pytest.approx(0.75)
-    (none,) = configurations_of(rows_of({"test_accuracy": 0.5}), "val_accuracy", "max")
+    assert by_f1.composite.test_primary.mean == pytest.approx(0.75)
+    (none,) = configurations_of(
+        rows_of({"test_accuracy": 0.5}), "val_accuracy", "max", "val_accuracy"
+    )
     assert none.composite is None

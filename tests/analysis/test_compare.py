@@ -21,7 +21,7 @@ from pdo_search.analysis.compare import (
     paired,
     verdict,
 )
-from pdo_search.results.schema import TABLES
+from pdo_search.results.schema import TABLES, all_columns
 
 
 def rows_of(*rows: dict[str, Any]) -> pd.DataFrame:
@@ -29,7 +29,7 @@ def rows_of(*rows: dict[str, Any]) -> pd.DataFrame:
         {"trial_id": f"t{row['number']:04d}", "status": "finished", "student_s": 1.0, **row}
         for row in rows
     ]
-    return pd.DataFrame(full, columns=[c.name for c in TABLES["confirmations"].columns])
+    return pd.DataFrame(full, columns=[c.name for c in all_columns(TABLES["confirmations"], {})])
 
 
 def runs(number: int, method: str, test: list[float], val: list[float] | None = None) -> list[Any]:
@@ -151,7 +151,7 @@ def test_among_several_the_one_to_compare_is_chosen_by_validation() -> None:
         *runs(3, "one_shot", [0.95, 0.95, 0.95]),
         {"number": 1, "method": "progressive", "seed": 9, "status": "failed"},
     )
-    found = configurations_of(rows, "val_accuracy", "max")
+    found = configurations_of(rows, "val_accuracy", "max", "val_accuracy")
     ours = [c.trial_id for c in found if c.method == "progressive"]
     assert ours == ["t0001", "t0000"]
     differences = {d.second: d for d in compared(found, "progressive", "max")}
@@ -168,6 +168,6 @@ def test_lower_is_better_for_a_loss() -> None:
         {"number": 1, "method": "progressive", "seed": 1, "val_loss": 0.3, "test_loss": 0.1},
         {"number": 2, "method": "scratch", "seed": 1, "val_loss": 0.5, "test_loss": 0.5},
     )
-    found = configurations_of(rows, "val_loss", "min")
+    found = configurations_of(rows, "val_loss", "min", "val_accuracy")
     assert found[0].trial_id == "t0000"
     assert compared(found, "progressive", "min")[0].of.mean == pytest.approx(0.3)

@@ -63,6 +63,7 @@ def write_sweep(
             "status": "finished",
             "objective": 0.9 - number / 100,
             "val_accuracy": 0.9 - number / 100,
+            "val_score": 0.9 - number / 100,
             "params": 12_345 * (number + 1),
             "flops": 4.1e6 * (number + 1),
             "latency_ms": 0.25,
@@ -71,7 +72,7 @@ def write_sweep(
             "teacher_params": 696_042,
             "teacher_flops": 13_146_624.0,
             "teacher_latency_ms": 0.5,
-            "teacher_accuracy": 0.98,
+            "teacher_score": 0.98,
             "param.temperature": 1.5 + number,
             "param.num_stages": 2,
             "param.teacher_order": "descending",
@@ -84,7 +85,12 @@ def write_sweep(
         for mode, chosen in (("student", False), ("cascade", True)):
             combined = composite is None or identity["trial_id"] in composite
             if combined and {**row, **columns}["status"] == "finished":
-                values = {"val_accuracy": 0.95, "flops": 5e6 + number, "deferred": 0.037}
+                values = {
+                    "val_accuracy": 0.95,
+                    "val_score": 0.95,
+                    "flops": 5e6 + number,
+                    "deferred": 0.037,
+                }
                 writer.upsert("composites", {**identity, "mode": mode, "chosen": chosen, **values})
     writer.flush()
     return directory
@@ -190,6 +196,7 @@ def with_baselines(directory: Path, confirmed: bool, scratch: float = 0.7) -> Pa
             "student_s": 30.0,
             "objective": scratch,
             "val_accuracy": scratch,
+            "val_score": scratch,
             "flops": 4.1e6,
             "param.temperature": None,
         },
@@ -198,8 +205,8 @@ def with_baselines(directory: Path, confirmed: bool, scratch: float = 0.7) -> Pa
     )
     writer = TableWriter(sweep)
     identity = {"number": 0, "trial_id": "t0000"}
-    for rung, build_s in ((0, 60.0), (1, 5.0)):
-        writer.upsert("teachers", {**identity, "rung": rung, "build_s": build_s})
+    for level, build_s in ((0, 60.0), (1, 5.0)):
+        writer.upsert("teachers", {**identity, "level": level, "build_s": build_s})
     for number, method, accuracy in ((0, "progressive", 0.90), (2, "scratch", 0.80)):
         for seed, noise in ((11, 0.0), (12, 0.01), (13, 0.005 + number / 1000)):
             if confirmed:
@@ -210,6 +217,7 @@ def with_baselines(directory: Path, confirmed: bool, scratch: float = 0.7) -> Pa
                     "seed": seed,
                     "status": "finished",
                     "val_accuracy": accuracy + noise,
+                    "val_score": accuracy + noise,
                     "test_accuracy": accuracy - 0.02 + noise,
                     "test_examples": 360,
                     "params": 12_345,
@@ -276,7 +284,7 @@ def with_teacher(sweep: Path) -> Path:
     writer = TableWriter(sweep)
     for row in list(writer.rows("confirmations")):
         teacher = {
-            "teacher_accuracy": 0.98,
+            "teacher_score": 0.98,
             "teacher_test_accuracy": 0.97,
             "teacher_params": 696_042,
             "teacher_flops": 13_146_624.0,
@@ -284,7 +292,7 @@ def with_teacher(sweep: Path) -> Path:
         }
         composite = {
             "composite_mode": "cascade",
-            "composite_accuracy": 0.95,
+            "composite_score": 0.95,
             "composite_test_accuracy": 0.94 + row["test_accuracy"] / 100,
             "composite_flops": 470e3,
             "composite_deferred": 0.04,
@@ -331,7 +339,7 @@ def test_an_answer_tells_of_the_best_and_of_the_searchs_own(tmp_path: Path) -> N
     writer = TableWriter(sweep)
     for row in list(writer.rows("confirmations")):
         if row["method"] == "scratch":
-            writer.upsert("confirmations", {**row, "val_accuracy": 0.99})
+            writer.upsert("confirmations", {**row, "val_accuracy": 0.99, "val_score": 0.99})
     writer.flush()
     lines = [line for line in shown(sweep).splitlines() if line.startswith("Answer: ")]
     assert lines[0].startswith("Answer: the best student, scratch t0002, keeps 81.0 ± 1.3%")
@@ -434,7 +442,7 @@ def running_sweep(directory: Path) -> Path:
     writer = TableWriter(sweep)
     for number, epoch in ((1, 6), (4, 2)):
         identity = {"number": number, "trial_id": trial_id(number)}
-        row = {"epoch": epoch, "stage": 1, "phase": "stage", "val_accuracy": 0.5}
+        row = {"epoch": epoch, "stage": 1, "phase": "stage", "val_accuracy": 0.5, "val_score": 0.5}
         writer.upsert("epochs", {**identity, **row})
         last_epoch = 6 if number == 1 else 1
         writer.upsert("stages", {**identity, "stage": 1, "last_epoch": last_epoch})

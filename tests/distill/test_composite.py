@@ -122,19 +122,19 @@ def test_costs_count_the_share_that_is_deferred() -> None:
 
 def test_the_cheapest_of_the_best_within_the_budget_is_chosen() -> None:
     modes = [
-        {"mode": "student", "val_accuracy": 0.8, "flops": 100.0},
-        {"mode": "cascade", "val_accuracy": 0.9, "flops": 500.0},
-        {"mode": "ensemble", "val_accuracy": 0.9, "flops": 1100.0},
+        {"mode": "student", "val_score": 0.8, "flops": 100.0},
+        {"mode": "cascade", "val_score": 0.9, "flops": 500.0},
+        {"mode": "ensemble", "val_score": 0.9, "flops": 1100.0},
     ]
 
     def chosen(budget: float | None) -> str:
-        (row,) = (row for row in choose(modes, "accuracy", budget, 2000.0) if row["chosen"])
+        (row,) = (row for row in choose(modes, budget, 2000.0) if row["chosen"])
         return str(row["mode"])
 
     assert chosen(None) == "cascade"
     assert chosen(0.1) == "student"
     assert chosen(0.01) == "student"
-    assert [row["within_budget"] for row in choose(modes, "accuracy", 0.01, 2000.0)] == [False] * 3
+    assert [row["within_budget"] for row in choose(modes, 0.01, 2000.0)] == [False] * 3
 
 
 def test_a_cascade_keeps_within_the_budget_on_the_split_it_is_fitted_on() -> None:

@@ -77,7 +77,7 @@ def compared(reports: list[Any]) -> dict[str, list[dict[str, Any]]]:
                     name: value
                     for name, value in row.items()
                     if not name.endswith(CLOCKS) and name not in LEFT_OUT
-                    and name not in ("images_per_s", "examples_per_s")
+                    and name not in ("examples_per_s", "examples_per_s")
                 }  # fmt: skip
                 tables.setdefault(table, []).append(kept)
     return tables

@@ -53,6 +53,7 @@ def trial_row(number: int, **columns: Any) -> dict[str, Any]:
         "epochs_done": 12,
         "objective": 0.5 + number / 100,
         "val_accuracy": 0.5 + number / 100,
+        "val_score": 0.5 + number / 100,
         "params": 1000 * (number + 1),
         "flops": 1e6 * (number + 1),
         "started_at": time.time(),

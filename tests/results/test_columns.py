@@ -13,8 +13,8 @@ from pdo_search.config.schema import SearchConfig
 from pdo_search.config.space import Dimension, Space
 from pdo_search.results.schema import (
     TABLES,
-    VAL_METRICS,
     Col,
+    all_columns,
     arrow_schema,
     better_of,
     decode_param,
@@ -45,7 +45,7 @@ def test_metadata_explains_a_field_to_whoever_reads_the_file() -> None:
         b"unit": b"ms",
         b"meaning": b"median time of one example",
     }
-    assert schema.metadata[b"pdo_search.schema_version"] == b"3"
+    assert schema.metadata[b"pdo_search.schema_version"] == b"4"
     assert schema.names.index("param.temperature") == schema.names.index("seed") + 1
     assert (
         "param.temperature" not in arrow_schema(TABLES["epochs"], {"temperature": "float64"}).names
@@ -53,7 +53,14 @@ def test_metadata_explains_a_field_to_whoever_reads_the_file() -> None:
 
 
 def test_the_metrics_that_the_loop_evaluates_have_columns() -> None:
-    assert {f"val_{name}" for name in TASK_METRICS["image_classification"]} == set(VAL_METRICS)
+    for table in ("trials", "epochs", "stages", "confirmations"):
+        columns = {column.name for column in all_columns(TABLES[table], {}, ("mae", "a.accuracy"))}
+        assert {"val_mae", "val_a.accuracy", "val_score"} <= columns
+        assert "val_accuracy" not in columns
+    tested = {column.name for column in all_columns(TABLES["confirmations"], {})}
+    assert {"test_f1", "teacher_test_f1", "composite_test_f1"} <= tested
+    assert not {"test_agreement", "teacher_test_kl"} & tested
+    assert {f"val_{n}" for n in TASK_METRICS["image_classification"]} <= tested
 
 
 @pytest.mark.parametrize("metric", ["val_accuracy", "val_f1", "val_loss", "val_ece"])

@@ -37,7 +37,7 @@ def trial(number: int, **columns: Any) -> dict[str, Any]:
         "params": 1000 + number,
         "flops": 1e6 + number,
         "model": f"models/{trial_id(number)}/student",
-        "teacher_accuracy": 0.9,
+        "teacher_score": 0.9,
         "teacher_params": 100_000,
         "end_index": number,
     }

@@ -326,7 +326,7 @@ class Recorder(Callback):
     def _change(self, config: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
         """Write columns of a trial's row: those that its table has."""
         row = {**columns, **self._identity(config)}
-        kept = {c: value for c, value in row.items() if c in self._table.by_name}
+        kept = {c: value for c, value in row.items() if self._table.holds(c)}
         if self._table is TRIALS:
             kept |= {c: value for c, value in row.items() if c.startswith(PARAM)}
         self.writer.upsert(self._table.name, kept)
