@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def _files(path: Path, where: str, given: str | None) -> list[Path]:
         inside = [f for f in inside if f not in set(hidden)]
         found = inside if given else [f for f in inside if _format_of(f)]
     else:
-        found = sorted(f for f in path.parent.glob(path.name) if f.is_file())
+        found = sorted(f for f in map(Path, glob(str(path), recursive=True)) if f.is_file())
     formats = {_format_of(f) for f in found} if given is None else {given}
     if not found:
         there = path.exists()

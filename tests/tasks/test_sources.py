@@ -113,7 +113,8 @@ def test_a_folder_of_parts_and_a_pattern_are_one_source(tmp_path: Path) -> None:
         frame[50 * k : 50 * k + 50].to_parquet(tmp_path / "parts" / f"part-{k}.snappy.parquet")
     (tmp_path / "parts" / "_SUCCESS").touch()
     (tmp_path / "parts" / "README.md").touch()
-    for path in (tmp_path / "parts", tmp_path / "parts" / "part-*.parquet"):
+    patterns = (tmp_path / "parts" / "part-*.parquet", tmp_path / "p*s" / "*.parquet")
+    for path in (tmp_path / "parts", *patterns):
         found = read(path)
         length = number_column(found.columns["length"]).values
         assert torch.equal(length, torch.tensor(IRIS.data[:, 0], dtype=torch.float32))
