@@ -937,17 +937,13 @@ class Experiment(Frozen):
     @classmethod
     def _searches_by_the_tasks_metric(cls, given: Any) -> Any:
         """Metric and mode, where they are not given, are those of the task."""
-        task, search = (
-            (given.get(k) for k in ("task", "search")) if isinstance(given, dict) else (0, 0)
-        )
-        if not isinstance(task, dict) or not isinstance(search, dict | None):
+        if not isinstance(given, dict):
             return given
-        own = (
-            task.get("metrics")
-            if _tag_of(task) == USER_TASK
-            else TASK_METRICS.get(task.get("kind", IMAGES))
-        )
-        filled = dict(search or {})
+        task, search = given.get("task"), given.get("search") or {}
+        if not isinstance(task, dict) or not isinstance(search, dict):
+            return given
+        own = TASK_METRICS.get(str(task.get("kind", IMAGES)), task.get("metrics"))
+        filled = dict(search)
         if isinstance(own, list | tuple) and own:
             filled.setdefault("metric", f"val_{own[0]}")
         known = METRICS.get(str(filled.get("metric")).removeprefix("val_").rpartition(".")[2])
