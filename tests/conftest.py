@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
+pytest.register_assert_rewrite("pdo_search.testing")
+
 # Ray reads its authentication mode when it is imported: tests in this process start none.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 

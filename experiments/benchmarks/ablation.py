@@ -103,7 +103,7 @@ def main() -> None:
         size = {name: value for name, value in sizes.items() if value is not None}
         first = configured("plain", given.epochs, 0, size)
         full = prepare(first, store=store, base_dir=None, device=CPU)
-        print(f"teacher: val_accuracy {full.val_accuracy:.4f}; {given.epochs} epochs\n", flush=True)
+        print(f"teacher: val_accuracy {full.value:.4f}; {given.epochs} epochs\n", flush=True)
         variants = ["plain", *(v for v in given.variants if v != "plain")]
         seeds = range(given.first_seed, given.first_seed + given.seeds)
         runs = [(seed, variant) for seed in seeds for variant in variants]

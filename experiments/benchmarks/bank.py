@@ -71,7 +71,7 @@ def build_rate(examples: int, rounds: int, device: torch.device, folder: str) ->
     teaching = teaching_of(config, full, store=folder, base_dir=base_dir, device=device)
     model, pool = teaching.ladder.model(0), teaching.pool
     rows = torch.arange(len(pool), device=device)
-    prepared = list(pool.batches(0, evaluation_batches(pool.examples, device, rows)))
+    prepared = list(pool.batches(0, evaluation_batches(teaching.task, pool.examples, device, rows)))
     rates: dict[str, list[float]] = {"bare": [], "build": []}
     for turn in range(rounds + 1):
         for side in rates:

@@ -170,7 +170,7 @@ def record(name: str, points: int, seeds: int, store: str) -> pd.DataFrame:
                 break
             rows += [{"point": number, "seed": seed, **row} for row in found]
         print(f"{time.perf_counter() - began:6.0f} s  {name} point {number}", flush=True)
-    print(f"{name}: teacher {full.val_accuracy:.4f}", flush=True)
+    print(f"{name}: teacher {full.value:.4f}", flush=True)
     return pd.DataFrame(rows)
 
 

@@ -1,4 +1,4 @@
-"""Ladder evidence: what simplification does to a teacher, rung by rung, as Markdown tables.
+"""Ladder evidence: what simplification does to a teacher, level by level, as Markdown tables.
 
 First the teacher of an experiment, on its data, with accuracy before and after recovery; then
 torchvision models at random weights, for shapes and sizes only.
@@ -30,7 +30,7 @@ from pdo_search.tasks import build_task
 
 CPU = torch.device("cpu")
 RATIO = 0.2
-RUNGS = 3
+LEVELS = 3
 PICTURE = (3, 224, 224)
 CLASSES = 1000
 
@@ -51,7 +51,7 @@ def trained(file: str, store: str) -> Iterator[str]:
     )
     first = Ladder(task, full, Recipe(), Store(store), seed=0, device=CPU)
     whole = measure_cost(task, first.model(0), CPU)
-    yield f"| full teacher | 0 | full | {sizes(whole, whole)} |  | {full.val_accuracy:.4f} |"
+    yield f"| full teacher | 0 | full | {sizes(whole, whole)} |  | {full.value:.4f} |"
     for asked, ratio, blocks in (
         ("15% of channels", 0.15, 0),
         ("30% of channels", 0.3, 0),
@@ -59,13 +59,13 @@ def trained(file: str, store: str) -> Iterator[str]:
     ):
         recipe = Recipe(prune_ratio=ratio, simplify=SimplifyConfig(drop_blocks=blocks))
         ladder = Ladder(task, full, recipe, Store(store), seed=experiment.search.seed, device=CPU)
-        for index in range(1, RUNGS + 1):
-            rung = ladder.rung(index)
+        for index in range(1, LEVELS + 1):
+            level = ladder.level(index)
             cost = measure_cost(task, ladder.model(index), CPU)
-            before = "" if rung.accuracy_before is None else f"{rung.accuracy_before:.4f}"
+            before = "" if level.value_before is None else f"{level.value_before:.4f}"
             yield (
-                f"| {asked} | {index} | {rung.status.value} | {sizes(cost, whole)}"
-                f" | {before} | {rung.val_accuracy:.4f} |"
+                f"| {asked} | {index} | {level.status.value} | {sizes(cost, whole)}"
+                f" | {before} | {level.value:.4f} |"
             )
 
 
@@ -74,7 +74,7 @@ def untrained(arch: str) -> Iterator[str]:
     model = placed(classifier(ModelConfig(arch=arch), PICTURE, CLASSES), CPU)
     full = measured(model)
     yield f"| {arch} | 0 | {sizes(full, full)} |"
-    for index in range(1, RUNGS + 1):
+    for index in range(1, LEVELS + 1):
         prune_channels(model, torch.zeros(1, *PICTURE), RATIO, 8, timeout_s=600)
         yield f"| {arch} | {index} | {sizes(measured(model), full)} |"
 
@@ -95,17 +95,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     experiment = Path(__file__).parents[1] / "fashion_mnist.yaml"
     parser.add_argument("--experiment", default=str(experiment))
-    parser.add_argument("--store", default="results/.store", help="where teacher and rungs lie")
+    parser.add_argument("--store", default="results/.store", help="where teacher and levels lie")
     parser.add_argument("--skip-trained", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if not given.skip_trained:
         rows = list(trained(given.experiment, given.store))
         print(f"\n{Path(given.experiment).stem}, one thread\n")
-        print("| removed per rung | rung | status | params | FLOPs | latency | before | after |")
+        print("| removed per level | level | status | params | FLOPs | latency | before | after |")
         print("|---|---|---|---|---|---|---|---|", *rows, sep="\n")
-    print(f"\nrandom weights, {PICTURE[-1]} pixels, {RATIO:.0%} of channels per rung, one thread\n")
-    print("| model | rung | params | FLOPs | latency |\n|---|---|---|---|---|")
+    print(
+        f"\nrandom weights, {PICTURE[-1]} pixels, {RATIO:.0%} of channels per level, one thread\n"
+    )
+    print("| model | level | params | FLOPs | latency |\n|---|---|---|---|---|")
     for arch in ("resnet50", "vgg16", "mobilenet_v2"):
         print(*untrained(arch), sep="\n", flush=True)
 

@@ -101,9 +101,9 @@ def share(folder: Path) -> str:
     from pdo_search.tasks import cached_task
 
     config = trial_config(folder, points(1)[0])
-    rung = prepare(config, store=str(folder / ".store"), base_dir=str(folder), device=CPU)
+    level = prepare(config, store=str(folder / ".store"), base_dir=str(folder), device=CPU)
     task = cached_task(config.task, folder)
-    teacher, _ = load_model_file(rung.path, folder)
+    teacher, _ = load_model_file(level.path, folder)
     train, transfer, validation = (
         task.examples(split) for split in (Split.TRAIN, Split.TRANSFER, Split.VALIDATION)
     )
@@ -121,7 +121,7 @@ def share(folder: Path) -> str:
         },
         folder / "shared.pt",
     )
-    return f"{rung.val_accuracy:.4f} on validation, {len(train):,} pictures in the train split"
+    return f"{level.value:.4f} on validation, {len(train):,} pictures in the train split"
 
 
 def augmented(inputs: Tensor, pad: int) -> Tensor:

@@ -12,7 +12,7 @@ teacher's training counts nowhere. All are wall seconds: a student that waits fo
 training, so its images per second stand beside those of the same student alone on the machine.
 
 The rest by cause: *set-up* is from a trial's start to its first step, imports and data of a
-process's first trial included, without the *bank* (the teacher's outputs and rungs, or waiting for
+process's first trial included, without the *bank* (the teacher's outputs and levels, or waiting for
 another trial that makes them); *evaluation*, *data* and *waiting* (checkpoints and the search's
 answer) are the tables' columns; *closing* is what is left of a trial, mostly its models' saving and
 composite; *between* is from one trial's end to the next one's start in the same process.
@@ -74,7 +74,7 @@ def account(path: str) -> Account:
     began, ended = trials["started_at"].min(), trials["ended_at"].max()
     count = slots.ngroups
     before_s = (began - datetime.fromisoformat(sweep.info.created_at)).total_seconds()
-    teacher_s = sweep.teachers.query("rung == 0")["build_s"].max()
+    teacher_s = sweep.teachers.query("level == 0")["build_s"].max()
     if teacher_s > before_s:
         teacher_s = 0.0  # An earlier sweep trained it.
     epochs = sweep.epochs.set_index("number")

@@ -20,7 +20,7 @@ import torch
 from pdo_search.base.seeds import seed_for
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
-from pdo_search.distill.ladder import Rung
+from pdo_search.distill.ladder import Level
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.protocol import LocalWorker
 from pdo_search.models.build import build_for, placed
@@ -54,7 +54,7 @@ def configured(num_views: int, epochs: int, limit: int) -> TrialConfig:
     return resolve(loaded.experiment, {})
 
 
-def distilled(config: TrialConfig, full: Rung, store: str) -> tuple[float, float]:
+def distilled(config: TrialConfig, full: Level, store: str) -> tuple[float, float]:
     """Validation accuracy and agreement with the teacher after the last epoch."""
     teaching = teaching_of(config, full, store=store, base_dir=None, device=CPU)
     task = teaching.task
@@ -90,13 +90,13 @@ def main() -> None:
         full = prepare(
             configured(1, given.epochs, given.limit), store=store, base_dir=None, device=CPU
         )
-        print(f"teacher: val_accuracy {full.val_accuracy:.4f}\n")
+        print(f"teacher: val_accuracy {full.value:.4f}\n")
         print("| views | val_accuracy | sd | val_agreement | s per trial |\n|---|---|---|---|---|")
         for num_views in sorted({1, 2, 4, 8, given.epochs}):
             measure(num_views, given.epochs, given.limit, given.seeds, full, store)
 
 
-def measure(num_views: int, epochs: int, limit: int, seeds: int, full: Rung, store: str) -> None:
+def measure(num_views: int, epochs: int, limit: int, seeds: int, full: Level, store: str) -> None:
     config = configured(num_views, epochs, limit)
     started = time.perf_counter()
     runs = [

@@ -84,7 +84,7 @@ class Sweep:
 
     @cached_property
     def teachers(self) -> pd.DataFrame:
-        """One row per trial and rung of its ladder."""
+        """One row per trial and level of its ladder."""
         return read_table(self.path, "teachers", self.info.metrics)
 
     @cached_property

@@ -48,6 +48,7 @@ __all__ = [
     "OptimizerConfig",
     "OutputConfig",
     "Recipe",
+    "RecordsConfig",
     "ResourcesConfig",
     "SchedulerConfig",
     "SearchConfig",
@@ -170,6 +171,34 @@ class DataConfig(Frozen):
     """Keyword arguments of the ``module:function`` factory."""
 
 
+class RecordsConfig(Frozen):
+    """Where rows of named columns come from: texts, tables, sequences, measurements."""
+
+    source: str = "files"
+    """``files``, or ``module:function`` that returns a torch ``Dataset``, a data set of Hugging
+    Face, a frame of pandas or polars, a mapping of columns, a list of rows, or such by split."""
+    path: Given | dict[Literal["train", "validation", "test", "transfer"], Given] | None = None
+    """Parquet, CSV, TSV, JSON or JSON lines: a file, a folder of parts, a pattern such as
+    ``part-*.parquet``; or the folder of a data set that Hugging Face's library saved to disk.
+    Relative to the experiment file. Parts or folders named train, validation, test are used as
+    such splits; or give each split its own: ``{train: a.csv, test: b.csv}``."""
+    format: Literal["parquet", "csv", "tsv", "json", "arrow"] | None = None
+    """Of the files; None tells it by their names. JSON is one list, or one object per line."""
+    columns: dict[str, str | int] = {}
+    """What the source calls the task's columns, such as ``{text: sentence, label: y}``; those left
+    out have the task's names. Whole numbers are places in rows that are tuples."""
+    limit: int | None = Field(default=None, ge=10)
+    """Use only this many rows of what is not split yet, drawn by the task's seed: for quick
+    looks."""
+    labelled: bool = True
+    """False reads no labels, for a transfer source that has none."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """What becomes of rows without an input: ``raise`` refuses them and names the first, ``skip``
+    leaves them out and says so. Rows without a label stay; they are unlabelled."""
+    args: dict[str, Any] = {}
+    """Keyword arguments of the ``module:function`` factory."""
+
+
 class SplitsConfig(Frozen):
     """Shares of the four disjoint, stratified splits; what is left is the train split."""
 
@@ -186,6 +215,9 @@ class SplitsConfig(Frozen):
     seeded. The rest of train joins the transfer split, which then has no label at all, its own
     included, whatever the method; validation and test keep theirs, because they select and
     measure. None uses every label."""
+    group: str | None = None
+    """A column such as user, document or speaker: all rows with the same value come into the same
+    split, which then has about its share, and ``labels`` go to whole groups. Not for pictures."""
 
     @model_validator(mode="after")
     def _leaves_train(self) -> SplitsConfig:
@@ -243,6 +275,8 @@ class TaskConfig(Frozen):
         splits = self.splits
         if self.transfer_data is None and splits.transfer == 0 and splits.labels is None:
             raise ValueError("splits.transfer is 0 and there is no transfer_data: give one of them")
+        if splits.group is not None:
+            raise ValueError("splits.group needs columns, and pictures have none: leave it out")
         return self
 
 
@@ -982,17 +1016,13 @@ class Experiment(Frozen):
     @classmethod
     def _searches_by_the_tasks_metric(cls, given: Any) -> Any:
         """Metric and mode, where they are not given, are those of the task."""
-        task, search = (
-            (given.get(k) for k in ("task", "search")) if isinstance(given, dict) else (0, 0)
-        )
-        if not isinstance(task, dict) or not isinstance(search, dict | None):
+        if not isinstance(given, dict):
             return given
-        own = (
-            task.get("metrics")
-            if _tag_of(task) == USER_TASK
-            else TASK_METRICS.get(task.get("kind", IMAGES))
-        )
-        filled = dict(search or {})
+        task, search = given.get("task"), given.get("search") or {}
+        if not isinstance(task, dict) or not isinstance(search, dict):
+            return given
+        own = TASK_METRICS.get(str(task.get("kind", IMAGES)), task.get("metrics"))
+        filled = dict(search)
         if isinstance(own, list | tuple) and own:
             filled.setdefault("metric", f"val_{own[0]}")
         known = METRICS.get(str(filled.get("metric")).removeprefix("val_").rpartition(".")[2])

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from pdo_search.config.schema import AdaptConfig
 
-__all__ = ["Tuning", "adapt"]
+__all__ = ["Hyperparameters", "adapt"]
 
 
 @dataclass(frozen=True)
-class Tuning:
+class Hyperparameters:
     """What adaptation may change.
 
     Attributes:
@@ -27,13 +27,13 @@ class Tuning:
 
 
 def adapt(
-    now: Tuning,
-    configured: Tuning,
+    now: Hyperparameters,
+    configured: Hyperparameters,
     config: AdaptConfig,
     *,
     gain: float,
     gap: float,
-) -> tuple[Tuning, str]:
+) -> tuple[Hyperparameters, str]:
     """The tuning of the next stage, and the decision in words.
 
     A plateau (gain below ``plateau_delta``) lowers the learning rate. A train/validation gap above
@@ -58,7 +58,7 @@ def adapt(
     direction = 1 if gap > config.gap_high else -1 if gap < config.gap_low else 0
     if direction:
         said.append(f"gap {gap:+.4f}: {'more' if direction > 0 else 'less'} regularisation")
-    tuning = Tuning(
+    tuning = Hyperparameters(
         lr_scale=lr_scale,
         weight_decay=_bounded(
             now.weight_decay * config.weight_decay_factor**direction,

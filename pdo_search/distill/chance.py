@@ -1,6 +1,6 @@
-"""Whether a teacher knows anything: its accuracy beside what guessing reaches.
+"""Whether a teacher knows anything: what it gets right beside what guessing reaches.
 
-A checkpoint with another order of classes, or run on pictures that are normalised otherwise, loads
+A checkpoint with another order of classes, or run on inputs that are prepared otherwise, loads
 without a word and teaches noise. Knows no files and no search.
 """
 
@@ -27,43 +27,45 @@ ERRORS = 2
 
 @dataclass(frozen=True)
 class Standing:
-    """A teacher's accuracy on validation, and what needs no teacher.
+    """What a teacher gets right on validation, and what needs no teacher.
 
     Attributes:
-        accuracy: share of right answers.
+        value: share of right answers.
         examples: on how many examples.
         chance: share of right answers of a guess among the classes.
         majority: share of the most frequent class in the whole validation split.
+        metric: what the share is called.
     """
 
-    accuracy: float
+    value: float
     examples: int
     chance: float
     majority: float
+    metric: str
 
     @property
     def knows(self) -> bool:
-        """Whether it is better than guessing, by two standard errors of its accuracy."""
-        error = math.sqrt(self.accuracy * (1 - self.accuracy) / self.examples)
-        return self.accuracy >= max(self.chance, self.majority) + ERRORS * error
+        """Whether it is better than guessing, by two standard errors."""
+        error = math.sqrt(self.value * (1 - self.value) / self.examples)
+        return self.value >= max(self.chance, self.majority) + ERRORS * error
 
     def __str__(self) -> str:
         return (
-            f"val_accuracy {self.accuracy:.4f} on {self.examples:,} examples;"
+            f"val_{self.metric} {self.value:.4f} on {self.examples:,} examples;"
             f" chance {self.chance:.4f}, the most frequent class alone {self.majority:.4f}"
         )
 
 
 def standing(task: Task, value: float, examples: int | None = None) -> Standing | None:
-    """An accuracy on so many validation examples, or on all, beside what needs no teacher; None of
-    a task that is no classification of examples."""
+    """A share of right answers on so many validation examples, or on all, beside what needs no
+    teacher; None of a task that is no classification of examples."""
     head = task.heads[0]
     if len(task.heads) > 1 or head.kind is not HeadKind.CATEGORICAL or head.positions is not None:
         return None
     labels = task.examples(Split.VALIDATION).labels()
     targets = labels[target_of(head.name)]
     majority = int(targets.bincount().max()) / len(targets)
-    return Standing(value, examples or len(targets), 1 / head.size, majority)
+    return Standing(value, examples or len(targets), 1 / head.size, majority, task.metrics[0])
 
 
 def measured_standing(task: Task, model: nn.Module, device: torch.device) -> Standing | None:

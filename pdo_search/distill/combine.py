@@ -55,7 +55,7 @@ class Parts:
 
     @property
     def light(self) -> int:
-        """The ladder's last rung: the light teacher."""
+        """The ladder's last level: the light teacher."""
         return self.config.recipe.num_stages
 
 
@@ -101,14 +101,14 @@ def combine(
         | {"finetuned": row["mode"] in improved}
         for row in rows
     ]
-    merged = choose(merged, parts.composite.max_flops, teaching.ladder.rung(0).cost.flops)
+    merged = choose(merged, parts.composite.max_flops, teaching.ladder.level(0).cost.flops)
     chosen = next(row for row in merged if row["chosen"])
     save_composite(
         directory / "composite",
         _fit_of(chosen),
         tuned if chosen["finetuned"] else student,
         spec,
-        teaching.ladder.rung(parts.light).path,
+        teaching.ladder.level(parts.light).path,
     )
     summary = {
         "model": "student",
@@ -135,8 +135,8 @@ def _fit(parts: Parts, student: nn.Module) -> list[Row]:
         parts.task,
         {split: partial(_said, parts, student, split) for split in FITTING_SPLITS},
         student_cost=parts.student_cost,
-        teacher_cost=ladder.rung(parts.light).cost,
-        full_flops=ladder.rung(0).cost.flops,
+        teacher_cost=ladder.level(parts.light).cost,
+        full_flops=ladder.level(0).cost.flops,
         config=parts.composite,
     )
 

@@ -30,17 +30,20 @@ models took two to three times the CPU time."""
 GPU_BATCH = 512
 POSITIONS = 1 << 15
 """Most padded positions of a batch without gradients."""
+OUTPUTS = 1 << 27
+"""Most outputs at padded positions: half a gigabyte."""
 
 TaughtOf = Callable[[Tensor, Batch], Mapping[str, Taught]]
 """What a teacher says about rows (B,) of a split and what they hold, by head."""
 
 
 def evaluation_batches(
-    examples: Examples, device: torch.device, rows: Tensor | None = None
+    task: Task, examples: Examples, device: torch.device, rows: Tensor | None = None
 ) -> list[Tensor]:
     """Rows of examples for forward passes without gradients, by default of all, in order.
 
-    Bounded by examples, and by positions where examples have them: a long one is in a small batch.
+    Bounded by examples and, where these have positions, by positions and outputs: a long example is
+    in a small batch, as are those of large heads.
     """
     index = torch.arange(len(examples)) if rows is None else rows
     size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
@@ -48,10 +51,12 @@ def evaluation_batches(
     if lengths is None:
         return list(torch.split(index, size))
     own = lengths.cpu()[index.cpu()].tolist()
+    width = sum(head.size for head in task.heads if head.positions is not None)
+    most = min(POSITIONS, OUTPUTS // max(width, 1))
     batches, first, longest = [], 0, 0
     for place, length in enumerate(own):
         longest = max(longest, length)
-        full = (place + 1 - first) * longest > POSITIONS or place - first == size
+        full = (place + 1 - first) * longest > most or place - first == size
         if full and place > first:
             batches.append(index[first:place])
             first, longest = place, length
@@ -79,7 +84,7 @@ def outputs_of(
     """
     was_training = model.training
     try:
-        for rows in evaluation_batches(examples, device):
+        for rows in evaluation_batches(task, examples, device):
             model.eval()
             batch = {name: tensor.to(device) for name, tensor in examples.batch(rows).items()}
             with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Training of a model on examples with a fixed loss: teachers, recovering rungs, composites."""
+"""Training of a model on examples with a fixed loss: teachers, recovering levels, composites."""
 
 from __future__ import annotations
 

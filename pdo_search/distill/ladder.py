@@ -1,7 +1,7 @@
 """The ladder: the full teacher and ever simpler ones, each recovered, checked and recorded.
 
-Every rung lies in the store under a key of all that determines it, so that trials that agree on the
-recipe share rungs.
+Every level lies in the store under a key of all that determines it, so that trials that agree on
+the recipe share levels.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from pdo_search.models.prune import drop_blocks, pixels_of, prune_channels
 from pdo_search.store import Store
 from pdo_search.tasks.base import Batch, Outputs, Split, Task
 
-__all__ = ["Attempt", "Ladder", "Rung", "RungStatus", "next_ratio"]
+__all__ = ["Attempt", "Ladder", "Level", "LevelStatus", "next_ratio"]
 
 VERSION = 2
-RUNG_FILE = "rung.json"
+LEVEL_FILE = "level.json"
 RECOVERY_TEMPERATURE = 2.0
 RATIO_DECIMALS = 3
 
 
-class RungStatus(StrEnum):
-    """How a rung came about."""
+class LevelStatus(StrEnum):
+    """How a level came about."""
 
     FULL = "full"
     """The teacher as it was given or trained."""
@@ -54,38 +54,38 @@ class RungStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One ratio that was tried for a rung.
+    """One ratio that was tried for a level.
 
     Attributes:
         ratio: share of channels removed.
-        accuracy_before: validation accuracy before recovery, batch norms measured anew.
-        val_accuracy: after recovery.
+        value_before: the primary metric on validation before recovery, batch norms measured anew.
+        value: after recovery.
         accepted: whether the fall was small enough.
     """
 
     ratio: float
-    accuracy_before: float
-    val_accuracy: float
+    value_before: float
+    value: float
     accepted: bool
 
 
 @dataclass(frozen=True)
-class Rung:
+class Level:
     """One teacher of the ladder.
 
     Attributes:
         index: 0 is the full teacher.
         key: digest of its artifact; a kept parent has the parent's.
         path: directory of its model.
-        parent_key: digest of the rung it was made from.
+        parent_key: digest of the level it was made from.
         status: how it came about.
         ratio_asked: as the recipe has it.
         ratio_applied: after backing off; 0 where the parent was kept.
         blocks_dropped: names of the blocks removed from its parent.
         attempts: every ratio tried.
         cost: measured when it was built.
-        accuracy_before: validation accuracy before recovery; None for the full teacher.
-        val_accuracy: validation accuracy.
+        value_before: the primary metric on validation before recovery; None for the full teacher.
+        value: the primary metric on validation.
         build_s: seconds to build it, whoever did.
         cached: whether it was there already.
     """
@@ -94,20 +94,20 @@ class Rung:
     key: str
     path: Path
     parent_key: str | None
-    status: RungStatus
+    status: LevelStatus
     ratio_asked: float
     ratio_applied: float
     blocks_dropped: tuple[str, ...]
     attempts: tuple[Attempt, ...]
     cost: Cost
-    accuracy_before: float | None
-    val_accuracy: float
+    value_before: float | None
+    value: float
     build_s: float
     cached: bool
 
     def row(self, metric: str) -> dict[str, Any]:
         """The level's row of the ``teachers`` table; ``metric`` is the task's primary one."""
-        before = self.accuracy_before
+        before = self.value_before
         return {
             "level": self.index,
             "key": self.key,
@@ -121,8 +121,8 @@ class Rung:
             "flops": self.cost.flops,
             "latency_ms": self.cost.latency_ms,
             "score_before": None if before is None else score_of(metric, before),
-            f"val_{metric}": self.val_accuracy,
-            "val_score": score_of(metric, self.val_accuracy),
+            f"val_{metric}": self.value,
+            "val_score": score_of(metric, self.value),
             "build_s": self.build_s,
             "cached": self.cached,
         }
@@ -144,13 +144,13 @@ def primary_of(task: Task, model: nn.Module, device: torch.device) -> float:
 
 
 class Ladder:
-    """The rungs of one recipe, built when they are first asked for.
+    """The levels of one recipe, built when they are first asked for.
 
     Args:
         task: the task.
-        full: rung 0.
+        full: level 0.
         recipe: ``prune_ratio`` and ``simplify``.
-        store: where rungs lie.
+        store: where levels lie.
         seed: of recovery.
         device: where to recover and to run.
         execution: how recovery is computed.
@@ -160,7 +160,7 @@ class Ladder:
     def __init__(
         self,
         task: Task,
-        full: Rung,
+        full: Level,
         recipe: Recipe,
         store: Store,
         *,
@@ -177,35 +177,35 @@ class Ladder:
         self.device = device
         self.execution = execution
         self.base_dir = base_dir
-        self._rungs = [full]
+        self._levels = [full]
         self._models: dict[str, nn.Module] = {}
 
-    def rung(self, index: int) -> Rung:
-        """The rung, and before it all above it, built if nobody has.
+    def level(self, index: int) -> Level:
+        """The level, and before it all above it, built if nobody has.
 
         Raises:
             Infeasible: the architecture cannot be simplified.
         """
-        while len(self._rungs) <= index:
-            self._rungs.append(self._next(self._rungs[-1]))
-        return self._rungs[index]
+        while len(self._levels) <= index:
+            self._levels.append(self._next(self._levels[-1]))
+        return self._levels[index]
 
-    def built(self) -> tuple[Rung, ...]:
-        """The rungs asked for so far."""
-        return tuple(self._rungs)
+    def built(self) -> tuple[Level, ...]:
+        """The levels asked for so far."""
+        return tuple(self._levels)
 
     def model(self, index: int) -> nn.Module:
-        """The rung's model on the device, in evaluation mode; shared, not to be changed."""
-        rung = self.rung(index)
-        if rung.key not in self._models:
-            self._models[rung.key] = self._loaded(rung)
-        return self._models[rung.key]
+        """The level's model on the device, in evaluation mode; shared, not to be changed."""
+        level = self.level(index)
+        if level.key not in self._models:
+            self._models[level.key] = self._loaded(level)
+        return self._models[level.key]
 
-    def _loaded(self, rung: Rung) -> nn.Module:
-        model, _ = load_for(self.task, rung.path, self.base_dir)
+    def _loaded(self, level: Level) -> nn.Module:
+        model, _ = load_for(self.task, level.path, self.base_dir)
         return placed(model, self.device).eval()
 
-    def _next(self, parent: Rung) -> Rung:
+    def _next(self, parent: Level) -> Level:
         if self.ratio == 0 and self.simplify.drop_blocks == 0:
             return _kept(parent, (), 0.0, build_s=0.0, cached=True)
         key = {
@@ -217,31 +217,31 @@ class Ladder:
             "seed": self.seed,
             **computed_by(self.execution, self.device),
         }
-        found = self.store.get_or_build("rung", key, lambda folder: self._build(folder, parent))
-        record = json.loads((found.path / RUNG_FILE).read_text(encoding="utf-8"))
+        found = self.store.get_or_build("level", key, lambda folder: self._build(folder, parent))
+        record = json.loads((found.path / LEVEL_FILE).read_text(encoding="utf-8"))
         build_s = json.loads((found.path / "manifest.json").read_text(encoding="utf-8"))["build_s"]
         attempts = tuple(Attempt(**a) for a in record["attempts"])
-        if record["status"] == RungStatus.KEPT_PARENT.value:
+        if record["status"] == LevelStatus.KEPT_PARENT.value:
             return _kept(parent, attempts, self.ratio, build_s=build_s, cached=not found.built)
         accepted = attempts[-1]
-        return Rung(
+        return Level(
             index=parent.index + 1,
             key=found.digest,
             path=found.path,
             parent_key=parent.key,
-            status=RungStatus.PRUNED,
+            status=LevelStatus.PRUNED,
             ratio_asked=self.ratio,
             ratio_applied=accepted.ratio,
             blocks_dropped=tuple(record["blocks_dropped"]),
             attempts=attempts,
             cost=Cost(**record["cost"]),
-            accuracy_before=accepted.accuracy_before,
-            val_accuracy=accepted.val_accuracy,
+            value_before=accepted.value_before,
+            value=accepted.value,
             build_s=build_s,
             cached=not found.built,
         )
 
-    def _build(self, folder: Path, parent: Rung) -> None:
+    def _build(self, folder: Path, parent: Level) -> None:
         """Prune, recover and check until a ratio is accepted or none is left."""
         attempts: list[Attempt] = []
         dropped: tuple[str, ...] = ()
@@ -264,7 +264,7 @@ class Ladder:
             before = primary_of(self.task, model, self.device)
             self._recover(model, parent)
             after = primary_of(self.task, model, self.device)
-            fall = -gain_of(self.task.metrics[0], parent.val_accuracy, after)
+            fall = -gain_of(self.task.metrics[0], parent.value, after)
             accepted = fall <= self.simplify.max_drop
             attempts.append(Attempt(ratio, before, after, accepted))
         record: dict[str, Any] = {"attempts": [asdict(a) for a in attempts]}
@@ -273,15 +273,15 @@ class Ladder:
             save_model(folder, model, spec)
             cost = measure_cost(self.task, model, self.device)
             record |= {
-                "status": RungStatus.PRUNED.value,
+                "status": LevelStatus.PRUNED.value,
                 "blocks_dropped": dropped,
                 "cost": asdict(cost),
             }
         else:
-            record["status"] = RungStatus.KEPT_PARENT.value
-        (folder / RUNG_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+            record["status"] = LevelStatus.KEPT_PARENT.value
+        (folder / LEVEL_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
-    def _recover(self, model: nn.Module, parent: Rung) -> None:
+    def _recover(self, model: nn.Module, parent: Level) -> None:
         """Short self-distillation from the parent on the train split.
 
         Where few examples have labels, on those of the transfer split as well, as many in all as
@@ -322,19 +322,19 @@ class Ladder:
 
 
 def _kept(
-    parent: Rung, attempts: tuple[Attempt, ...], asked: float, *, build_s: float, cached: bool
-) -> Rung:
-    """The parent, standing in for a rung that was not to be had."""
+    parent: Level, attempts: tuple[Attempt, ...], asked: float, *, build_s: float, cached: bool
+) -> Level:
+    """The parent, standing in for a level that was not to be had."""
     return replace(
         parent,
         index=parent.index + 1,
         parent_key=parent.key,
-        status=RungStatus.KEPT_PARENT,
+        status=LevelStatus.KEPT_PARENT,
         ratio_asked=asked,
         ratio_applied=0.0,
         blocks_dropped=(),
         attempts=attempts,
-        accuracy_before=None,
+        value_before=None,
         build_s=build_s,
         cached=cached,
     )

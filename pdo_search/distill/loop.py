@@ -21,7 +21,7 @@ from pdo_search.base.errors import PdoError
 from pdo_search.base.seeds import seed_for
 from pdo_search.config.metrics import gain_of, reaches, score_of, share_of
 from pdo_search.config.schema import STUDENT_COSTS, Recipe, TrialConfig
-from pdo_search.distill.adapt import Tuning, adapt
+from pdo_search.distill.adapt import Hyperparameters, adapt
 from pdo_search.distill.curriculum import admit, progress_at
 from pdo_search.distill.evaluate import Evaluated, evaluated, usual_numbers
 from pdo_search.distill.feed import resident
@@ -52,7 +52,7 @@ class Diverged(PdoError):
 def initial_state(config: TrialConfig) -> TrialState:
     """The state of a trial that has not begun."""
     optimizer = config.recipe.optimizer
-    tuning = Tuning(
+    tuning = Hyperparameters(
         lr_scale=1.0,
         weight_decay=optimizer.weight_decay,
         label_smoothing=optimizer.label_smoothing,
@@ -125,7 +125,7 @@ class Distillation:
         self.lengths = None if lengths is None else lengths.cpu()
         self._saved_at = time.monotonic()
         self._first_step_at: float | None = None
-        self._known_rungs: set[int] = {
+        self._known_levels: set[int] = {
             row["level"] for report in state.reports for row in report["rows"].get("teachers", [])
         }
 
@@ -159,12 +159,12 @@ class Distillation:
         return state
 
     def _open_bank(self, stage: Stage) -> Bank | None:
-        """The stage's teacher outputs, where they are stored; the first time, this builds rung and
+        """The stage's teacher outputs, where they are stored; the first time, this builds level and
         bank."""
-        if stage.rung is None or self.recipe.teacher_outputs == "online":
+        if stage.level is None or self.recipe.teacher_outputs == "online":
             return None
         with self.clock.phase("teacher"):
-            return self.teaching.pool_bank(stage.rung, self._view)
+            return self.teaching.pool_bank(stage.level, self._view)
 
     @property
     def _view(self) -> int:
@@ -215,7 +215,7 @@ class Distillation:
             **{name: total / self.steps for name, total in zip(LOSSES, sums, strict=False)},
             "train_quality": right_sum / max(counted_sum, 1),
             "lr": made.lr,
-            "admitted": len(admitted) / len(self.teaching.pool) if stage.rung is not None else 1.0,
+            "admitted": len(admitted) / len(self.teaching.pool) if stage.level is not None else 1.0,
         }
 
     def _batches(self, admitted: Tensor, epoch: int) -> Iterator[tuple[Tensor, Batch]]:
@@ -236,14 +236,14 @@ class Distillation:
         self, stage: Stage, bank: Bank | None, rows: Tensor, batch: Batch
     ) -> dict[str, Taught] | None:
         """What the stage's teacher says about a batch: stored, or run now."""
-        if stage.rung is None:
+        if stage.level is None:
             return None
         if bank is not None:
             assert stage.temperature is not None
             with self.clock.phase("data"):
                 return self.teaching.taught(bank, rows, batch, stage.temperature)
         with self.clock.phase("teacher"), torch.no_grad():
-            said = self.task.forward(self.teaching.ladder.model(stage.rung), batch)
+            said = self.task.forward(self.teaching.ladder.model(stage.level), batch)
             return {head: Taught(found) for head, found in usual_numbers(said).items()}
 
     def _loss(
@@ -372,7 +372,7 @@ class Distillation:
         state = self.state
         goals = [self.recipe.target]
         if self.recipe.target_of_teacher is not None:
-            whole = self.teaching.ladder.rung(0).val_accuracy
+            whole = self.teaching.ladder.level(0).value
             goals.append(share_of(self.metric, whole, self.recipe.target_of_teacher))
         now = state.values[-1] if state.values else math.nan
         if any(goal is not None and reaches(self.metric, now, goal) for goal in goals):
@@ -406,7 +406,7 @@ class Distillation:
         row = {
             "stage": stage.index,
             "phase": stage.phase.value,
-            "teacher_level": stage.rung,
+            "teacher_level": stage.level,
             "first_epoch": state.epoch - used + 1,
             "last_epoch": state.epoch,
             "ended_by": ended.value,
@@ -432,11 +432,11 @@ class Distillation:
         return row
 
     def _new_teacher_rows(self) -> list[dict[str, Any]]:
-        """Rows of the rungs that have taught in this trial and were not yet reported."""
+        """Rows of the levels that have taught in this trial and were not yet reported."""
         if self.recipe.method == "scratch":
             return []
-        new = [r for r in self.teaching.ladder.built() if r.index not in self._known_rungs]
-        self._known_rungs.update(r.index for r in new)
+        new = [r for r in self.teaching.ladder.built() if r.index not in self._known_levels]
+        self._known_levels.update(r.index for r in new)
         return [r.row(self.metric) for r in new]
 
     def _record(

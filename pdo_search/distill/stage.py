@@ -1,4 +1,4 @@
-"""The plan of a trial: which stage lasts how long, taught by which rung, at what temperature.
+"""The plan of a trial: which stage lasts how long, taught by which level, at what temperature.
 
 Pure functions of the recipe and of recorded metrics. An epoch of any stage costs the student the
 same: as many examples as the train split has.
@@ -45,7 +45,7 @@ class StageEnd(StrEnum):
     PLAN = "plan"
     """Its epochs were used."""
     ADAPTIVE = "adaptive"
-    """Validation accuracy stopped improving."""
+    """The primary metric on validation stopped improving."""
     TARGET = "target"
     """The student reached its target."""
 
@@ -58,14 +58,14 @@ class Stage:
         index: 0 for init, 1 to N for stages, N + 1 for fine-tuning.
         phase: what it trains on.
         epochs: planned length.
-        rung: rung of the ladder that teaches; None outside of stages.
+        level: level of the ladder that teaches; None outside of stages.
         temperature: of the divergence; None outside of stages.
     """
 
     index: int
     phase: Phase
     epochs: int
-    rung: int | None = None
+    level: int | None = None
     temperature: float | None = None
 
 
@@ -77,14 +77,14 @@ def plan_stages(recipe: Recipe) -> tuple[Stage, ...]:
     if recipe.method == "scratch":
         return (Stage(1, Phase.LABELS, recipe.epochs),)
     if recipe.method in ("one_shot", "assistant"):
-        rung = 0 if recipe.method == "one_shot" else 1
-        return (Stage(1, Phase.STAGE, recipe.epochs, rung, recipe.temperature),)
+        level = 0 if recipe.method == "one_shot" else 1
+        return (Stage(1, Phase.STAGE, recipe.epochs, level, recipe.temperature),)
     stages: list[Stage] = []
     if recipe.init_epochs:
         stages.append(Stage(0, Phase.INIT, recipe.init_epochs))
     for k, epochs in enumerate(divided(recipe.stage_epochs, recipe.num_stages), start=1):
-        rung = k - 1 if recipe.teacher_order == "descending" else recipe.num_stages - k
-        stages.append(Stage(k, Phase.STAGE, epochs, rung, stage_temperature(recipe, k)))
+        level = k - 1 if recipe.teacher_order == "descending" else recipe.num_stages - k
+        stages.append(Stage(k, Phase.STAGE, epochs, level, stage_temperature(recipe, k)))
     if recipe.finetune_epochs:
         stages.append(Stage(recipe.num_stages + 1, Phase.FINETUNE, recipe.finetune_epochs))
     return tuple(stages)
@@ -94,7 +94,7 @@ def num_levels(recipe: Recipe) -> int:
     """How many simplified teachers a recipe asks for, below the full one; 0 where all are alike."""
     if recipe.prune_ratio == 0 and recipe.simplify.drop_blocks == 0:
         return 0
-    levels = max((stage.rung or 0 for stage in plan_stages(recipe)), default=0)
+    levels = max((stage.level or 0 for stage in plan_stages(recipe)), default=0)
     return levels if recipe.composite is None else max(levels, recipe.num_stages)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pdo_search.base.errors import StoreError
-from pdo_search.distill.adapt import Tuning
+from pdo_search.distill.adapt import Hyperparameters
 from pdo_search.distill.stage import Phase, Stage
 
 __all__ = ["TrialState", "pack", "unpack"]
@@ -50,7 +50,7 @@ class TrialState:
     """
 
     plan: tuple[Stage, ...]
-    tuning: Tuning
+    tuning: Hyperparameters
     epoch: int = 0
     position: int = 0
     stage_began: int = 0
@@ -123,7 +123,7 @@ def unpack(sealed: bytes, config_key: str) -> TrialState:
 def _unpacked(payload: Mapping[str, Any]) -> TrialState:
     values = {name: payload[name] for name in TrialState.__dataclass_fields__}
     values["plan"] = tuple(Stage(**{**s, "phase": Phase(s["phase"])}) for s in payload["plan"])
-    values["tuning"] = Tuning(**payload["tuning"])
+    values["tuning"] = Hyperparameters(**payload["tuning"])
     state = TrialState(**values)
     empty = TrialState(state.plan, state.tuning)
     for name in TrialState.__dataclass_fields__:

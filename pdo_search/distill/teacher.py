@@ -21,7 +21,7 @@ from pdo_search.config.schema import ExecutionConfig, TeacherConfig
 from pdo_search.distill.execution import USUAL, computed_by, threads
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
-from pdo_search.distill.ladder import RUNG_FILE, VERSION, Rung, RungStatus, primary_of
+from pdo_search.distill.ladder import LEVEL_FILE, VERSION, Level, LevelStatus, primary_of
 from pdo_search.distill.losses import label_mean
 from pdo_search.models.build import build_for, placed
 from pdo_search.models.cost import Cost, measure_cost
@@ -44,8 +44,8 @@ def trained_teacher(
     num_threads: int | None = None,
     base_dir: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
-) -> Rung:
-    """Rung 0 of every ladder.
+) -> Level:
+    """Level 0 of every ladder.
 
     Args:
         task: the task.
@@ -88,29 +88,29 @@ def trained_teacher(
             )
         save_model(folder, model, ModelSpec.of(task, config, model))
         record = {
-            "val_accuracy": primary_of(task, model, device),
+            "value": primary_of(task, model, device),
             "cost": asdict(measure_cost(task, model, device)),
         }
-        (folder / RUNG_FILE).write_text(json.dumps(record), encoding="utf-8")
+        (folder / LEVEL_FILE).write_text(json.dumps(record), encoding="utf-8")
 
     with threads(num_threads or torch.get_num_threads()):
         key = _key(task, config, seed, computed_by(execution, device), base_dir)
         found = store.get_or_build("teacher", key, build)
-    record = json.loads((found.path / RUNG_FILE).read_text(encoding="utf-8"))
+    record = json.loads((found.path / LEVEL_FILE).read_text(encoding="utf-8"))
     build_s = json.loads((found.path / "manifest.json").read_text(encoding="utf-8"))["build_s"]
-    return Rung(
+    return Level(
         index=0,
         key=found.digest,
         path=found.path,
         parent_key=None,
-        status=RungStatus.FULL,
+        status=LevelStatus.FULL,
         ratio_asked=0.0,
         ratio_applied=0.0,
         blocks_dropped=(),
         attempts=(),
         cost=Cost(**record["cost"]),
-        accuracy_before=None,
-        val_accuracy=record["val_accuracy"],
+        value_before=None,
+        value=record["value"],
         build_s=build_s,
         cached=not found.built,
     )

@@ -1,7 +1,7 @@
 """The examples that teachers speak about, and what they say: pool, banks, difficulty.
 
-The pool is the train split followed by the transfer split. A rung's outputs on it are computed once
-per recorded view, kept in the store, and read by every trial; the teacher never runs in a step.
+The pool is the train split followed by the transfer split. A level's outputs on it are computed
+once per recorded view, kept in the store, and read by every trial; no teacher runs in a step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ from pdo_search.store.plan import Outputs, Plan
 from pdo_search.tasks.base import PARTNER, SHARE, Batch, Examples, Split, Task
 from pdo_search.tasks.base import Outputs as ModelOutputs
 
-__all__ = ["Pool", "Teaching", "pool_of", "pool_outputs", "views_of_full_teacher"]
+__all__ = [
+    "Pool",
+    "Teaching",
+    "bytes_per_view",
+    "pool_of",
+    "pool_outputs",
+    "views_of_full_teacher",
+]
 
 BATCH = 512
 """Examples that are drawn at once when a whole view is kept."""
@@ -158,7 +165,7 @@ def pool_outputs(task: Task, pool: Pool, model: nn.Module, view: int) -> Outputs
     device = pool.examples.ids.device
 
     def outputs(rows: Tensor) -> Iterator[tuple[Tensor, Said]]:
-        batches = evaluation_batches(pool.examples, device, rows.to(device))
+        batches = evaluation_batches(task, pool.examples, device, rows.to(device))
         for own, raw in zip(batches, pool.drawn(view, batches), strict=True):
             batch = {**raw, **task.prepare(raw)}
             with torch.inference_mode():
@@ -181,12 +188,29 @@ def _lengths(task: Task, raw_batches: Iterable[Batch]) -> dict[str, Tensor]:
     return {name: torch.cat([m[name].sum(dim=1).cpu() for m in masks]) for name in masks[0]}
 
 
+def plan_of(task: Task, count: int, raw_batches: Iterable[Batch]) -> Plan:
+    """What is stored of so many examples, whose raw inputs come batch after batch."""
+    heads = {head.name: StoredHead(head.size, head.positions) for head in task.heads}
+    return Plan(heads, count, _lengths(task, raw_batches))
+
+
+def bytes_per_view(task: Task) -> int:
+    """Bytes that a teacher's outputs on a view of the pool take in the store."""
+    parts = [task.examples(split) for split in POOL]
+    raw = (
+        part.raw_inputs(rows)
+        for part in parts
+        for rows in evaluation_batches(task, part, torch.device("cpu"))
+    )
+    return plan_of(task, sum(map(len, parts)), raw).nbytes
+
+
 def views_of_full_teacher(recipe: Recipe, num_views: int) -> list[int]:
     """The views on which a trial will ask for the full teacher's outputs, if it runs as planned."""
     views = {0} if recipe.curriculum.start < 1 else set()
     epoch = 0
     for stage in plan_stages(recipe):
-        if stage.phase is Phase.STAGE and stage.rung == 0:
+        if stage.phase is Phase.STAGE and stage.level == 0:
             views |= {e % num_views for e in range(epoch, epoch + stage.epochs)}
         epoch += stage.epochs
     return sorted(views)
@@ -223,33 +247,33 @@ class Teaching:
 
     def pool_bank(
         self,
-        rung: int,
+        level: int,
         view: int,
         *,
         compute: Compute | None = None,
         on_progress: Progress | None = None,
     ) -> Bank:
-        """A rung's outputs on a view of the pool, built if nobody has.
+        """A level's outputs on a view of the pool, built if nobody has.
 
         Args:
-            rung: which teacher.
+            level: which teacher.
             view: which recorded view.
             compute: how to build it; None computes here.
             on_progress: told how far it is, if it is built now.
         """
-        key = (self.ladder.rung(rung).key, view)
+        key = (self.ladder.level(level).key, view)
         if key not in self._banks:
 
             def outputs(rows: Tensor) -> Iterable[tuple[Tensor, Said]]:
-                return pool_outputs(self.task, self.pool, self.ladder.model(rung), view)(rows)
+                return pool_outputs(self.task, self.pool, self.ladder.model(level), view)(rows)
 
             rows = torch.arange(len(self.pool), device=self.device)
-            batches = evaluation_batches(self.pool.examples, self.device, rows)
+            batches = evaluation_batches(self.task, self.pool.examples, self.device, rows)
             self._banks[key] = self._bank(
-                rung,
+                level,
                 "train+transfer",
                 view,
-                self._plan(len(self.pool), self.pool.drawn(view, batches)),
+                plan_of(self.task, len(self.pool), self.pool.drawn(view, batches)),
                 compute or in_process(outputs),
                 on_progress,
             ).to(self.device)
@@ -264,14 +288,9 @@ class Teaching:
             for own, batch, said in outputs_of(self.task, model, part, self.device):
                 yield rows[own], {**said, **_masks(self.task, batch)}
 
-        raw = map(examples.raw_inputs, evaluation_batches(examples, self.device))
-        plan = self._plan(len(examples), raw)
+        raw = map(examples.raw_inputs, evaluation_batches(self.task, examples, self.device))
+        plan = plan_of(self.task, len(examples), raw)
         return self._bank(level, split.value, 0, plan, in_process(outputs), on_progress)
-
-    def _plan(self, count: int, raw_batches: Iterable[Batch]) -> Plan:
-        """What is stored of so many examples, whose inputs come batch after batch."""
-        heads = {head.name: StoredHead(head.size, head.positions) for head in self.task.heads}
-        return Plan(heads, count, _lengths(self.task, raw_batches))
 
     def taught(
         self, bank: Bank, rows: Tensor, batch: Batch, temperature: float = 1.0
@@ -301,7 +320,7 @@ class Teaching:
         self, bank: Bank, examples: Examples
     ) -> Iterator[tuple[Tensor, Batch, ModelOutputs]]:
         with_masks = any(head.positions for head in self.task.heads)
-        for rows in evaluation_batches(examples, self.device):
+        for rows in evaluation_batches(self.task, examples, self.device):
             batch = examples.labels(rows)
             if with_masks:
                 raw = examples.raw_inputs(rows)
@@ -348,7 +367,7 @@ class Teaching:
 
     def _bank(
         self,
-        rung: int,
+        level: int,
         split: str,
         view: int,
         plan: Plan,
@@ -358,7 +377,7 @@ class Teaching:
         return bank(
             self.store,
             plan,
-            teacher_key=self.ladder.rung(rung).key,
+            teacher_key=self.ladder.level(level).key,
             task_fingerprint=self.task.fingerprint,
             threads=self.threads,
             split_name=split,

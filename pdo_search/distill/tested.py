@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pdo_search.distill.evaluate import evaluation_batches, metrics_of
-from pdo_search.distill.ladder import Rung
+from pdo_search.distill.ladder import Level
 from pdo_search.models.build import placed
 from pdo_search.models.composite import load_composite
 from pdo_search.models.cost import Cost
@@ -48,7 +48,7 @@ def tested_student(
 
 def tested_teacher(
     task: Task,
-    full: Rung,
+    full: Level,
     examples: Examples,
     *,
     store: Store,
@@ -59,7 +59,7 @@ def tested_teacher(
 
     Args:
         task: the task.
-        full: rung 0 of the ladder.
+        full: level 0 of the ladder.
         examples: the test split.
         store: where the measured numbers lie.
         device: where to run.
@@ -111,7 +111,7 @@ def tested_composite(
     placed(composite, device)
     meter, asked = task.meter(), 0
     heads = task.heads
-    for rows in evaluation_batches(examples, device):
+    for rows in evaluation_batches(task, examples, device):
         batch = {name: tensor.to(device) for name, tensor in examples.batch(rows).items()}
         with torch.inference_mode():
             outputs, deferred = composite.said(batch)

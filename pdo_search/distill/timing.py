@@ -14,7 +14,7 @@ PHASES = ("teacher", "student", "evaluation", "data", "waiting")
 class PhaseClock:
     """Adds up wall seconds by phase.
 
-    ``teacher``: building rungs and banks. ``student``: forward, backward, update. ``evaluation``.
+    ``teacher``: building levels and banks. ``student``: forward, backward, update. ``evaluation``.
     ``data``: views, batches, bank look-ups. ``waiting``: for checkpoints and the search's answer.
     """
 

@@ -26,7 +26,7 @@ from pdo_search.models.build import build_model
 from pdo_search.models.normalization import normalization_of, normalized_as
 from pdo_search.models.sequences import built_with
 from pdo_search.models.tensorfile import read_safetensors
-from pdo_search.tasks.base import Batch, Head, HeadKind, Outputs, Task
+from pdo_search.tasks.base import Batch, Head, Outputs, Task
 from pdo_search.tasks.inputs import PIXELS, AnyInputs, PictureInputs
 from pdo_search.tasks.kinds import answers_of
 
@@ -86,18 +86,6 @@ class ModelSpec:
         # Where its numbers came from: they are in the spec themselves.
         own = {"args": built_with(arch, model), "weights": None, "normalization": None}
         return cls(ModelConfig(**fields | own), task.heads, inputs, dropped_blocks)
-
-    @classmethod
-    def of_pictures(
-        cls,
-        arch: ModelConfig,
-        inputs: PictureInputs,
-        num_outputs: int,
-        dropped_blocks: tuple[str, ...] = (),
-    ) -> ModelSpec:
-        """The spec of a classifier of pictures."""
-        head = Head("class", HeadKind.CATEGORICAL, num_outputs)
-        return cls(arch, (head,), inputs, dropped_blocks)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -275,7 +275,7 @@ def _teacher(job: _Job) -> tuple[dict[str, Any], Standing | None, int, str]:
     on, (config, device, full) = job.assignment, _full(job)
     teaching = teaching_of(config, full, store=on.store, base_dir=on.base_dir, device=device)
     teaching.split_bank(0, Split.VALIDATION, on_progress=_progress(job, "validation"))
-    known = standing(teaching.task, full.val_accuracy)
+    known = standing(teaching.task, full.value)
     return full.row(teaching.task.metrics[0]), known, len(teaching.pool), teaching.task.fingerprint
 
 

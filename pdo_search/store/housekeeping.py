@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 STORE = ".store"
-KINDS = ("teacher", "rung", "bank", "tested")
+KINDS = ("teacher", "level", "rung", "bank", "tested")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 BYTES = {"": 1} | {
     f"{prefix}{unit}": base**power

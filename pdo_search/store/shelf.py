@@ -406,7 +406,7 @@ def what_it_is(kind: str, manifest: Manifest | None) -> str:
     key = manifest.key
     if kind == "teacher" and isinstance(config := key.get("config"), dict):
         return " ".join(_words(config, "arch", "width", "depth", "weights"))
-    if kind == "rung":
+    if kind in ("level", "rung"):
         return " ".join((*_words(key, "ratio"), f"of {str(key.get('parent'))[:8]}"))
     if kind == "bank":
         what = f"{key.get('split')}, view {key.get('view')}, examples {key.get('examples')}"

@@ -25,7 +25,7 @@ from pdo_search.config.metrics import score_of
 from pdo_search.config.schema import LimitsConfig, ModelConfig, Recipe, TrialConfig
 from pdo_search.distill.combine import combine
 from pdo_search.distill.execution import make_deterministic, threads
-from pdo_search.distill.ladder import Ladder, Rung
+from pdo_search.distill.ladder import Ladder, Level
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.protocol import Report, Worker
 from pdo_search.distill.state import TrialState, pack, unpack
@@ -54,7 +54,7 @@ def prepare(
     device: torch.device,
     fingerprint: str | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
-) -> Rung:
+) -> Level:
     """Build what all trials share: the task's data and the full teacher, in the store.
 
     Args:
@@ -86,7 +86,7 @@ def prepare(
 
 
 def teaching_of(
-    config: TrialConfig, full: Rung, *, store: str, base_dir: str | None, device: torch.device
+    config: TrialConfig, full: Level, *, store: str, base_dir: str | None, device: torch.device
 ) -> Teaching:
     """A trial's pool and teacher outputs, apart from the trial: to build them beforehand.
 
@@ -106,7 +106,7 @@ def teaching_of(
 def _ladder(
     config: TrialConfig,
     task: Task,
-    full: Rung,
+    full: Level,
     store: Store,
     device: torch.device,
     base_dir: Path | None,
@@ -156,14 +156,14 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
     base_dir = Path(places.base_dir) if places.base_dir else None
     store = Store(places.store)
     task = cached_task(config.task, base_dir, places.store)
-    rung = prepare(
+    level = prepare(
         config,
         store=places.store,
         base_dir=places.base_dir,
         device=worker.device,
         fingerprint=places.fingerprint,
     )
-    ladder = _ladder(config, task, rung, store, worker.device, base_dir)
+    ladder = _ladder(config, task, level, store, worker.device, base_dir)
     student, spec = build_student(config, task, ladder, base_dir)
     student = placed(student, worker.device)
     cost = worker.broadcast(cost_of(task, student, spec.arch, worker.device))
@@ -189,14 +189,16 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
     def tested(models: Path) -> dict[str, Any]:
         examples, device = task.test_examples(), worker.device
         found: dict[str, Any] = tested_student(task, student, examples, device)
-        found |= tested_teacher(task, rung, examples, store=store, device=device, base_dir=base_dir)
+        found |= tested_teacher(
+            task, level, examples, store=store, device=device, base_dir=base_dir
+        )
         if config.recipe.composite is not None:
             found |= tested_composite(
                 task,
                 models / "composite",
                 examples,
                 student_cost=cost,
-                teacher_cost=ladder.rung(config.recipe.num_stages).cost,
+                teacher_cost=ladder.level(config.recipe.num_stages).cost,
                 device=device,
                 base_dir=base_dir,
             )
@@ -220,7 +222,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
         state=state,
         save=lambda now: checkpoint.write(pack(now, config_key)),
         finish=finish,
-        facts=_facts(task, cost, ladder.rung(0)),
+        facts=_facts(task, cost, ladder.level(0)),
     )
     training.run()
 
@@ -237,7 +239,7 @@ def build_student(
         InputError: weights do not fit.
     """
     if config.student.shrink is not None:
-        model, _ = load_for(task, ladder.rung(0).path, base_dir)
+        model, _ = load_for(task, ladder.level(0).path, base_dir)
         example = pixels_of(task.example())
         simplify = config.recipe.simplify
         prune_channels(
@@ -320,7 +322,7 @@ def _restored(checkpoint: CheckpointFile, config_key: str) -> TrialState | None:
         return None
 
 
-def _facts(task: Task, cost: Cost, teacher: Rung) -> dict[str, Any]:
+def _facts(task: Task, cost: Cost, teacher: Level) -> dict[str, Any]:
     """Columns of the trial's row that are known before training."""
     return {
         "params": cost.params,
@@ -329,7 +331,7 @@ def _facts(task: Task, cost: Cost, teacher: Rung) -> dict[str, Any]:
         "teacher_params": teacher.cost.params,
         "teacher_flops": teacher.cost.flops,
         "teacher_latency_ms": teacher.cost.latency_ms,
-        "teacher_score": score_of(task.metrics[0], teacher.val_accuracy),
+        "teacher_score": score_of(task.metrics[0], teacher.value),
         "host": socket.gethostname(),
         "pid": os.getpid(),
     }

@@ -16,6 +16,7 @@ from pdo_search.base import storage
 from pdo_search.base.errors import StoreError
 from pdo_search.base.process import host_and_process, identity, is_dead
 from pdo_search.base.storage import Storage, Unreachable, is_unreachable, patience
+from pdo_search.testing.storage import StorageContract
 
 from ..faults.object_store import BUCKET, Hold, object_store
 from ..s3 import s3_settings
@@ -49,56 +50,16 @@ def s3() -> Iterator[tuple[str, list[str]]]:
         storage._filesystem.cache_clear()
 
 
-@pytest.fixture(params=["disk", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    if request.param == "disk":
+class TestDisk(StorageContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Storage:
         return Storage(tmp_path / "sweep")
-    uri, _ = request.getfixturevalue("s3")
-    return Storage(f"{uri}-{time.time_ns()}")
 
 
-def test_what_is_written_is_read_listed_moved_and_deleted(place: Storage) -> None:
-    assert place.read_if_there("a/b") is None
-    assert place.info("a/b") is None
-    assert place.files("a") == []
-    place.write("a/b", b"one")
-    place.write("a/b", b"three")
-    place.write("a/c.parquet", b"")
-    place.write("a/.hidden", b"")
-    assert place.read("a/b") == b"three"
-    assert place.read("a/c.parquet") == b""
-    info = place.info("a/b")
-    assert info is not None
-    assert info.bytes == 5
-    assert abs(info.changed_at - time.time()) < 60
-    assert place.files("a") == ["b", "c.parquet"]
-    assert place.files("a", ".parquet") == ["c.parquet"]
-    assert list(place.objects()) == ["a/.hidden", "a/b", "a/c.parquet"]
-    place.move("a/b", "d/e")
-    assert place.read("d/e") == b"three"
-    assert place.set_aside("d/e") == ".damaged-d-e"
-    assert place.read(".damaged-d-e") == b"three"
-    place.delete("a/c.parquet")
-    place.delete("a/c.parquet")
-    assert list(place.objects("a")) == ["a/.hidden"]
-    with pytest.raises(FileNotFoundError):
-        place.read("a/b")
-    with pytest.raises(OSError, match="larger than 3 bytes"):
-        place.read(".damaged-d-e", limit=3)
-
-
-def test_folders_are_published_and_fetched(place: Storage, tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    (source / "inner").mkdir(parents=True)
-    (source / "inner" / "small").write_bytes(b"small")
-    (source / "large").write_bytes(os.urandom(HIGH))
-    place.publish(source, "models/t0000")
-    place.publish(source, "models/t0000")
-    assert place.objects("models")["models/t0000/large"].bytes == HIGH
-    place.fetch("models/t0000", ("large", "inner/small"), tmp_path / "copy")
-    assert (tmp_path / "copy" / "large").read_bytes() == (source / "large").read_bytes()
-    assert (tmp_path / "copy" / "inner" / "small").read_bytes() == b"small"
-    assert place.sha256_of("models/t0000/large") == Storage(source).sha256_of("large")
+class TestS3(StorageContract):
+    @pytest.fixture
+    def place(self, s3: tuple[str, list[str]]) -> Storage:
+        return Storage(f"{s3[0]}-{time.time_ns()}")
 
 
 def test_an_object_costs_as_few_requests_as_it_can(s3: tuple[str, list[str]]) -> None:

@@ -205,8 +205,8 @@ def with_baselines(directory: Path, confirmed: bool, scratch: float = 0.7) -> Pa
     )
     writer = TableWriter(sweep)
     identity = {"number": 0, "trial_id": "t0000"}
-    for rung, build_s in ((0, 60.0), (1, 5.0)):
-        writer.upsert("teachers", {**identity, "level": rung, "build_s": build_s})
+    for level, build_s in ((0, 60.0), (1, 5.0)):
+        writer.upsert("teachers", {**identity, "level": level, "build_s": build_s})
     for number, method, accuracy in ((0, "progressive", 0.90), (2, "scratch", 0.80)):
         for seed, noise in ((11, 0.0), (12, 0.01), (13, 0.005 + number / 1000)):
             if confirmed:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pdo_search.config.schema import AdaptConfig
-from pdo_search.distill.adapt import Tuning, adapt
+from pdo_search.distill.adapt import Hyperparameters, adapt
 
-START = Tuning(lr_scale=1.0, weight_decay=5e-4, label_smoothing=0.0, dropout=0.0)
+START = Hyperparameters(lr_scale=1.0, weight_decay=5e-4, label_smoothing=0.0, dropout=0.0)
 CONFIG = AdaptConfig()
 
 
-def decide(now: Tuning, gain: float, gap: float) -> tuple[Tuning, str]:
+def decide(now: Hyperparameters, gain: float, gap: float) -> tuple[Hyperparameters, str]:
     return adapt(now, START, CONFIG, gain=gain, gap=gap)
 
 

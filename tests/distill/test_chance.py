@@ -14,7 +14,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from pdo_search.base.errors import InputError
-from pdo_search.cli.check import check_experiment, preflight, print_check
+from pdo_search.cli.before import print_check
+from pdo_search.cli.check import check_experiment, preflight
 from pdo_search.config import Loaded, parse_experiment, resolve
 from pdo_search.config.schema import ModelConfig, TrainConfig
 from pdo_search.distill.chance import Standing, refuse_guessing, standing, warning_of
@@ -103,10 +104,10 @@ def test_check_measures_a_given_teacher_as_it_was_trained(
     wrong = check_experiment(loaded(folder, force=True))["teacher"]["validation"]
     found = check_experiment(loaded(folder, normalization=BYTES))
     right = found["teacher"]["validation"]
-    assert right["accuracy"] > 0.9 > wrong["accuracy"] + 0.1
+    assert right["value"] > 0.9 > wrong["value"] + 0.1
     assert right["chance"] == 0.1
     print_check(found)
-    assert f"Teacher as given: val_accuracy {right['accuracy']:.4f}" in capsys.readouterr().out
+    assert f"Teacher as given: val_accuracy {right['value']:.4f}" in capsys.readouterr().out
 
 
 def test_stored_taught_pruned_and_shrunk_it_stays_as_it_was_trained(
@@ -117,7 +118,7 @@ def test_stored_taught_pruned_and_shrunk_it_stays_as_it_was_trained(
     full = trained_teacher(
         task, experiment.teacher, store=store, seed=0, device=CPU, base_dir=folder
     )
-    assert full.val_accuracy > 0.9
+    assert full.value > 0.9
     validation = task.examples(Split.VALIDATION)
     raw = pixels(validation)
     prepared = as_input(task, pixels(validation))
@@ -130,10 +131,10 @@ def test_stored_taught_pruned_and_shrunk_it_stays_as_it_was_trained(
         given = load_for(task, full.path)[0].eval()
         for logits in (given(prepared), ladder.model(0)(prepared), load_inference(full.path)(raw)):
             torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
-        assert ladder.rung(1).cost.params < full.cost.params
-        assert ladder.rung(1).val_accuracy > 0.6
+        assert ladder.level(1).cost.params < full.cost.params
+        assert ladder.level(1).value > 0.6
         torch.testing.assert_close(
-            load_inference(ladder.rung(1).path)(raw), light(prepared), rtol=1e-3, atol=1e-3
+            load_inference(ladder.level(1).path)(raw), light(prepared), rtol=1e-3, atol=1e-3
         )
     shrunk = config.model_copy(
         update={"student": config.student.model_copy(update={"arch": "teacher", "shrink": 0.3})}
@@ -187,12 +188,12 @@ def test_force_makes_no_other_teacher(folder: Path, tmp_path: Path) -> None:
 
 def test_a_trained_teacher_that_knows_nothing_is_only_warned_of(folder: Path) -> None:
     trained = loaded(folder, weights=None, train={"epochs": 1}).experiment.teacher
-    guessing = Standing(0.11, 300, 0.1, 0.1)
+    guessing = Standing(0.11, 300, 0.1, 0.1, "accuracy")
     refuse_guessing(trained, guessing)
     said = warning_of(trained, guessing)
     assert said is not None
     assert "its training has taught it nothing" in said
-    assert warning_of(trained, Standing(0.2, 300, 0.1, 0.1)) is None
+    assert warning_of(trained, Standing(0.2, 300, 0.1, 0.1, "accuracy")) is None
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_a_trained_teacher_that_knows_nothing_is_only_warned_of(folder: Path) ->
 def test_better_than_guessing_is_by_two_standard_errors(
     accuracy: float, examples: int, majority: float, knows: bool
 ) -> None:
-    assert Standing(accuracy, examples, 0.1, majority).knows is knows
+    assert Standing(accuracy, examples, 0.1, majority, "accuracy").knows is knows
 
 
 def test_majority_is_of_the_whole_validation_split(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The ladder on real digits: rungs shrink, recover, back off, and are shared."""
+"""The ladder on real digits: levels shrink, recover, back off, and are shared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pdo_search.config.schema import (
     TeacherConfig,
     TrainConfig,
 )
-from pdo_search.distill.ladder import Attempt, Ladder, Rung, RungStatus, next_ratio
+from pdo_search.distill.ladder import Attempt, Ladder, Level, LevelStatus, next_ratio
 from pdo_search.distill.teacher import trained_teacher
 from pdo_search.store import Store
 from pdo_search.tasks import build_task
@@ -40,11 +40,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def full(task: Task, root: Path) -> Rung:
+def full(task: Task, root: Path) -> Level:
     return trained_teacher(task, TEACHER, store=Store(root), seed=0, device=CPU)
 
 
-def ladder(task: Task, full: Rung, root: Path, ratio: float = 0.3, **simplify: Any) -> Ladder:
+def ladder(task: Task, full: Level, root: Path, ratio: float = 0.3, **simplify: Any) -> Ladder:
     settings = {"recovery_epochs": 1.0, "max_drop": 0.1, **simplify}
     recipe = Recipe(prune_ratio=ratio, simplify=SimplifyConfig(**settings))
     return Ladder(task, full, recipe, Store(root), seed=0, device=CPU)
@@ -65,17 +65,17 @@ def test_a_refused_ratio_is_halved_until_the_back_offs_are_used_up() -> None:
     assert next_ratio([], 0.4, backoffs=0) == 0.4
 
 
-def test_a_teacher_is_trained_once_per_content(task: Task, full: Rung, root: Path) -> None:
+def test_a_teacher_is_trained_once_per_content(task: Task, full: Level, root: Path) -> None:
     again = trained_teacher(task, TEACHER, store=Store(root), seed=0, device=CPU)
     other = trained_teacher(task, TEACHER, store=Store(root), seed=1, device=CPU)
     assert not full.cached
     assert again.cached
     assert again.key == full.key != other.key
-    assert full.val_accuracy > 0.9
+    assert full.value > 0.9
 
 
 def test_a_teacher_is_another_one_with_other_threads_and_finds_its_own(
-    task: Task, full: Rung, root: Path
+    task: Task, full: Level, root: Path
 ) -> None:
     two = trained_teacher(task, TEACHER, store=Store(root), seed=0, device=CPU, num_threads=2)
     assert torch.get_num_threads() == 1
@@ -85,63 +85,63 @@ def test_a_teacher_is_another_one_with_other_threads_and_finds_its_own(
     assert again.key == full.key
 
 
-def test_rungs_shrink_and_recover(task: Task, full: Rung, root: Path) -> None:
-    rungs = ladder(task, full, root)
-    first, second = rungs.rung(1), rungs.rung(2)
+def test_rungs_shrink_and_recover(task: Task, full: Level, root: Path) -> None:
+    levels = ladder(task, full, root)
+    first, second = levels.level(1), levels.level(2)
     assert full.cost.params > first.cost.params > second.cost.params
     assert full.cost.flops > first.cost.flops > second.cost.flops
-    assert first.status is RungStatus.PRUNED
-    assert first.accuracy_before is not None
-    assert first.val_accuracy > first.accuracy_before
+    assert first.status is LevelStatus.PRUNED
+    assert first.value_before is not None
+    assert first.value > first.value_before
     assert second.parent_key == first.key
-    model = rungs.model(1)
+    model = levels.model(1)
     assert sum(p.numel() for p in model.parameters()) == first.cost.params
 
 
-def test_rungs_are_shared_by_those_who_agree(task: Task, full: Rung, root: Path) -> None:
-    built = ladder(task, full, root, ratio=0.2).rung(1)
-    found = ladder(task, full, root, ratio=0.2).rung(1)
+def test_rungs_are_shared_by_those_who_agree(task: Task, full: Level, root: Path) -> None:
+    built = ladder(task, full, root, ratio=0.2).level(1)
+    found = ladder(task, full, root, ratio=0.2).level(1)
     assert found.cached
     assert found.key == built.key
-    assert ladder(task, full, root, ratio=0.2, recovery_epochs=0.5).rung(1).key != built.key
+    assert ladder(task, full, root, ratio=0.2, recovery_epochs=0.5).level(1).key != built.key
 
 
-def test_rungs_repeat_to_the_last_bit(task: Task, full: Rung, root: Path, tmp_path: Path) -> None:
+def test_rungs_repeat_to_the_last_bit(task: Task, full: Level, root: Path, tmp_path: Path) -> None:
     one = ladder(task, full, root, ratio=0.3).model(1).state_dict()
     two = ladder(task, full, tmp_path, ratio=0.3).model(1).state_dict()
     assert all(torch.equal(one[k], two[k]) for k in one)
 
 
 def test_a_ratio_that_loses_too_much_backs_off_and_then_keeps_the_parent(
-    task: Task, full: Rung, root: Path
+    task: Task, full: Level, root: Path
 ) -> None:
-    kept = ladder(task, full, root, ratio=0.8, recovery_epochs=0, max_drop=0.0, backoffs=1).rung(1)
-    assert kept.status is RungStatus.KEPT_PARENT
+    kept = ladder(task, full, root, ratio=0.8, recovery_epochs=0, max_drop=0.0, backoffs=1).level(1)
+    assert kept.status is LevelStatus.KEPT_PARENT
     assert [a.ratio for a in kept.attempts] == [0.8, 0.4]
     assert kept.key == full.key
     assert kept.ratio_applied == 0
     assert kept.row("accuracy")["backoffs"] == 2
 
 
-def test_blocks_can_be_dropped_instead_of_channels(task: Task, full: Rung, root: Path) -> None:
-    rungs = ladder(task, full, root, ratio=0.0, drop_blocks=1, max_drop=1.0)
-    first = rungs.rung(1)
+def test_blocks_can_be_dropped_instead_of_channels(task: Task, full: Level, root: Path) -> None:
+    levels = ladder(task, full, root, ratio=0.0, drop_blocks=1, max_drop=1.0)
+    first = levels.level(1)
     assert len(first.blocks_dropped) == 1
     assert first.cost.flops < full.cost.flops
-    second = rungs.rung(2)
+    second = levels.level(2)
     assert set(second.blocks_dropped).isdisjoint(first.blocks_dropped)
 
 
 def test_a_ratio_too_small_for_any_layer_keeps_the_parent(
-    task: Task, full: Rung, root: Path
+    task: Task, full: Level, root: Path
 ) -> None:
-    rung = ladder(task, full, root, ratio=0.05, round_to=16).rung(1)
-    assert rung.status is RungStatus.KEPT_PARENT
-    assert rung.attempts == ()
-    assert rung.cost == full.cost
+    level = ladder(task, full, root, ratio=0.05, round_to=16).level(1)
+    assert level.status is LevelStatus.KEPT_PARENT
+    assert level.attempts == ()
+    assert level.cost == full.cost
 
 
-def test_nothing_to_remove_keeps_the_teacher(task: Task, full: Rung, root: Path) -> None:
-    rung = ladder(task, full, root, ratio=0.0).rung(3)
-    assert rung.status is RungStatus.KEPT_PARENT
-    assert rung.key == full.key
+def test_nothing_to_remove_keeps_the_teacher(task: Task, full: Level, root: Path) -> None:
+    level = ladder(task, full, root, ratio=0.0).level(3)
+    assert level.status is LevelStatus.KEPT_PARENT
+    assert level.key == full.key

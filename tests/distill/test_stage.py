@@ -35,8 +35,8 @@ def test_every_plan_costs_the_whole_budget_and_no_more(
 def test_teacher_order_turns_the_ladder_round() -> None:
     descending = plan_stages(Recipe(num_stages=3, teacher_order="descending"))
     ascending = plan_stages(Recipe(num_stages=3, teacher_order="ascending"))
-    assert [s.rung for s in descending] == [None, 0, 1, 2]
-    assert [s.rung for s in ascending] == [None, 2, 1, 0]
+    assert [s.level for s in descending] == [None, 0, 1, 2]
+    assert [s.level for s in ascending] == [None, 2, 1, 0]
 
 
 @pytest.mark.parametrize("annealing", ["linear", "exponential"])
@@ -49,7 +49,7 @@ def test_temperature_anneals_from_first_to_last_stage(annealing: str) -> None:
 
 
 def test_an_adaptive_stage_ends_when_accuracy_stands_still() -> None:
-    stage = Stage(1, Phase.STAGE, 6, rung=0, temperature=4.0)
+    stage = Stage(1, Phase.STAGE, 6, level=0, temperature=4.0)
     adaptive = CurriculumConfig(adaptive=True, patience=2, min_delta=0.01)
     still = [0.5, 0.6, 0.605, 0.604]
 
@@ -64,7 +64,7 @@ def test_an_adaptive_stage_ends_when_accuracy_stands_still() -> None:
 
 
 def test_a_gain_is_relative_where_a_metric_is_no_share() -> None:
-    stage = Stage(1, Phase.STAGE, 6, rung=0, temperature=4.0)
+    stage = Stage(1, Phase.STAGE, 6, level=0, temperature=4.0)
     adaptive = CurriculumConfig(adaptive=True, patience=1, min_delta=0.01)
 
     def ends(*values: float) -> object:
@@ -83,15 +83,15 @@ def test_epochs_left_over_go_to_later_stages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "phase", "rung"),
+    ("method", "phase", "level"),
     [("scratch", Phase.LABELS, None), ("one_shot", Phase.STAGE, 0), ("assistant", Phase.STAGE, 1)],
 )
 def test_a_baseline_has_one_stage_of_all_epochs(
-    method: Method, phase: Phase, rung: int | None
+    method: Method, phase: Phase, level: int | None
 ) -> None:
     recipe = Recipe(
         method=method, epochs=9, num_stages=4, init_epochs=2, temperature=3, temperature_end=1
     )
     plan = plan_stages(recipe)
-    assert [(s.phase, s.epochs, s.rung) for s in plan] == [(phase, 9, rung)]
-    assert plan[0].temperature == (None if rung is None else 3)
+    assert [(s.phase, s.epochs, s.level) for s in plan] == [(phase, 9, level)]
+    assert plan[0].temperature == (None if level is None else 3)

@@ -7,7 +7,7 @@ import torch
 
 from pdo_search.base.errors import StoreError
 from pdo_search.config.schema import Recipe
-from pdo_search.distill.adapt import Tuning
+from pdo_search.distill.adapt import Hyperparameters
 from pdo_search.distill.stage import plan_stages
 from pdo_search.distill.state import TrialState, pack, unpack
 
@@ -15,7 +15,7 @@ from pdo_search.distill.state import TrialState, pack, unpack
 def make_state() -> TrialState:
     return TrialState(
         plan=plan_stages(Recipe(num_stages=3)),
-        tuning=Tuning(0.7, 1e-3, 0.02, 0.1),
+        tuning=Hyperparameters(0.7, 1e-3, 0.02, 0.1),
         epoch=5,
         position=1,
         values=[0.5, 0.6],

@@ -49,7 +49,7 @@ def test_a_resumed_sweep_builds_again_what_is_damaged(pdo: Pdo, ray_cluster: Clu
     flip(checkpoint)
     cut(sweep / "trials" / "part-00000.parquet")
     store = pdo.folder / "results" / ".store"
-    for kind, ends in (("bank", "class.npy"), ("rung", ".safetensors")):
+    for kind, ends in (("bank", "class.npy"), ("level", ".safetensors")):
         found = sorted(f for f in (store / kind).rglob("*") if f.name.endswith(ends))
         assert found, [str(f) for f in store.rglob("*")]
         # Not every one is needed by the trials that are left: those that are must be noticed.
@@ -109,12 +109,12 @@ for name in sys.argv[3:]:
     setattr(module, name, held_after(getattr(module, name)))
 task = cached_task(config.task, None, sys.argv[2])
 ladder = Ladder(task, full, config.recipe, Store(sys.argv[2]), seed=config.seed, device=device)
-print(ladder.rung(1).path, flush=True)
+print(ladder.level(1).path, flush=True)
 """
 
 
 def build_rung(experiment: Path, store: Path, *hold: str) -> subprocess.Popen[str]:
-    """Start building a rung in another process, which is to wait after a step."""
+    """Start building a level in another process, which is to wait after a step."""
     command = [sys.executable, "-c", RUNG, str(experiment), str(store), *hold]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
@@ -130,14 +130,14 @@ def test_a_rung_whose_builder_is_killed_is_built_again_to_the_same_bits(
     wait_for(first, "held")
     first.kill()
     first.communicate()
-    assert list((tmp_path / "killed" / "rung").glob("*/.*"))
+    assert list((tmp_path / "killed" / "level").glob("*/.*"))
     models = []
     for store in ("killed", "whole"):
         process = build_rung(experiment, tmp_path / store)
         path = Path(process.communicate()[0].split()[-1])
-        assert path.is_relative_to(tmp_path / store / "rung")
+        assert path.is_relative_to(tmp_path / store / "level")
         (model,) = path.glob("*.safetensors")
         models.append(model.read_bytes())
     assert models[0] == models[1]
-    assert not [f for f in (tmp_path / "killed" / "rung").glob("*/.*") if f.is_dir()]
+    assert not [f for f in (tmp_path / "killed" / "level").glob("*/.*") if f.is_dir()]
     assert pdo_search.load_model(path) is not None

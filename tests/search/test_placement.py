@@ -1,4 +1,4 @@
-"""A cluster is kept full, what waited goes first, and each rung is built once: on a real Ray."""
+"""A cluster is kept full, what waited goes first, and each level is built once: on a real Ray."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ def test_a_sweep_builds_each_rung_once(pdo: Pdo) -> None:
     )
     pdo.run("run", str(file), "--address", "auto")
     teachers = pdo_search.open_sweep(pdo.folder / "results" / "tiny").teachers
-    rungs = teachers[teachers["level"] > 0]
-    assert rungs["number"].nunique() > rungs["key"].nunique() > 3
-    built = rungs[~rungs["cached"]].groupby("key").size()
-    assert set(built.index) == set(rungs["key"])
+    levels = teachers[teachers["level"] > 0]
+    assert levels["number"].nunique() > levels["key"].nunique() > 3
+    built = levels[~levels["cached"]].groupby("key").size()
+    assert set(built.index) == set(levels["key"])
     assert (built == 1).all()
     assert teachers.loc[teachers["level"] == 0, "cached"].all()

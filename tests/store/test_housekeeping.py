@@ -193,7 +193,7 @@ def test_what_may_go(criteria: Criteria, busy: str, expected: str) -> None:
         (["ls", "."], "holds no artifact store"),
         (["gc", ".store", "--older-than", "soon"], "write 12h, 7d or 2w"),
         (["gc", ".store", "--max-size", "10XB"], "write 500MB or 10GB"),
-        (["gc", ".store", "--kind", "banks"], "bank, rung, teacher"),
+        (["gc", ".store", "--kind", "banks"], "bank, level, rung, teacher"),
     ],
 )
 def test_bad_input(

@@ -70,7 +70,7 @@ def trained(store: Path) -> Tensor:
     """Logits of a trained teacher on validation, in full."""
     config = config_with()
     full = prepare(config, store=str(store), base_dir=None, device=CPU)
-    assert full.val_accuracy > 0.9
+    assert full.value > 0.9
     task = cached_task(config.task, None)
     model, _ = load_model_file(full.path)
     found = outputs_of(task, model.eval(), task.examples(Split.VALIDATION), CPU)

@@ -22,6 +22,7 @@ from pdo_search.tasks.images import decode
 from pdo_search.tasks.images import task as image_classification
 from pdo_search.tasks.images.data import load_pictures
 from pdo_search.tasks.images.pictures import Pictures
+from pdo_search.tasks.splitting import TRANSFER_IDS
 
 from ..pictures import classes, pixels
 
@@ -175,7 +176,7 @@ def test_what_stays_keeps_its_ids_and_its_pictures() -> None:
             assert number >= 20
     dropped = task_of(source, of_numbers(list(range(150, 250))))
     assert dropped.examples(Split.TRANSFER).ids.tolist() == [
-        image_classification.TRANSFER_IDS + n for n in range(50, 100)
+        TRANSFER_IDS + n for n in range(50, 100)
     ]
     assert torch.equal(dropped.examples(Split.VALIDATION).ids, plain[Split.VALIDATION].ids)
     assert torch.equal(dropped.test_examples().ids, plain[Split.TEST].ids)

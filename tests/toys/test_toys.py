@@ -18,11 +18,12 @@ from pdo_search.tasks.base import Split
 from pdo_search.trial.protocol import Places
 from pdo_search.trial.worker import run_trial
 
-from . import parcels, series
+from . import parcels, series, spans
 
 TOYS = {
     "series": (["mae", "rmse", "r2", "loss", "agreement", "kl"], "tests.toys.series:smoother"),
     "parcels": (list(parcels.build().metrics), "tests.toys.parcels:sorter"),
+    "spans": (list(spans.build().metrics), "tests.toys.spans:reader"),
 }
 
 
@@ -84,6 +85,12 @@ def test_two_heads_are_both_learnt(tmp_path: Path) -> None:
     last = run("parcels", tmp_path, epochs=20)[-1].metrics
     assert last["val_place.accuracy"] > 0.6  # Four classes; the most frequent alone: a third.
     assert last["val_traits.accuracy"] > 0.75
+
+
+def test_pointers_find_their_positions(tmp_path: Path) -> None:
+    last = run("spans", tmp_path, epochs=20)[-1].metrics
+    assert last["val_span.em"] > 0.8  # One of some fifty pairs of positions.
+    assert last["val_within.accuracy"] > 0.8
 
 
 @pytest.mark.parametrize("change", [{"loss": {"heads": "learned"}}, {"teacher_outputs": "online"},

@@ -250,9 +250,9 @@ def test_a_shrunk_teacher_is_a_student(store: Path, tmp_path: Path) -> None:
     run_trial(resolve(loaded.experiment, {}), worker, places=places(store, tmp_path))
     facts = worker.reports[0].rows["trials"][0]
     assert facts["params"] < 0.5 * facts["teacher_params"]
-    # The teacher itself stays whole: the first rung is pruned from it, not from the student.
-    rungs = [row for report in worker.reports for row in report.rows["teachers"]]
-    assert rungs[1]["params"] > facts["params"]
+    # The teacher itself stays whole: the first level is pruned from it, not from the student.
+    levels = [row for report in worker.reports for row in report.rows["teachers"]]
+    assert levels[1]["params"] > facts["params"]
     assert worker.reports[-1].metrics["val_accuracy"] > 0.5
     assert pdo_search.load_model(tmp_path / "models" / "t0000" / "student") is not None
 
@@ -273,7 +273,7 @@ def test_a_trial_never_reads_the_test_split(
     monkeypatch.setitem(task._splits, Split.TEST, Trap())
     with pytest.raises(AssertionError, match="was read"):
         pixels(task.test_examples()).sum()
-    # A store of its own: teacher, rungs and banks are built here, not found.
+    # A store of its own: teacher, levels and banks are built here, not found.
     worker = LocalWorker()
     run_trial(config, worker, places=places(tmp_path / "store", tmp_path))
     assert worker.reports[-1].metrics["done"]
@@ -291,15 +291,15 @@ def test_a_baseline_trains_for_the_same_epochs_on_the_same_examples(
     whole = LocalWorker()
     run_trial(config_with(), whole, places=places(store, tmp_path / "progressive"))
     epochs = {}
-    for method, rungs in (("scratch", []), ("one_shot", [0]), ("assistant", [0, 1])):
+    for method, levels in (("scratch", []), ("one_shot", [0]), ("assistant", [0, 1])):
         worker = LocalWorker()
         run_trial(baseline(method), worker, places=places(store, tmp_path / method))
         rows = [r.rows for r in worker.reports]
         epochs[method] = [row for r in rows for row in r["epochs"]]
         assert [row["epoch"] for row in epochs[method]] == [1, 2, 3, 4]
-        assert [row["level"] for r in rows for row in r["teachers"]] == rungs
+        assert [row["level"] for r in rows for row in r["teachers"]] == levels
         stage = rows[-1]["stages"][0]
-        assert stage["teacher_level"] == (rungs[-1] if rungs else None)
+        assert stage["teacher_level"] == (levels[-1] if levels else None)
         assert (stage["first_epoch"], stage["last_epoch"]) == (1, 4)
         assert "composites" not in rows[-1]
         assert all(row["admitted"] == 1 for row in epochs[method])
@@ -317,7 +317,7 @@ def test_a_baseline_trains_for_the_same_epochs_on_the_same_examples(
 def test_scratch_builds_no_outputs_of_a_teacher_to_learn_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(self: Teaching, rung: int, view: int) -> Any:
+    def refused(self: Teaching, level: int, view: int) -> Any:
         raise AssertionError("a bank was asked for")
 
     monkeypatch.setattr(Teaching, "pool_bank", refused)
@@ -387,11 +387,11 @@ def test_a_composite_is_measured_on_test_at_what_it_costs_there(
     worker = LocalWorker()
     run_trial(confirming(config, 5), worker, places=places(store, tmp_path))
     (row,) = worker.reports[-1].rows["trials"]
-    rungs = {r["level"]: r for report in worker.reports for r in report.rows["teachers"]}
+    levels = {r["level"]: r for report in worker.reports for r in report.rows["teachers"]}
     cost = next(r for report in worker.reports for r in report.rows["trials"] if "flops" in r)
     share, own = row["composite_deferred"], 0 if mode == "teacher" else cost["flops"]
     assert row["composite_mode"] == mode
-    assert row["composite_flops"] == pytest.approx(own + share * rungs[2]["flops"])
+    assert row["composite_flops"] == pytest.approx(own + share * levels[2]["flops"])
     if mode == "cascade":
         test = cached_task(config.task, None, str(store)).test_examples()
         model = load_composite(tmp_path / "models" / "t0000" / "composite")
@@ -475,7 +475,7 @@ def test_whatever_is_kept_has_the_statistics_of_the_train_split(
     run_trial(config, LocalWorker(), places=places(store, tmp_path))
     train = cached_task(config.task, None, str(store)).examples(Split.TRAIN)
     kept = [tmp_path / "models" / "t0000" / "student"]
-    for kind in ("teacher", "rung"):
+    for kind in ("teacher", "level"):
         kept += [path.parent for path in store.glob(f"{kind}/*/*/model.json")]
     assert len(kept) >= 4
     for directory in kept:

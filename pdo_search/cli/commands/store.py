@@ -58,7 +58,7 @@ def gc(
         typer.Option(help="Those used longest ago, until so much is left: 500MB, 10GB."),
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="Only of this kind: teacher, rung, bank, tested.")
+        str | None, typer.Option(help="Only of this kind: teacher, level, bank, tested.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: AsJson = False,

@@ -75,7 +75,8 @@ def check(
 
     Refuses what `run` would refuse. With --address auto, this machine's resources do not count.
     """
-    from pdo_search.cli.check import check_experiment, print_check
+    from pdo_search.cli.before import print_check
+    from pdo_search.cli.check import check_experiment
     from pdo_search.config import load_experiment
     from pdo_search.search.admission import admit
     from pdo_search.search.cluster import check_local

@@ -10,15 +10,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pdo_search.base.errors import InputError
+from pdo_search.tasks.values import Words, described, of_tensor
 
-__all__ = ["as_array", "described", "fields_of"]
+__all__ = ["as_array", "fields_of"]
 
 FIELDS = ("inputs", "targets", "class_names", "test_inputs", "test_targets")
 WANTED = (
@@ -106,12 +106,12 @@ def as_array(value: Any, what: str, path: str) -> NDArray[Any]:
         InputError: it is none of them, or its parts are of different shapes.
     """
     if isinstance(value, Tensor):
-        return _of_tensor(value)
+        return of_tensor(value)
     parts = value if isinstance(value, tuple | list) else []
     if any(isinstance(part, Image.Image) for part in parts):
         value = _of_pictures(parts, what, path)
     elif any(isinstance(part, Tensor) for part in parts):
-        value = [_of_tensor(p) if isinstance(p, Tensor) else np.asarray(p) for p in parts]
+        value = [of_tensor(p) if isinstance(p, Tensor) else np.asarray(p) for p in parts]
     if isinstance(value, tuple | list):
         _refuse_ragged([p.shape for p in value if isinstance(p, np.ndarray)], what, path)
     try:
@@ -121,14 +121,14 @@ def as_array(value: Any, what: str, path: str) -> NDArray[Any]:
         raise InputError(
             f"{what} have different sizes" if ragged else f"{what} are no array: {error}",
             path=path,
-            value=_Words(described(value)),
+            value=Words(described(value)),
             remedy=f"return {what} as one array",
         ) from None
     if array.dtype.kind not in "biufcUS" and not _is_text(array):
         raise InputError(
             f"{what} are no array of numbers",
             path=path,
-            value=_Words(described(value)),
+            value=Words(described(value)),
             remedy=f"return {what} as a NumPy array or a torch tensor",
         )
     return array
@@ -137,15 +137,6 @@ def as_array(value: Any, what: str, path: str) -> NDArray[Any]:
 def _is_text(array: NDArray[Any]) -> bool:
     """Whether an array of objects holds strings, as a column of pandas does."""
     return array.ndim == 1 and len(array) > 0 and all(isinstance(v, str) for v in array)
-
-
-def _of_tensor(tensor: Tensor) -> NDArray[Any]:
-    tensor = tensor.detach()
-    if tensor.layout is not torch.strided:
-        tensor = tensor.to_dense()
-    if tensor.dtype in (torch.bfloat16, torch.float16):
-        tensor = tensor.float()  # NumPy has no bfloat16.
-    return tensor.cpu().resolve_conj().resolve_neg().numpy()
 
 
 def _of_pictures(parts: Sequence[Any], what: str, path: str) -> list[NDArray[np.uint8]]:
@@ -175,27 +166,3 @@ def _refuse_ragged(shapes: Sequence[tuple[int, ...]], what: str, path: str) -> N
             value=(shapes[0], other),
             remedy="scale or crop all of them to one size in the factory",
         )
-
-
-def described(value: object) -> str:
-    """What a value is, in a few words."""
-    kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-    if value is None:
-        return "None: nothing"
-    if isinstance(value, np.ndarray | Tensor):
-        return f"{kind} of shape {tuple(value.shape)}, {value.dtype}"
-    if isinstance(value, Mapping):
-        return f"{kind} with the keys {', '.join(str(k) for k in list(value)[:8])}"
-    if isinstance(value, tuple | list):
-        of = ", ".join(type(part).__name__ for part in value[:4])
-        return f"{kind} of {len(value)}: {of}{', …' if len(value) > 4 else ''}"
-    return kind
-
-
-class _Words(str):
-    """A description that a message shows without quotes."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)

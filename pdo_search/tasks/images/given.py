@@ -17,7 +17,8 @@ from pdo_search.base.errors import InputError
 from pdo_search.base.factory import call_factory, load_factory
 from pdo_search.base.user_code import user_code
 from pdo_search.config.schema import DataConfig
-from pdo_search.tasks.images.arrays import as_array, described, fields_of
+from pdo_search.tasks.images.arrays import as_array, fields_of
+from pdo_search.tasks.values import described
 
 __all__ = ["Given", "given_arrays"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +33,13 @@ from pdo_search.tasks.images.augment import augmented, mixed, mixing
 from pdo_search.tasks.images.data import load_pictures
 from pdo_search.tasks.images.pictures import Pictures
 from pdo_search.tasks.inputs import PIXELS, PictureInputs
-from pdo_search.tasks.splits import (
-    four_way_split,
-    labelled_count,
-    labelled_subset,
-    without_copies,
-)
+from pdo_search.tasks.splitting import TRANSFER_IDS, Part, Told, divide, part_of
 from pdo_search.tasks.task import BaseTask
 
 __all__ = ["HEAD", "ImageClassification", "build_image_classification", "class_labels"]
 
 HEAD = "class"
 TEST_IDS = 1 << 40
-TRANSFER_IDS = 1 << 41
 VALIDATION_IDS = 3 << 40
 BYTE = 255.0
 NORMALIZATION_SAMPLE = 50_000
@@ -183,13 +176,13 @@ def build_image_classification(
             path="task.data",
             remedy="unlabelled pictures belong into task.transfer_data",
         )
-    parts = _labelled_parts(pictures, config)
-    left_out = pictures.left_out
-    if config.transfer_data is not None:
+    parts, left_out = _own_parts(pictures), pictures.left_out
+    transfer = config.transfer_data
+    if transfer is not None:
         like = parts[Split.TRAIN].examples
-        edge = config.transfer_data.size or _pixels(like).shape[-1]
+        edge = transfer.size or _pixels(like).shape[-1]
         other = load_pictures(
-            config.transfer_data.model_copy(update={"size": edge}),
+            transfer.model_copy(update={"size": edge}),
             path="task.transfer_data",
             base_dir=base_dir,
             seed=config.seed,
@@ -197,58 +190,29 @@ def build_image_classification(
         )
         left_out += (*other.left_out, *_not_used(other))
         parts[Split.TRANSFER] = _as_transfer(other, like, pictures.class_names)
-    parts, dropped = _disjoint(parts, config, pictures.class_names)
-    if config.splits.labels is None or config.transfer_data is not None:
-        _check_transfer(parts, dropped, config)
-    train_inputs = parts[Split.TRAIN].examples
-    if config.splits.labels is not None:
-        parts = _few_labels(parts, config, len(pictures.class_names))
-        # A picture that is in train twice may have kept its label once.
-        parts, more = _disjoint(parts, config, pictures.class_names)
-        dropped += more
-        _check_transfer(parts, dropped, config)
+    told = Told(config.data.path or config.data.source, transfer and transfer.source, "pictures")
+    divided = divide(parts, config.splits, config.seed, pictures.class_names, told)
     return ImageClassification(
         config,
-        {split: part.examples for split, part in parts.items()},
+        divided.splits,
         pictures.class_names,
-        train_inputs=train_inputs,
-        dropped=dropped,
+        train_inputs=divided.train_inputs,
+        dropped=divided.dropped,
         left_out=left_out,
     )
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Examples of a split, and the hashes of their contents."""
-
-    examples: Examples
-    hashes: Hashes
-
-    def select(self, index: NDArray[np.int64]) -> _Part:
-        return _Part(self.examples.select(torch.from_numpy(index)), self.hashes[index])
-
-
-def _labelled_parts(pictures: Pictures, config: TaskConfig) -> dict[Split, _Part]:
-    """The labelled source's splits; contents that lie in two of them are still in both."""
-    indices = four_way_split(
-        pictures.labels,
-        config.splits,
-        config.seed,
-        class_names=pictures.class_names,
-        own_test=pictures.test_inputs is not None,
-        own_validation=pictures.validation_inputs is not None,
-        other_transfer=config.transfer_data is not None,
-    )
-    # None where another source, or `splits.labels` alone, gives the split its examples.
-    indices.setdefault(Split.TRANSFER, np.empty(0, np.int64))
-    everything = _part(
-        _tensor(pictures.inputs),
-        pictures.labels,
-        0,
-        digest=pictures.digest,
-        hashes=pictures.hashes,
-    )
-    parts = {split: everything.select(index) for split, index in indices.items()}
+def _own_parts(pictures: Pictures) -> dict[Split, Part]:
+    """The labelled source: what is to be divided, and the splits that it has of its own."""
+    parts = {
+        Split.TRAIN: _part(
+            _tensor(pictures.inputs),
+            pictures.labels,
+            0,
+            digest=pictures.digest,
+            hashes=pictures.hashes,
+        )
+    }
     test = (pictures.test_inputs, pictures.test_labels, pictures.test_hashes)
     validation = (
         pictures.validation_inputs,
@@ -273,104 +237,13 @@ def _part(
     *,
     digest: str | None,
     hashes: Hashes | None,
-) -> _Part:
+) -> Part:
     """Examples of a source, and their hashes: given ones, or those of the inputs."""
     ids, targets = torch.arange(len(labels)) + first_id, torch.from_numpy(labels)
     columns = {PIXELS: Column(inputs)}, {HEAD: Column(targets)}
     examples = Examples(*columns, None, ids, targets >= 0, digest)
-    return _Part(examples, content_hashes(inputs.numpy()) if hashes is None else hashes)
-
-
-def _disjoint(
-    parts: Mapping[Split, _Part], config: TaskConfig, class_names: tuple[str, ...]
-) -> tuple[dict[Split, _Part], tuple[Dropped, ...]]:
-    """The splits without what another one holds, and what they lost.
-
-    Raises:
-        InputError: nothing is left of a class in train or validation.
-    """
-    kept, dropped = without_copies({split: part.hashes for split, part in parts.items()})
-    left = {
-        split: part if len(kept[split]) == len(part.hashes) else part.select(kept[split])
-        for split, part in parts.items()
-    }
-    for split in (Split.TRAIN, Split.VALIDATION):
-        before, after = (
-            torch.bincount(class_labels(p[split].examples), minlength=len(class_names))
-            for p in (parts, left)
-        )
-        label = int(after.argmin())
-        if after[label] == 0:
-            holders = " and ".join(d.held_by.value for d in dropped if d.split is split)
-            raise InputError(
-                f"class {class_names[label]!r} has no example left in the {split.value} split: all"
-                f" {int(before[label]):,} are copies of examples of {holders}",
-                path="task.data",
-                value=config.data.path or config.data.source,
-                remedy="remove the copies from the source; or, where no folder or file of its own"
-                " makes the split, change the shares in task.splits",
-            )
-    return left, dropped
-
-
-def _check_transfer(
-    parts: Mapping[Split, _Part], dropped: tuple[Dropped, ...], config: TaskConfig
-) -> None:
-    """Refuse an empty transfer split, and say why it is empty.
-
-    Raises:
-        InputError: it is.
-    """
-    if len(parts[Split.TRANSFER].hashes):
-        return
-    lost = sum(d.count for d in dropped if d.split is Split.TRANSFER)
-    if config.transfer_data is not None:
-        raise InputError(
-            f"holds nothing new: all of its {lost:,} pictures are in the labelled source, too",
-            path="task.transfer_data",
-            value=config.transfer_data.source,
-            remedy="name a source of other pictures, or leave it out: splits.transfer then takes a"
-            " share of the labelled source",
-        )
-    if lost:
-        raise InputError(
-            f"no example is left in the transfer split: all {lost:,} are copies of examples in"
-            " other splits",
-            path="task.data",
-            value=config.data.source,
-            remedy="remove the copies from the source, or give splits.transfer a larger share",
-        )
-    raise InputError(
-        "every example of train keeps its label, and none is left for the transfer split",
-        path="task.splits.labels",
-        value=config.splits.labels,
-        remedy="ask for fewer labels, or give splits.transfer a share",
-    )
-
-
-def _few_labels(
-    parts: Mapping[Split, _Part], config: TaskConfig, num_classes: int
-) -> dict[Split, _Part]:
-    """The splits where ``splits.labels`` of train are left in it, and transfer has the others.
-
-    Raises:
-        InputError: they are fewer than the classes, or more than there are.
-    """
-    assert config.splits.labels is not None
-    train, transfer = parts[Split.TRAIN], parts[Split.TRANSFER]
-    targets = class_labels(train.examples).numpy()
-    count = labelled_count(config.splits.labels, len(targets), num_classes)
-    chosen = labelled_subset(targets, count, config.seed)
-    rest = train.select(np.setdiff1d(np.arange(len(targets)), chosen))
-    joined = transfer.examples
-    if len(rest.hashes):
-        joined = rest.examples if not len(joined) else joined.followed_by(rest.examples)
-    hashes = np.concatenate([transfer.hashes, rest.hashes])
-    return {
-        **parts,
-        Split.TRAIN: train.select(chosen),
-        Split.TRANSFER: _Part(joined.unlabelled(), hashes),
-    }
+    known = content_hashes(inputs.numpy()) if hashes is None else hashes
+    return part_of(examples, HEAD, hashes=known)
 
 
 def _not_used(other: Pictures) -> list[LeftOut]:
@@ -383,7 +256,7 @@ def _not_used(other: Pictures) -> list[LeftOut]:
     ]
 
 
-def _as_transfer(other: Pictures, like: Examples, class_names: tuple[str, ...]) -> _Part:
+def _as_transfer(other: Pictures, like: Examples, class_names: tuple[str, ...]) -> Part:
     """Another source's pictures in the shape of ours; labels only where the classes are ours."""
     inputs, digest, hashes = _tensor(other.inputs), other.digest, other.hashes
     wanted = _pixels(like)
