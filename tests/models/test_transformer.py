@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,11 +11,17 @@ import torch
 from torch.nn import functional as F
 
 from pdo_search.base.errors import InputError
+from pdo_search.config.schema import ModelConfig
 from pdo_search.models.bodies import BodyAndHeads
+from pdo_search.models.build import build_for
+from pdo_search.models.cost import measure_cost
+from pdo_search.models.modelfile import ModelSpec, load_for, save_model
 from pdo_search.models.transformer import SmallTransformer
-from pdo_search.tasks.base import Head, HeadKind
+from pdo_search.models.units import Surgery, kept, shown
+from pdo_search.tasks.base import Head, HeadKind, Split
 from pdo_search.tasks.inputs import Inputs
 
+from ..toys import spans
 from .sequences import CLASSES, IDS, SPAN, TOKEN, VOCAB, apart, made, outputs_of, texts
 
 ARCH = "small_transformer"
@@ -133,3 +141,41 @@ def test_longer_examples_than_it_takes_are_refused() -> None:
     model = of_tokens(max_length=8)
     with pytest.raises(InputError, match="9 positions and the model takes 8"):
         outputs_of(model, texts())
+
+
+def test_it_learns_a_task_and_is_cut_by_its_most_active_parts(tmp_path: Path) -> None:
+    task = spans.build()
+    config = ModelConfig(
+        arch=ARCH, width=32, depth=2, args={"vocab": spans.NUM_LETTERS, "num_heads": 4}
+    )
+    model = build_for(task, config, seed=0)
+    examples = task.examples(Split.TRAIN)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(150):
+        batch = examples.batch(torch.randint(0, len(examples), (64,), generator=generator))
+        losses = task.label_loss(task.forward(model, batch), batch)
+        optimizer.zero_grad()
+        torch.stack([loss.mean() for loss, _ in losses.values()]).sum().backward()
+        optimizer.step()
+    validation = task.examples(Split.VALIDATION).batch()
+    model.eval()
+
+    def quality() -> float:
+        with torch.inference_mode():
+            return float(task.quality(task.forward(model, validation), validation).nanmean())
+
+    whole, cost = quality(), measure_cost(task, model, torch.device("cpu"))
+    assert whole > 0.8
+    how = Surgery(task.heads, task.forward, [task.prepare(examples.batch(slice(64)))])
+    removed = kept(model, {"ffn": Fraction(1, 2)}, how)
+    assert shown(removed) == "ffn 64"
+    assert quality() > whole - 0.2
+    smaller = measure_cost(task, model, torch.device("cpu"))
+    length = task.example()["letters"].shape[1]
+    assert cost.flops - smaller.flops == 2 * 2 * 2 * 64 * 32 * length
+    save_model(tmp_path, model, ModelSpec.of(task, config, model))
+    loaded, _ = load_for(task, tmp_path)
+    with torch.inference_mode():
+        gap = apart(task.forward(model, validation), task.forward(loaded.eval(), validation))
+    assert gap == 0
