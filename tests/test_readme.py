@@ -42,6 +42,6 @@ def test_your_own_model_and_data(pdo: Pdo) -> None:
     sweep = pdo_search.open_sweep(pdo.folder / "results" / "shapes")
     assert set(sweep.trials["status"]) <= {"finished", "stopped"}
     best = sweep.best()
-    assert best.teacher_accuracy > 0.9
+    assert best.teacher_score > 0.9
     assert best.val_accuracy > 0.8
     assert best.params <= 2000

@@ -25,7 +25,17 @@ from pdo_search.results.schema import TABLES
 
 ROOT = Path(__file__).parents[2]
 CLOCKS = ("_s", "_at", "_ms")
-LEFT_OUT = ("key", "parent_key", "cached", "host", "pid", "end_index", "attempt", "images_per_s")
+LEFT_OUT = (
+    "key",
+    "parent_key",
+    "cached",
+    "host",
+    "pid",
+    "end_index",
+    "attempt",
+    "images_per_s",
+    "examples_per_s",
+)
 
 
 def run(commit: str, file: Path, folder: Path) -> Path:

@@ -49,7 +49,7 @@ class Account:
         wall_s: wall seconds from the first trial's start to the last one's end.
         student_s: slot seconds of training.
         rest_s: slot seconds by cause; with ``student_s`` they add up to ``slots * wall_s``.
-        images_per_s: median over trials.
+        examples_per_s: median over trials.
     """
 
     slots: int
@@ -58,7 +58,7 @@ class Account:
     wall_s: float
     student_s: float
     rest_s: dict[str, float]
-    images_per_s: float
+    examples_per_s: float
 
     def utilisation(self, *, tail: bool, before: bool) -> float:
         """Share of slot time in which students trained."""
@@ -107,7 +107,7 @@ def account(path: str) -> Account:
         wall_s=(ended - began).total_seconds(),
         student_s=student,
         rest_s=rest,
-        images_per_s=trials["images_per_s"].median(),
+        examples_per_s=trials["examples_per_s"].median(),
     )
 
 
@@ -141,7 +141,7 @@ def run(folder: str, trials: int, epochs: int, limit: int) -> str:
 
 def show(found: Account) -> None:
     total = found.slots * found.wall_s
-    print(f"{found.slots} slots for {found.wall_s:.1f} s, {found.images_per_s:,.0f} images/s;"
+    print(f"{found.slots} slots for {found.wall_s:.1f} s, {found.examples_per_s:,.0f} examples/s;"
           f" {found.before_s:.1f} s before the first trial,"
           f" {found.teacher_s:.1f} s of the teacher's training\n")  # fmt: skip
     print("| slot seconds | s | share |\n|---|---|---|")

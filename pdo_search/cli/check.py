@@ -246,7 +246,7 @@ def _parts(loaded: Loaded) -> _Parts:
         build = partial(build_for, task, seed=0, base_dir=base_dir, say=notes.append)
         teacher = build(experiment.teacher, path="teacher")
         trials = [
-            (t, None if t.student.shrink is not None else build(t.student, path="student"))
+            (t, None if t.student.is_cut else build(t.student, path="student"))
             for t in trials_at_ends(loaded)
         ]
         notes += _tried(loaded, task, teacher, trials)
@@ -329,7 +329,14 @@ def _removals(loaded: Loaded, trials: list[TrialConfig]) -> list[Removal]:
 
 def _student(config: StudentConfig, cost: Cost | None, teacher: Cost) -> dict[str, Any]:
     if cost is None:
-        return {"arch": f"teacher, {config.shrink:g} of its channels removed"}
+        if config.shrink is not None:
+            return {"arch": f"teacher, {config.shrink:g} of its channels removed"}
+        kept = (
+            config.keep
+            if isinstance(config.keep, float) or config.keep is None
+            else (config.keep.model_dump(exclude_none=True))
+        )
+        return {"arch": f"teacher, of which {kept} stays"}
     return {
         "arch": config.arch,
         "width": config.width,

@@ -22,6 +22,7 @@ from pdo_search.base.safefile import read_regular
 from pdo_search.base.safetext import redact
 from pdo_search.config.messages import translated
 from pdo_search.config.methods import METHODS
+from pdo_search.config.metrics import metric_of
 from pdo_search.config.schema import Experiment, Recipe, StudentConfig
 from pdo_search.config.space import (
     Dimension,
@@ -160,6 +161,7 @@ def parse_experiment(tree: dict[str, Any], *, file: Path, base_dir: Path) -> Loa
         space = Space(tuple(dimensions))
         _check_points(experiment, space)
         _check_minimize(experiment, space)
+        _check_target(experiment)
     except InputError as error:
         raise error.at(file=file, remedy=f"correct it, then `pdo-search check {file}`") from None
     except RecursionError:
@@ -177,6 +179,18 @@ def _check_minimize(experiment: Experiment, space: Space) -> None:
         problem = "scheduler median compares the metric alone; take asha"
     if problem:
         raise InputError(problem, path="search.minimize", value=list(costs))
+
+
+def _check_target(experiment: Experiment) -> None:
+    """A target is in the primary metric's unit: of a share, 1 at most."""
+    target, metric = experiment.trial.get("target"), experiment.task.metrics[0]
+    if isinstance(target, int | float) and metric_of(metric).is_share and target > 1:
+        raise InputError(
+            f"is more than all: {metric} is a share of 1 at most",
+            path="trial.target",
+            value=target,
+            remedy=f"write {target / 100:g} for {target:g}%" if target <= 100 else None,
+        )
 
 
 def _refuse_secrets(node: Any, path: str = "") -> None:

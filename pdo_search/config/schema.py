@@ -529,6 +529,11 @@ class StudentConfig(ModelConfig):
             )
         return self
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is cut from the teacher."""
+        return self.arch == "teacher"
+
     def _keeps_vocabulary_alone(self) -> bool:
         if self.keep is None:
             return True
@@ -582,11 +587,12 @@ class CurriculumConfig(Frozen):
     pacing: Literal["linear", "root", "step", "exponential"] = "root"
     """How the share grows to 1 over the stages' epochs."""
     adaptive: bool = False
-    """End a stage when validation accuracy stops improving; its epochs go to the later stages."""
+    """End a stage when the primary metric stops improving; its epochs go to the later stages."""
     patience: int = Field(default=2, ge=1)
     """Epochs without improvement that end an adaptive stage."""
     min_delta: float = Field(default=0.001, ge=0, lt=1)
-    """Smallest gain in validation accuracy that counts as improvement."""
+    """Smallest gain in the primary metric that counts as improvement; relative where it is no
+    share."""
 
 
 class AdaptConfig(Frozen):
@@ -595,13 +601,14 @@ class AdaptConfig(Frozen):
     enabled: bool = True
     """False keeps learning rate and regularisation as configured."""
     plateau_delta: float = Field(default=0.002, ge=0, lt=1)
-    """A stage that gained less validation accuracy than this is a plateau."""
+    """A stage that gained less of the primary metric than this is a plateau; relative where it is
+    no share."""
     lr_factor: float = Field(default=0.7, gt=0, le=1)
     """Learning rate is multiplied by this on a plateau."""
     lr_min_scale: float = Field(default=0.1, gt=0, le=1)
     """The product of these factors never falls below this."""
     gap_high: float = Field(default=0.05, gt=0, lt=1)
-    """Train minus validation accuracy above this: regularise more."""
+    """What answers are worth on train minus validation above this: regularise more."""
     gap_low: float = Field(default=0.01, ge=0, lt=1)
     """Below this: regularise less, not below what is configured."""
     weight_decay_factor: float = Field(default=2.0, ge=1)
@@ -628,7 +635,8 @@ class SimplifyConfig(Frozen):
     """How a teacher becomes the next, simpler one. Rungs are shared by all trials that agree."""
 
     drop_blocks: int = Field(default=0, ge=0, le=16)
-    """Whole residual blocks removed per rung, least important first."""
+    """Whole residual blocks, or layers of a transformer, removed per level, the least important
+    first."""
     round_to: int = Field(default=4, ge=1)
     """Channel counts are kept a multiple of this."""
     recovery_epochs: float = Field(default=1.0, ge=0)
@@ -636,11 +644,12 @@ class SimplifyConfig(Frozen):
     recovery_lr: float = Field(default=0.02, gt=0)
     """Peak learning rate of the recovery (SGD, cosine)."""
     max_drop: float = Field(default=0.03, ge=0, le=1)
-    """A rung that loses more validation accuracy than this against its parent is refused."""
+    """A level that loses more of the primary metric than this against its parent is refused;
+    relative where it is no share."""
     backoffs: int = Field(default=2, ge=0, le=5)
     """How often a refused ratio is halved and tried again, before the parent is kept."""
     timeout: Seconds = 600.0
-    """Longest time for the pruning of one rung; some architectures hang in dependency tracing."""
+    """Longest time for the pruning of one level; some architectures hang in dependency tracing."""
 
 
 class CompositeConfig(Frozen):
@@ -671,7 +680,7 @@ class Recipe(Frozen):
     method: Method = PROGRESSIVE
     """``progressive``, or a baseline at the same epochs: ``scratch`` (every label of train and
     transfer counts alike, no teacher), ``one_shot`` (the full teacher throughout, Hinton et al.
-    2015) or ``assistant`` (rung 1 of the ladder throughout, Mirzadeh et al. 2020). A baseline sets
+    2015) or ``assistant`` (level 1 of the ladder throughout, Mirzadeh et al. 2020). A baseline sets
     the fields that it fixes, such as ``num_stages``, whatever is given for them. No search
     dimension: ``search.baselines`` runs several methods."""
     epochs: int = Field(default=12, ge=1)
@@ -690,7 +699,8 @@ class Recipe(Frozen):
     annealing: Literal["linear", "exponential"] = "linear"
     """How the temperature goes from first to last stage."""
     prune_ratio: float = Field(default=0.2, ge=0, lt=0.95)
-    """Share of the teacher's channels removed per rung of the ladder."""
+    """Share of the teacher's channels, or of a transformer's attention heads and neurons, removed
+    per level of the ladder."""
     teacher_order: Literal["descending", "ascending"] = "descending"
     """Full teacher first and simpler each stage, or the lightest first."""
     teacher_outputs: Literal["stored", "online"] = "stored"
@@ -712,10 +722,10 @@ class Recipe(Frozen):
     """Teacher simplification after each stage."""
     composite: CompositeConfig | None = CompositeConfig()
     """The combined model; null to leave it out."""
-    target: float | None = Field(default=None, gt=0, le=1)
-    """Stop when validation accuracy reaches this."""
+    target: float | None = Field(default=None, gt=0)
+    """Stop when the primary metric reaches this, in its own unit and direction."""
     target_of_teacher: float | None = Field(default=None, gt=0)
-    """Stop when validation accuracy reaches this share of the full teacher's."""
+    """Stop when the primary metric reaches this share of the full teacher's."""
 
     @model_validator(mode="before")
     @classmethod

@@ -26,10 +26,10 @@ from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
 from pdo_search.distill.losses import label_mean
 from pdo_search.distill.norms import Calibration, refresh_statistics
+from pdo_search.distill.simplify import simplified
 from pdo_search.models.build import placed
 from pdo_search.models.cost import Cost, measure_cost
 from pdo_search.models.modelfile import load_for, save_model
-from pdo_search.models.prune import drop_blocks, pixels_of, prune_channels
 from pdo_search.store import Store
 from pdo_search.tasks.base import Batch, Outputs, Split, Task
 
@@ -247,16 +247,15 @@ class Ladder:
         dropped: tuple[str, ...] = ()
         while (ratio := next_ratio(attempts, self.ratio, self.simplify.backoffs)) is not None:
             model, spec = load_for(self.task, parent.path, self.base_dir)
-            example = pixels_of(self.task.example())
-            prune_channels(
-                model, example, ratio, self.simplify.round_to, timeout_s=self.simplify.timeout
-            )
-            model = placed(model, self.device)
             calibration = Calibration(self.task, self.device)
-            if self.simplify.drop_blocks:
-                refresh_statistics(model, calibration)
-                batch = pixels_of(next(calibration.batches()))
-                dropped = drop_blocks(model, batch, self.simplify.drop_blocks)
+            model, dropped = simplified(
+                self.task,
+                model,
+                ratio,
+                self.simplify,
+                device=self.device,
+                calibration=calibration,
+            )
             if sum(p.numel() for p in model.parameters()) == parent.cost.params:
                 # No layer is wide enough to lose channels at this ratio, nor at a smaller one.
                 break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -11,18 +12,22 @@ from torch import nn
 
 from pdo_search.base.errors import Infeasible, InputError
 from pdo_search.base.scratch import scratch_folder
-from pdo_search.config.schema import ModelConfig, Recipe, TrialConfig
+from pdo_search.config.keep import Amount, keep_of
+from pdo_search.config.schema import ModelConfig, Recipe, SimplifyConfig, TrialConfig
 from pdo_search.distill.execution import threads
+from pdo_search.distill.simplify import cut, simplified
 from pdo_search.distill.stage import num_levels
 from pdo_search.models.modelfile import ModelSpec, load_for, save_model
-from pdo_search.models.prune import drop_blocks, droppable_blocks, pixels_of, prune_channels
+from pdo_search.models.prune import droppable_blocks, pixels_of
 from pdo_search.tasks.base import Split, Task
+from pdo_search.tasks.inputs import PIXELS
 
 __all__ = ["Removal", "rehearse", "removal_of", "shrinking_of"]
 
 MOST_LEVELS = 3
 """Teachers below the full one that are tried: what fails does so at once."""
 FREELY = 0.5
+CPU = torch.device("cpu")
 EXAMPLES = 2
 TOLERANCE = 1e-3
 
@@ -32,20 +37,24 @@ class Removal:
     """What a trial removes from the teacher, level by level.
 
     Attributes:
-        path: of the ratio, for messages.
-        ratio: share of channels.
-        round_to: channel counts become a multiple of it.
-        blocks: whole blocks.
+        path: of what says so, for messages.
+        ratio: share of channels, or of a transformer's attention heads and neurons.
+        simplify: blocks or layers, rounding, longest time.
         levels: how often it is done.
-        timeout_s: longest time for one pruning, seconds.
+        keep: of a student that is cut from the teacher, what stays, by unit.
     """
 
     path: str
     ratio: float
-    round_to: int
-    blocks: int
+    simplify: SimplifyConfig
     levels: int
-    timeout_s: float
+    keep: tuple[tuple[str, Amount], ...] = ()
+
+    def __str__(self) -> str:
+        if not self.keep:
+            return f"{self.path} {self.ratio:g}"
+        kept = ", ".join(f"{u} {float(n) if isinstance(n, Fraction) else n}" for u, n in self.keep)
+        return f"{self.path} {{{kept}}}"
 
 
 def removal_of(recipe: Recipe) -> Removal | None:
@@ -53,24 +62,17 @@ def removal_of(recipe: Recipe) -> Removal | None:
     levels, simplify = num_levels(recipe), recipe.simplify
     if levels == 0:
         return None
-    return Removal(
-        "trial.prune_ratio",
-        recipe.prune_ratio,
-        simplify.round_to,
-        simplify.drop_blocks,
-        min(levels, MOST_LEVELS),
-        simplify.timeout,
-    )
+    return Removal("trial.prune_ratio", recipe.prune_ratio, simplify, min(levels, MOST_LEVELS))
 
 
 def shrinking_of(trial: TrialConfig) -> Removal | None:
     """What a student that is cut from the teacher removes; None of any other student."""
-    if trial.student.shrink is None:
+    student = trial.student
+    if not student.is_cut:
         return None
-    simplify = trial.recipe.simplify
-    return Removal(
-        "student.shrink", trial.student.shrink, simplify.round_to, 0, 1, simplify.timeout
-    )
+    path = "student.keep" if student.shrink is None else "student.shrink"
+    keep = tuple(keep_of(student).items())
+    return Removal(path, student.shrink or 0.0, trial.recipe.simplify, 1, keep)
 
 
 def rehearse(
@@ -136,7 +138,8 @@ def _pruned(
         if _can_lose(task, whole, removals[-1], base_dir):
             said.append(
                 f"no layer of the teacher is wide enough to lose channels by {removals[-1].path}"
-                f" {largest:g} in steps of {removals[-1].round_to}: all teachers are the full one"
+                f" {largest:g} in steps of {removals[-1].simplify.round_to}: all teachers are the"
+                " full one"
             )
         else:
             why = "no layer of it can lose channels; those of attention and of the head are fixed"
@@ -146,16 +149,17 @@ def _pruned(
         raise InputError(
             f"the teacher cannot be pruned: {problem}",
             path=removal.path,
-            value=removal.ratio,
+            value=str(removal).partition(" ")[2],
             remedy=_remedy(task, model, removal),
         )
-    said += [f"trials with {r.path} {r.ratio:g} will be infeasible: {p}" for r, p in failed]
+    said += [f"trials with {r} will be infeasible: {p}" for r, p in failed]
     return [f"Warning: {line}" for line in said]
 
 
 def _can_lose(task: Task, whole: Path, removal: Removal, base_dir: Path | None) -> bool:
     """Whether a larger ratio, in the smallest steps, would remove something."""
-    free = replace(removal, ratio=FREELY, round_to=1)
+    small = removal.simplify.model_copy(update={"round_to": 1})
+    free = replace(removal, ratio=FREELY, simplify=small)
     try:
         return _descend(task, whole, whole.with_name("free"), free, 1, base_dir)
     except (_Differs, Infeasible):
@@ -166,8 +170,9 @@ def _remedy(task: Task, teacher: nn.Module, removal: Removal) -> str:
     if removal.path != "trial.prune_ratio":
         return "name an architecture for the student, or another teacher"
     off = "set `trial.prune_ratio: 0`, where all stages have the full teacher"
-    blocks = droppable_blocks(teacher, pixels_of(task.example()))
-    if blocks and removal.blocks == 0:
+    example = task.example()
+    blocks = droppable_blocks(teacher, pixels_of(example)) if PIXELS in example else []
+    if blocks and removal.simplify.drop_blocks == 0:
         off += " (with `trial.simplify: {drop_blocks: 1}` each loses a block)"
     return f"{off}, or choose another teacher"
 
@@ -186,14 +191,16 @@ def _descend(
         InputError: it cannot be loaded.
         _Differs: what is loaded is another model.
     """
-    example = pixels_of(task.example())
     model, spec = load_for(task, whole, base_dir)
     for level in range(levels):
         before = _size(model)
-        prune_channels(model, example, removal.ratio, removal.round_to, timeout_s=removal.timeout_s)
-        if removal.blocks:
-            dropped = drop_blocks(model, example, removal.blocks)
-            spec = replace(spec, dropped_blocks=(*spec.dropped_blocks, *dropped))
+        if removal.keep:
+            dropped = cut(task, model, dict(removal.keep), removal.simplify, None)
+        else:
+            model, dropped = simplified(
+                task, model, removal.ratio, removal.simplify, device=CPU, calibration=None
+            )
+        spec = replace(spec, dropped_blocks=(*spec.dropped_blocks, *dropped))
         if _size(model) == before:
             return level > 0
         model = _stored(task, model, spec, folder / str(level), base_dir)

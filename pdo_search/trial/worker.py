@@ -21,13 +21,16 @@ from pdo_search.base.errors import Infeasible, InputError, StoreError
 from pdo_search.base.scratch import scratch_folder
 from pdo_search.base.seeds import seed_for
 from pdo_search.base.storage import Storage, patience
+from pdo_search.config.keep import keep_of
 from pdo_search.config.metrics import score_of
-from pdo_search.config.schema import LimitsConfig, ModelConfig, Recipe, TrialConfig
+from pdo_search.config.schema import LimitsConfig, Recipe, TrialConfig
 from pdo_search.distill.combine import combine
 from pdo_search.distill.execution import make_deterministic, threads
 from pdo_search.distill.ladder import Ladder, Level
 from pdo_search.distill.loop import Distillation, initial_state
+from pdo_search.distill.norms import Calibration
 from pdo_search.distill.protocol import Report, Worker
+from pdo_search.distill.simplify import cut
 from pdo_search.distill.state import TrialState, pack, unpack
 from pdo_search.distill.teacher import trained_teacher
 from pdo_search.distill.teaching import Teaching
@@ -35,7 +38,6 @@ from pdo_search.distill.tested import tested_composite, tested_student, tested_t
 from pdo_search.models.build import build_for, placed
 from pdo_search.models.cost import Cost, cost_of
 from pdo_search.models.modelfile import ModelSpec, load_for
-from pdo_search.models.prune import pixels_of, prune_channels
 from pdo_search.store import Store
 from pdo_search.store.encoding import DENSE_SIZE
 from pdo_search.tasks import cached_task
@@ -232,25 +234,25 @@ def build_student(
 ) -> tuple[nn.Module, ModelSpec]:
     """The student at its initial weights, on the CPU, and how to build it again.
 
-    ``arch: teacher`` is the full teacher without ``shrink`` of its channels, weights kept.
+    ``arch: teacher`` is what ``keep`` says of the full teacher, weights kept.
 
     Raises:
         Infeasible: the teacher cannot be shrunk.
         InputError: weights do not fit.
     """
-    if config.student.shrink is not None:
-        model, _ = load_for(task, ladder.level(0).path, base_dir)
-        example = pixels_of(task.example())
-        simplify = config.recipe.simplify
-        prune_channels(
-            model, example, config.student.shrink, simplify.round_to, timeout_s=simplify.timeout
-        )
-        arch: ModelConfig = config.teacher
-    else:
-        seed = seed_for(config.seed, "student")
-        model = build_for(task, config.student, seed=seed, base_dir=base_dir)
-        arch = config.student
-    return model, ModelSpec.of(task, arch, model)
+    keep = keep_of(config.student)
+    if config.student.is_cut:
+        model, spec = load_for(task, ladder.level(0).path, base_dir)
+        # Channels are judged by their weights alone.
+        by = None if keep.keys() == {"channels"} else Calibration(task, torch.device("cpu"))
+        dropped = cut(task, model, keep, config.recipe.simplify, by)
+        names = (*spec.dropped_blocks, *dropped)
+        return model, ModelSpec.of(task, config.teacher, model, names)
+    seed = seed_for(config.seed, "student")
+    model = build_for(task, config.student, seed=seed, base_dir=base_dir)
+    if keep:
+        cut(task, model, keep, config.recipe.simplify, None)
+    return model, ModelSpec.of(task, config.student, model)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pdo_search.base.errors import Infeasible, InputError
-from pdo_search.config import load_experiment, resolve
+from pdo_search.config import load_experiment, parse_experiment, resolve
 from pdo_search.config.schema import ResourcesConfig
 
 TEXT = """
@@ -89,3 +90,15 @@ def test_synchronised_norms_are_for_several_workers_on_gpus() -> None:
     for alone in ({"gpus": 1}, {"gpus": 0, "workers": 2}):
         with pytest.raises(ValueError, match="several workers on GPUs"):
             ResourcesConfig.model_validate({**alone, "sync_batch_norm": True})
+
+
+def test_a_target_of_a_share_is_no_percentage() -> None:
+    tree: dict[str, Any] = {
+        "name": "t",
+        "task": {"data": {"source": "digits"}},
+        "teacher": {"arch": "small_resnet", "train": {"epochs": 1}},
+        "student": {"arch": "small_convnet"},
+        "trial": {"target": 90},
+    }
+    with pytest.raises(InputError, match=r"trial\.target.*\n.*write 0\.9 for 90%"):
+        parse_experiment(tree, file=Path("t.yaml"), base_dir=Path.cwd())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import DataConfig, ModelConfig, TaskConfig
+from pdo_search.config.schema import DataConfig, ModelConfig, SimplifyConfig, TaskConfig
 from pdo_search.distill.probe import probe
 from pdo_search.distill.rehearsal import Removal, rehearse
 from pdo_search.models.build import build_for
@@ -198,7 +198,12 @@ def rehearsed(
 ) -> list[str]:
     config = ModelConfig(arch="rehearsed_for_test:net", args={"kind": kind, **more})
     model = build_for(task, config, seed=0, base_dir=folder, path="teacher")
-    removals = [Removal("trial.prune_ratio", ratio, 4, 0, 2, 60.0) for ratio in ratios]
+    removals = [
+        Removal(
+            "trial.prune_ratio", ratio, SimplifyConfig(round_to=4, drop_blocks=0, timeout=60.0), 2
+        )
+        for ratio in ratios
+    ]
     return rehearse(task, model, config, "teacher", folder, removals)
 
 

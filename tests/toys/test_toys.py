@@ -106,3 +106,38 @@ def test_a_series_is_answered_alike_alone_and_among_longer_ones() -> None:
     alone = model(series.batch_of([short]))[series.SMOOTH][0]
     beside = model(series.batch_of([short, torch.randn(9, 1)]))[series.SMOOTH][0, :4]
     torch.testing.assert_close(alone, beside)
+
+
+@pytest.mark.parametrize("keep", [{"layers": 1}, {"heads": 0.5, "ffn": 0.25}, 0.5])
+def test_a_transformer_teaches_what_is_cut_from_it(keep: Any, tmp_path: Path) -> None:
+    """A ladder of attention heads and neurons, and a student of the teacher's own parts."""
+    torch.set_num_threads(1)
+    arch = {"arch": "small_transformer", "width": 16, "depth": 2, "args": {"num_heads": 4}}
+    tree = {
+        "name": "cut",
+        "task": {"kind": "tests.toys.series:build", "metrics": TOYS["series"][0]},
+        "teacher": {**arch, "train": {"kind": "adamw", "lr": 0.01, "epochs": 20, "batch_size": 32}},
+        "student": {"arch": "teacher", "keep": keep},
+        "trial": {
+            "epochs": 4, "prune_ratio": 0.25, "num_stages": 2, "init_epochs": 0,
+            "simplify": {"max_drop": 1.0, "recovery_lr": 0.02, "recovery_epochs": 10},
+            "optimizer": {"kind": "adamw", "lr": 0.01, "batch_size": 32},
+        },
+    }  # fmt: skip
+    config = resolve(
+        parse_experiment(tree, file=Path("t.yaml"), base_dir=Path.cwd()).experiment, {}
+    )
+    worker = LocalWorker()
+    places = Places(str(tmp_path / "store"), str(tmp_path / "cut"), None, "t0000", 0)
+    run_trial(config, worker, places=places)
+    first = worker.reports[0].rows["trials"][0]
+    assert first["params"] < first["teacher_params"]
+    levels = [r for report in worker.reports for r in report.rows["teachers"]]
+    sizes = [level["params"] for level in levels]
+    assert [level["status"] for level in levels[:2]] == ["full", "pruned"]
+    assert sizes[1] < 0.9 * sizes[0]
+    assert worker.reports[-1].metrics["val_mae"] < 0.7
+    student = tmp_path / "cut" / "models" / "t0000" / "student"
+    model = pdo_search.load_model(student)
+    assert isinstance(model, InferenceModel)
+    assert sum(p.numel() for p in model.parameters()) == first["params"]
