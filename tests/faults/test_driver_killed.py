@@ -62,7 +62,7 @@ def test_a_sweep_killed_twenty_times_ends_as_if_it_never_was(
         said = set()
         if number % 2:  # While trials run; else at any time from the imports on.
             line = wait_for(process, f"/{NUM_TRIALS}]").splitlines()[-1]
-            said = {tuple(map(int, re.findall(r" t(\d+) .* epoch +(\d+) ", line)[0]))}
+            said = {tuple(map(int, re.findall(r" t(\d+) .* epoch +(\d+)\b", line)[0]))}
         time.sleep(moments.uniform(0.0, 1.0 if number % 2 else 5.0))
         assert process.poll() is None, process.communicate()
         process.kill()
