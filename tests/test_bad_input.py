@@ -164,6 +164,14 @@ CASES: dict[str, tuple[Edit, list[str]]] = {
     ),
     "teacher without knowledge": (drop("teacher.train"), ["teacher", "`weights` or `train`"]),
     "shrink without teacher": (put("student.shrink", 0.5), ["student", "belong together"]),
+    "a unit that nothing has": (
+        put("student", {"arch": "teacher", "keep": {"width": 2}}),
+        ["student.keep", "width is none of channels, blocks, layers", "{'width': 2}"],
+    ),
+    "shrink beside keep": (
+        put("student", {"arch": "teacher", "keep": 0.5, "shrink": 0.5}),
+        ["student", "give `keep` alone"],
+    ),
     "metric in the wrong direction": (
         put("search", {"metric": "val_loss", "mode": "max"}),
         ["search", "wrong direction"],

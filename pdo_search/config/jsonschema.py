@@ -52,7 +52,10 @@ def _searchable(section: dict[str, Any]) -> dict[str, Any]:
     """A section whose leaves may be dimensions; sections below it stay sections."""
     properties = {}
     for key, leaf in section.get("properties", {}).items():
-        is_section = "$ref" in leaf or any("$ref" in option for option in leaf.get("anyOf", ()))
+        options = leaf.get("anyOf", ())
+        holds_section = any("$ref" in option for option in options)
+        holds_number = any(option.get("type") == "number" for option in options)
+        is_section = "$ref" in leaf or (holds_section and not holds_number)
         if is_section or key in ("args", "method"):
             properties[key] = leaf
             continue

@@ -40,6 +40,7 @@ __all__ = [
     "DataConfig",
     "ExecutionConfig",
     "Experiment",
+    "KeepConfig",
     "LimitsConfig",
     "LossConfig",
     "ModelConfig",
@@ -394,11 +395,13 @@ class ModelConfig(Frozen):
 
     arch: str
     """``small_resnet``, ``small_convnet``, a torchvision classifier (``resnet50``, ``vgg16``,
-    ``mobilenet_v2``, ``shufflenet_v2_x1_0``…), or ``module:function`` returning an nn.Module."""
+    ``mobilenet_v2``, ``shufflenet_v2_x1_0``…), or ``module:function`` returning an nn.Module. For
+    ids and frames ``small_transformer``, or ``transformers``: a model of that library, from the
+    local directory that ``weights`` names."""
     width: int | None = Field(default=None, ge=1, le=4096)
-    """Channels of the first stage of the small models."""
+    """Channels of the first stage of the small models; of ``small_transformer`` those of all."""
     depth: int | None = Field(default=None, ge=1, le=256)
-    """Blocks per stage of the small models."""
+    """Blocks per stage of the small models; layers of ``small_transformer``."""
     dropout: Fraction = 0.0
     """Dropout before the head, where the model has it."""
     weights: Given | None = None
@@ -439,22 +442,98 @@ class TeacherConfig(ModelConfig):
         return self.train is None
 
 
-class StudentConfig(ModelConfig):
-    """The small model. ``arch: teacher`` is the teacher itself, shrunk by ``shrink``."""
+def _amount(value: object) -> object:
+    """A share, or a number; anything else is left to fail with words that name both."""
+    if value is not None and not isinstance(value, bool):
+        is_count = isinstance(value, int) and value >= 1
+        if is_count or (isinstance(value, float) and 0 < value < 1):
+            return value
+    raise ValueError("is a share between 0 and 1, or how many stay, a whole number from 1")
 
+
+Amount = Annotated[float | int, BeforeValidator(_amount)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class KeepConfig(Frozen):
+    """What stays of a model, by unit: a share below 1, or a number. What is not named stays whole.
+
+    Convolutional networks have channels and blocks, transformers the others.
+    """
+
+    channels: Share | None = None
+    """Share of every layer's channels, those of the largest norms."""
+    blocks: Amount | None = None
+    """Residual blocks that keep their input's shape, those that change the outputs most."""
+    layers: Amount | None = None
+    """Layers, those that change the outputs most."""
+    heads: Amount | None = None
+    """Attention heads of every layer, those that add most; what shares its keys goes together."""
+    ffn: Amount | None = None
+    """Neurons of every layer's feed-forward network, the most active ones."""
+    vocab: Amount | None = None
+    """Rows of the embedding, those of the most frequent ids of train and transfer; all other ids
+    read the unknown one's."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> KeepConfig:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError(f"names no unit: give {', '.join(KeepConfig.model_fields)}")
+        return self
+
+
+def _keep(value: object) -> object:
+    """A share or a mapping; anything else is left to fail with words that name both."""
+    if value is None or isinstance(value, KeepConfig):
+        return value
+    if not isinstance(value, dict):
+        if isinstance(value, float) and 0 < value < 1:
+            return value
+        raise ValueError("is a share between 0 and 1, or {layers: 2, heads: 0.5, vocab: 4500}")
+    try:
+        return KeepConfig.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        said = str(first["msg"]).removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            said = f"is none of {', '.join(KeepConfig.model_fields)}"
+        raise ValueError(f"{first['loc'][0]} {said}" if first["loc"] else said) from None
+
+
+class StudentConfig(ModelConfig):
+    """The small model. ``arch: teacher`` is the teacher itself, less what ``keep`` leaves out."""
+
+    keep: Annotated[float | KeepConfig | None, BeforeValidator(_keep)] = None
+    """With ``arch: teacher``: what stays of it before distillation starts, by unit; a bare share is
+    of the channels, or of a transformer's attention heads and feed-forward neurons. Of any other
+    architecture only ``vocab``."""
     shrink: float | None = Field(default=None, gt=0, lt=1)
-    """With ``arch: teacher``: share of channels removed before distillation starts."""
+    """With ``arch: teacher``: share of channels removed; ``shrink: 0.3`` is ``keep: {channels:
+    0.7}``."""
 
     @model_validator(mode="after")
     def _shrink_with_teacher(self) -> StudentConfig:
-        if (self.arch == "teacher") != (self.shrink is not None):
+        if self.shrink is not None and self.keep is not None:
+            raise ValueError("`shrink` and `keep` say the same: give `keep` alone")
+        is_cut = self.shrink is not None or self.keep is not None
+        if self.arch == "teacher" and not is_cut:
+            raise ValueError("`keep` and `arch: teacher` belong together")
+        if self.arch != "teacher" and self.shrink is not None:
             raise ValueError("`shrink` and `arch: teacher` belong together")
-        if self.shrink is not None and self.normalization is not None:
+        if self.arch != "teacher" and not self._keeps_vocabulary_alone():
+            raise ValueError("`keep` of all but `vocab` and `arch: teacher` belong together")
+        if self.arch == "teacher" and self.normalization is not None:
             raise ValueError(
                 "a shrunk teacher takes its inputs as the teacher does:"
                 " normalization belongs to `teacher`"
             )
         return self
+
+    def _keeps_vocabulary_alone(self) -> bool:
+        if self.keep is None:
+            return True
+        given = {} if isinstance(self.keep, float) else self.keep.model_dump(exclude_none=True)
+        return set(given) == {"vocab"}
 
 
 class LossConfig(Frozen):

@@ -33,11 +33,12 @@ from pdo_search.models.normalization import (
     of_timm,
     of_weights,
 )
+from pdo_search.models.sequences import model_of_columns
 from pdo_search.models.small_models import SmallConvNet, SmallResNet
 from pdo_search.models.weights import load_weights, weights_file
 from pdo_search.tasks.base import Head as OutputHead
 from pdo_search.tasks.base import Task
-from pdo_search.tasks.inputs import AnyInputs, Inputs, PictureInputs
+from pdo_search.tasks.inputs import AnyInputs, PictureInputs
 
 __all__ = ["build_for", "build_model", "placed", "set_dropout"]
 
@@ -77,7 +78,12 @@ def build_model(
             and nothing trains it.
     """
     if not isinstance(inputs, PictureInputs):
-        return _of_columns(config, heads, inputs, seed=seed, base_dir=base_dir, path=path)
+        trained = _is_trained(config)
+        model = model_of_columns(
+            config, heads, inputs, trained, seed=seed, base_dir=base_dir, path=path
+        )
+        set_dropout(model, config.dropout)
+        return model.train()
     input_shape, num_outputs = inputs.input_shape, heads[0].size
     normalization = in_units((inputs.mean, inputs.std), 1 / inputs.unit)
     with torch.random.fork_rng(devices=[]):
@@ -107,51 +113,6 @@ def build_model(
             say(f"{path}: new head for {num_outputs} classes ({new}) on the weights of {file.name}")
     set_dropout(model, config.dropout)
     return model
-
-
-def _of_columns(
-    config: ModelConfig,
-    heads: Sequence[OutputHead],
-    inputs: Inputs,
-    *,
-    seed: int,
-    base_dir: Path | None,
-    path: str,
-) -> nn.Module:
-    """A model of batches by name, which a factory makes.
-
-    Raises:
-        InputError: no factory is named, or it makes no model.
-    """
-    where = f"{path}.arch"
-    if not is_factory(config.arch):
-        raise InputError(
-            "is no architecture for these inputs",
-            path=where,
-            value=config.arch,
-            remedy="name a module:function that returns an nn.Module of batches by name",
-        )
-    function = load_factory(config.arch, where, base_dir)
-    offered = {
-        "heads": tuple(heads),
-        "inputs": dict(inputs.shapes),
-        "num_outputs": heads[0].size,
-        "width": config.width,
-        "depth": config.depth,
-    }
-    taken = _parameters(function)
-    arguments = {k: v for k, v in offered.items() if k in taken and v is not None} | config.args
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = call_factory(
-            function, arguments, name=config.arch, path=where, offered=tuple(offered)
-        )
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"returned {type(model).__name__}, not an nn.Module", path=where, value=config.arch
-        )
-    set_dropout(model, config.dropout)
-    return model.train()
 
 
 def build_for(

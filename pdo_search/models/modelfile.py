@@ -20,8 +20,11 @@ from pdo_search.base.errors import InputError
 from pdo_search.base.factory import is_factory, load_local_factory
 from pdo_search.base.safefile import read_regular
 from pdo_search.config.schema import ModelConfig
+from pdo_search.models.anatomy import remove_part
+from pdo_search.models.bodies import TrimmedEmbedding
 from pdo_search.models.build import build_model
 from pdo_search.models.normalization import normalization_of, normalized_as
+from pdo_search.models.sequences import built_with
 from pdo_search.models.tensorfile import read_safetensors
 from pdo_search.tasks.base import Batch, Head, Outputs, Task
 from pdo_search.tasks.inputs import PIXELS, AnyInputs, PictureInputs
@@ -58,7 +61,7 @@ class ModelSpec:
         arch: the model's configuration, without weights.
         heads: its outputs.
         inputs: what it takes, and how raw inputs become that.
-        dropped_blocks: names of blocks that are replaced by the identity.
+        dropped_blocks: names of blocks and layers that are taken out, one after the other.
     """
 
     arch: ModelConfig
@@ -81,8 +84,8 @@ class ModelSpec:
             mean, std = normalization_of(model, inputs)
             inputs = replace(inputs, mean=mean, std=std)
         # Where its numbers came from: they are in the spec themselves.
-        own = ModelConfig(**{**fields, "weights": None, "normalization": None})
-        return cls(own, task.heads, inputs, dropped_blocks)
+        own = {"args": built_with(arch, model), "weights": None, "normalization": None}
+        return cls(ModelConfig(**fields | own), task.heads, inputs, dropped_blocks)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -266,10 +269,7 @@ def _rebuilt(
             spec.arch, spec.heads, spec.inputs, seed=0, base_dir=base_dir, path="arch"
         )
         for name in spec.dropped_blocks:
-            if not name or name not in dict(model.named_modules()):
-                raise ValueError(f"it has no block {name!r}")
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, nn.Identity())
+            remove_part(model, name)
         fit_shapes(model, state)
         model.load_state_dict(_as_own(model, state))
     except InputError as error:
@@ -299,8 +299,9 @@ def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:
 
     The values are not loaded. Layers that keep their sizes in attributes, too, have these fitted:
     convolutions (depthwise ones keep one filter per channel), linear and normalisation layers,
-    embeddings.
+    embeddings. An embedding that is stored with the rows of some ids alone becomes a trimmed one.
     """
+    _trim_embeddings(model, state)
     fitted: dict[int, nn.Parameter] = {}
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
@@ -320,6 +321,21 @@ def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:
                 changed = True
         if changed:
             _fit_sizes(module)
+    for module in model.modules():
+        # GPT-2 cuts one layer's outputs into queries, keys and values.
+        fused: Any = getattr(module, "c_attn", None)
+        if fused is not None and hasattr(module, "split_size"):
+            module.split_size = fused.weight.shape[1] // 3
+
+
+def _trim_embeddings(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put trimmed embeddings where stored tensors are of some."""
+    for name, module in list(model.named_modules()):
+        row_of = state.get(f"{name}.row_of")
+        if row_of is not None and isinstance(module, nn.Embedding):
+            new = TrimmedEmbedding(module.weight.detach(), torch.empty_like(row_of))
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, new)
 
 
 def _fit_sizes(module: nn.Module) -> None:
@@ -344,3 +360,6 @@ def _fit_sizes(module: nn.Module) -> None:
         module.num_parameters = len(weight)
     elif isinstance(module, nn.Embedding):
         module.num_embeddings, module.embedding_dim = weight.shape
+    elif type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
+        # Of the transformers library: a linear layer, its matrix the other way round.
+        module.nx, module.nf = weight.shape
