@@ -16,6 +16,7 @@ ROOT = Path(pdo_search.__file__).parent
 ORDER = (
     ("base",),
     ("config",),
+    ("records",),
     ("store",),
     ("results", "tasks"),
     ("models", "analysis"),

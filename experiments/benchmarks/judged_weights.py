@@ -38,6 +38,7 @@ from pdo_search.distill.protocol import LocalWorker
 from pdo_search.distill.stage import Stage
 from pdo_search.models.build import placed
 from pdo_search.models.cost import cost_of
+from pdo_search.records import TrialRow
 from pdo_search.search.optuna_space import distributions
 from pdo_search.store import Store
 from pdo_search.tasks.base import Examples
@@ -123,7 +124,7 @@ class Watched(Distillation):
                     row["test"] = self.measured(model, self.task.test_examples())["accuracy"]
                 self.found.append(row)
                 if name == "weights":
-                    metrics = {f"val_{k}": v for k, v in seen.items()}
+                    metrics = seen
         return metrics  # Fresh: nothing of the plan hangs on it here.
 
     def measured(self, model: nn.Module, examples: Examples) -> dict[str, float]:
@@ -144,8 +145,8 @@ def trained(config: TrialConfig, full: Any, store: str) -> list[dict[str, Any]]:
         worker=LocalWorker(CPU),
         state=initial_state(config),
         save=lambda _: None,
-        finish=lambda _: {},
-        facts={},
+        finish=lambda _: [],
+        facts=TrialRow(),
     )
     training.found = []
     training.averages = Averages(student, training.steps)

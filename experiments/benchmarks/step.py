@@ -40,6 +40,7 @@ from pdo_search.distill.teacher import trained_teacher
 from pdo_search.distill.teaching import Teaching
 from pdo_search.models.build import build_for, placed
 from pdo_search.models.cost import measure_cost
+from pdo_search.records import TrialRow
 from pdo_search.store import Store
 from pdo_search.store.bank import Bank
 from pdo_search.tasks import build_task
@@ -127,8 +128,8 @@ def ours(kind: type[Distillation], config: TrialConfig, task: Task, ladder: Ladd
         worker=LocalWorker(device=device),
         state=initial_state(config),
         save=lambda _: None,
-        finish=lambda _: {},
-        facts={},
+        finish=lambda _: [],
+        facts=TrialRow(),
     )
     stage = training.state.stage
     bank = training.teaching.pool_bank(0, 0)

@@ -25,6 +25,7 @@ from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.protocol import LocalWorker
 from pdo_search.models.build import build_for, placed
 from pdo_search.models.cost import measure_cost
+from pdo_search.records import TrialRow
 from pdo_search.trial.worker import prepare, teaching_of
 
 CPU = torch.device("cpu")
@@ -70,8 +71,8 @@ def distilled(config: TrialConfig, full: Level, store: str) -> tuple[float, floa
         worker=worker,
         state=initial_state(config),
         save=lambda _: None,
-        finish=lambda _: {},
-        facts={},
+        finish=lambda _: [],
+        facts=TrialRow(),
     ).run()
     last = worker.reports[-1].metrics
     return last["val_accuracy"], last["val_agreement"]

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from pdo_search.distill.teaching import Teaching
 from pdo_search.models.composite import Fit, composite_outputs, save_composite
 from pdo_search.models.cost import Cost
 from pdo_search.models.modelfile import ModelSpec, save_model
+from pdo_search.records import CompositeRow, Row, TrialRow
 from pdo_search.tasks.base import Batch, Outputs, Split, Task
 
 __all__ = ["combine"]
@@ -33,8 +33,6 @@ __all__ = ["combine"]
 FITTING_SPLITS = (Split.TRANSFER, Split.VALIDATION)
 FINETUNE_LR_SHARE = 0.1
 COMBINING = ("ensemble", "cascade")
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def combine(
     spec: ModelSpec,
     cost: Cost,
     directory: Path,
-) -> dict[str, list[Row]]:
+) -> list[Row]:
     """Save the student; fit, fine-tune, choose and save the composite.
 
     Weight, threshold and calibration are fitted on the transfer split; the mode is chosen on
@@ -84,51 +82,46 @@ def combine(
         directory: receives ``student/`` and, if configured, ``composite/``.
 
     Returns:
-        Rows of ``composites``, and the columns of the trial's row that are known now.
+        Rows of the modes, and what is known of the trial now.
     """
     directory.mkdir(parents=True)
     save_model(directory / "student", student, spec)
     if config.recipe.composite is None:
-        return {"trials": [{"model": "student"}]}
+        return [TrialRow(model="student")]
     parts = Parts(config, task, teaching, cost, next(student.parameters()).device)
     rows = _fit(parts, student)
     tuned, tuned_rows = _finetuned(parts, student, rows)
-    improved = {
-        row["mode"] for row in tuned_rows if row["val_score"] > _row(rows, row["mode"])["val_score"]
+    plain = {row.mode: row for row in rows}
+    better = {
+        row.mode: replace(row, finetuned=True)
+        for row in tuned_rows
+        if row.val_score > plain[row.mode].val_score
     }
-    merged = [
-        {**_row(tuned_rows if row["mode"] in improved else rows, row["mode"])}
-        | {"finetuned": row["mode"] in improved}
-        for row in rows
-    ]
-    merged = choose(merged, parts.composite.max_flops, teaching.ladder.level(0).cost.flops)
-    chosen = next(row for row in merged if row["chosen"])
+    full_flops = teaching.ladder.level(0).cost.flops
+    merged = choose([*(plain | better).values()], parts.composite.max_flops, full_flops)
+    chosen = next(row for row in merged if row.chosen)
     save_composite(
         directory / "composite",
         _fit_of(chosen),
-        tuned if chosen["finetuned"] else student,
+        tuned if chosen.finetuned else student,
         spec,
         teaching.ladder.level(parts.light).path,
     )
-    summary = {
-        "model": "student",
-        "composite": "composite",
-        "composite_mode": chosen["mode"],
-        "composite_score": chosen["val_score"],
-        "composite_flops": chosen["flops"],
-    }
-    return {"composites": merged, "trials": [summary]}
+    known = TrialRow(
+        model="student",
+        composite="composite",
+        composite_mode=chosen.mode,
+        composite_score=chosen.val_score,
+        composite_flops=chosen.flops,
+    )
+    return [*merged, known]
 
 
-def _row(rows: list[Row], mode: str) -> Row:
-    return next(row for row in rows if row["mode"] == mode)
+def _fit_of(row: CompositeRow) -> Fit:
+    return Fit(row.mode, row.weight, row.threshold, row.calibration)
 
 
-def _fit_of(row: Row) -> Fit:
-    return Fit(row["mode"], row["weight"], row["threshold"], row["calibration"])
-
-
-def _fit(parts: Parts, student: nn.Module) -> list[Row]:
+def _fit(parts: Parts, student: nn.Module) -> list[CompositeRow]:
     """One row per mode, fitted on transfer and measured on validation."""
     ladder = parts.teaching.ladder
     return fit_modes(
@@ -149,18 +142,20 @@ def _said(parts: Parts, student: nn.Module, split: Split) -> Iterator[Said]:
         yield Said(outputs, parts.teaching.dense(bank, rows, batch), batch)
 
 
-def _finetuned(parts: Parts, student: nn.Module, rows: list[Row]) -> tuple[nn.Module, list[Row]]:
+def _finetuned(
+    parts: Parts, student: nn.Module, rows: list[CompositeRow]
+) -> tuple[nn.Module, list[CompositeRow]]:
     """A copy of the student tuned inside the better combining mode, and that mode's new row."""
-    combining = [row for row in rows if row["mode"] in COMBINING]
+    combining = [row for row in rows if row.mode in COMBINING]
     if not combining or parts.composite.finetune_epochs == 0:
         return student, []
-    best = max(combining, key=lambda row: row["val_score"])
+    best = max(combining, key=lambda row: row.val_score)
     tuned = copy.deepcopy(student)
     _finetune(parts, tuned, best)
-    return tuned, [row for row in _fit(parts, tuned) if row["mode"] == best["mode"]]
+    return tuned, [row for row in _fit(parts, tuned) if row.mode == best.mode]
 
 
-def _finetune(parts: Parts, student: nn.Module, row: Row) -> None:
+def _finetune(parts: Parts, student: nn.Module, row: CompositeRow) -> None:
     """Train the student inside a composite on the plain train split, at a low learning rate."""
     config, task = parts.config, parts.task
     feed = Feed(task.examples(Split.TRAIN), parts.device)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from pdo_search.models.composite import (
     deferred,
 )
 from pdo_search.models.cost import Cost
+from pdo_search.records import CompositeRow
 from pdo_search.tasks.base import Batch, Outputs, Split, Task
 from pdo_search.tasks.kinds import with_answers
 
@@ -125,7 +125,7 @@ def fit_modes(
     teacher_cost: Cost,
     full_flops: float,
     config: CompositeConfig,
-) -> list[dict[str, Any]]:
+) -> list[CompositeRow]:
     """One row per mode: fitted on the transfer split, measured on validation.
 
     Where transfer examples have no label, the teacher's answer stands in.
@@ -137,9 +137,6 @@ def fit_modes(
         teacher_cost: of the light teacher.
         full_flops: FLOPs of the full teacher, the unit of the budget.
         config: modes and budget.
-
-    Returns:
-        Rows of the ``composites`` table but for ``finetuned``, ``chosen`` and ``within_budget``.
     """
     rows = []
     for mode in config.modes:
@@ -161,33 +158,31 @@ def fit_modes(
         metrics = meter.compute()
         runs_student = 0 if mode == "teacher" else 1
         rows.append(
-            {
+            CompositeRow(
                 **asdict(fit),
-                **{f"val_{name}": value for name, value in metrics.items()},
-                "val_score": score_of(task.metrics[0], metrics[task.metrics[0]]),
-                "flops": runs_student * student_cost.flops + share * teacher_cost.flops,
-                "latency_ms": runs_student * student_cost.latency_ms
-                + share * teacher_cost.latency_ms,
-                "deferred": share,
-            }
+                val=metrics,
+                val_score=score_of(task.metrics[0], metrics[task.metrics[0]]),
+                flops=runs_student * student_cost.flops + share * teacher_cost.flops,
+                latency_ms=runs_student * student_cost.latency_ms + share * teacher_cost.latency_ms,
+                deferred=share,
+            )
         )
     return rows
 
 
 def choose(
-    rows: Sequence[Mapping[str, Any]], max_flops: float | None, full_flops: float
-) -> list[dict[str, Any]]:
+    rows: Sequence[CompositeRow], max_flops: float | None, full_flops: float
+) -> list[CompositeRow]:
     """The rows with ``within_budget`` and ``chosen``: the best mode within the budget.
 
     Of equally good modes the cheapest is chosen; where none fits the budget, the cheapest.
     """
     limit = float("inf") if max_flops is None else max_flops * full_flops
-    fitting = [row for row in rows if row["flops"] <= limit]
+    fitting = [row for row in rows if row.flops <= limit]
     if fitting:
-        best = max(fitting, key=lambda row: (row["val_score"], -row["flops"]))
+        best = max(fitting, key=lambda row: (row.val_score, -row.flops))
     else:
-        best = min(rows, key=lambda row: row["flops"])
+        best = min(rows, key=lambda row: row.flops)
     return [
-        {**row, "within_budget": row["flops"] <= limit, "chosen": row["mode"] == best["mode"]}
-        for row in rows
+        replace(row, within_budget=row.flops <= limit, chosen=row.mode == best.mode) for row in rows
     ]

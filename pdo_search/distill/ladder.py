@@ -30,6 +30,7 @@ from pdo_search.distill.simplify import simplified
 from pdo_search.models.build import placed
 from pdo_search.models.cost import Cost, measure_cost
 from pdo_search.models.modelfile import load_for, save_model
+from pdo_search.records import TeacherRow
 from pdo_search.store import Store
 from pdo_search.tasks.base import Batch, Outputs, Split, Task
 
@@ -105,27 +106,25 @@ class Level:
     build_s: float
     cached: bool
 
-    def row(self, metric: str) -> dict[str, Any]:
-        """The level's row of the ``teachers`` table; ``metric`` is the task's primary one."""
+    def row(self, metric: str) -> TeacherRow:
+        """The level's row; ``metric`` is the task's primary one."""
         before = self.value_before
-        return {
-            "level": self.index,
-            "key": self.key,
-            "parent_key": self.parent_key,
-            "status": self.status.value,
-            "ratio_asked": self.ratio_asked,
-            "ratio_applied": self.ratio_applied,
-            "backoffs": sum(not attempt.accepted for attempt in self.attempts),
-            "blocks_dropped": len(self.blocks_dropped),
-            "params": self.cost.params,
-            "flops": self.cost.flops,
-            "latency_ms": self.cost.latency_ms,
-            "score_before": None if before is None else score_of(metric, before),
-            f"val_{metric}": self.value,
-            "val_score": score_of(metric, self.value),
-            "build_s": self.build_s,
-            "cached": self.cached,
-        }
+        return TeacherRow(
+            level=self.index,
+            key=self.key,
+            parent_key=self.parent_key,
+            status=self.status.value,
+            ratio_asked=self.ratio_asked,
+            ratio_applied=self.ratio_applied,
+            backoffs=sum(not attempt.accepted for attempt in self.attempts),
+            blocks_dropped=len(self.blocks_dropped),
+            cost=self.cost,
+            score_before=None if before is None else score_of(metric, before),
+            val={metric: self.value},
+            val_score=score_of(metric, self.value),
+            build_s=self.build_s,
+            cached=self.cached,
+        )
 
 
 def next_ratio(attempts: Sequence[Attempt], asked: float, backoffs: int) -> float | None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from pdo_search.base.columns import Taught
 from pdo_search.base.errors import PdoError
 from pdo_search.base.seeds import seed_for
 from pdo_search.config.metrics import gain_of, reaches, score_of, share_of
-from pdo_search.config.schema import STUDENT_COSTS, Recipe, TrialConfig
+from pdo_search.config.schema import Recipe, TrialConfig
 from pdo_search.distill.adapt import Hyperparameters, adapt
 from pdo_search.distill.curriculum import admit, progress_at
 from pdo_search.distill.evaluate import Evaluated, evaluated, usual_numbers
@@ -36,13 +36,24 @@ from pdo_search.distill.teaching import Teaching
 from pdo_search.distill.timing import PhaseClock
 from pdo_search.models.build import set_dropout
 from pdo_search.models.cost import Cost
+from pdo_search.records import (
+    Decision,
+    EpochRow,
+    Row,
+    Seconds,
+    StageRow,
+    Trained,
+    TrialRow,
+    tables_of,
+)
 from pdo_search.store.bank import Bank
 from pdo_search.tasks.base import Batch, Outputs, Split, Task
 
 __all__ = ["Distillation", "Diverged", "initial_state"]
 
 CHECKPOINT_EVERY_S = 30.0
-LOSSES = ("train_loss", "loss_kl", "loss_avg", "loss_init")
+NUM_LOSSES = 4
+"""The whole, and its divergence, avg and init terms."""
 
 
 class Diverged(PdoError):
@@ -75,8 +86,8 @@ class Distillation:
         save: keeps the state; called by rank 0 at every stage's end, after the epochs of
             ``save_after``, and after an epoch when the last time was ``CHECKPOINT_EVERY_S`` ago.
         finish: called by rank 0 when training ends; makes composite and artifacts and returns
-            further rows by table (``trials`` with at most one row).
-        facts: columns of the trial's row that are known before training.
+            further rows.
+        facts: what is known of the trial before training.
     """
 
     def __init__(
@@ -90,8 +101,8 @@ class Distillation:
         worker: Worker,
         state: TrialState,
         save: Callable[[TrialState], None],
-        finish: Callable[[TrialState], dict[str, list[dict[str, Any]]]],
-        facts: Mapping[str, Any],
+        finish: Callable[[TrialState], Sequence[Row]],
+        facts: TrialRow,
     ) -> None:
         self.config = config
         self.recipe: Recipe = config.recipe
@@ -144,14 +155,12 @@ class Distillation:
             trained = self._train_epoch(stage, bank)
             with self.clock.phase("evaluation"):
                 metrics = self._metrics(stage)
-            rows = self._close_epoch(stage, trained, metrics, time.perf_counter() - epoch_started)
-            if state.done and self.worker.rank == 0:
-                for table, more in self.finish(state).items():
-                    rows.setdefault(table, []).extend(more)
-            rows["teachers"] = self._new_teacher_rows()
-            report = self._record(stage, metrics, rows)
+            wall_s = time.perf_counter() - epoch_started
+            epoch, ended = self._close_epoch(stage, trained, metrics, wall_s)
+            more = self.finish(state) if state.done and self.worker.rank == 0 else ()
+            report = self._record(epoch, ended, [*more, *self._new_teacher_rows()])
             with self.clock.phase("waiting"):
-                wanted = report.metrics["stage_end"] or state.epoch in self.config.save_after
+                wanted = ended is not None or state.epoch in self.config.save_after
                 self._checkpoint(force=wanted)
                 self.worker.report(report)
             if self.worker.should_stop():
@@ -171,7 +180,7 @@ class Distillation:
         """The recorded view that the current epoch sees."""
         return self.state.epoch % self.teaching.num_views
 
-    def _train_epoch(self, stage: Stage, bank: Bank | None) -> dict[str, float]:
+    def _train_epoch(self, stage: Stage, bank: Bank | None) -> Trained:
         """Train on an epoch's number of examples; losses and quality of the epoch."""
         state, recipe, epoch = self.state, self.recipe, self.state.epoch
         # Dropout draws from the global generator; per epoch, so that a resumed trial draws alike.
@@ -179,7 +188,7 @@ class Distillation:
         set_dropout(self.updates.through, state.tuning.dropout)
         admitted = self._admitted(stage)
         batches = self._batches(admitted, epoch)
-        totals = torch.zeros(len(LOSSES) + len(self.task.heads) + 2, device=self.device)
+        totals = torch.zeros(NUM_LOSSES + len(self.task.heads) + 2, device=self.device)
         self.updates.through.train()
         for step in range(self.steps):
             with self.clock.phase("data"):
@@ -205,18 +214,22 @@ class Distillation:
             sums = self.worker.mean(totals).tolist()
         if not math.isfinite(sums[0]):
             raise Diverged(f"the loss became {sums[0]} in epoch {epoch + 1} (lr {made.lr:.3g})")
-        right_sum, counted_sum, *by_head_sums = sums[len(LOSSES) :]
+        right_sum, counted_sum, *by_head_sums = sums[NUM_LOSSES:]
         names = [head.name for head in self.task.heads]
         if recipe.loss.heads == "learned":
             state.head_weights = head_weights(
                 {n: total / self.steps for n, total in zip(names, by_head_sums, strict=True)}
             )
-        return {
-            **{name: total / self.steps for name, total in zip(LOSSES, sums, strict=False)},
-            "train_quality": right_sum / max(counted_sum, 1),
-            "lr": made.lr,
-            "admitted": len(admitted) / len(self.teaching.pool) if stage.level is not None else 1.0,
-        }
+        loss, kl, avg, init = (total / self.steps for total in sums[:NUM_LOSSES])
+        return Trained(
+            lr=made.lr,
+            admitted=len(admitted) / len(self.teaching.pool) if stage.level is not None else 1.0,
+            train_loss=loss,
+            loss_kl=kl,
+            loss_avg=avg,
+            loss_init=init,
+            train_quality=right_sum / max(counted_sum, 1),
+        )
 
     def _batches(self, admitted: Tensor, epoch: int) -> Iterator[tuple[Tensor, Batch]]:
         """The epoch's batches, this rank's share of each: rows of the pool, and what they hold."""
@@ -303,7 +316,7 @@ class Distillation:
         return self.teaching.difficulty(kind, self.student)
 
     def _metrics(self, stage: Stage) -> dict[str, float]:
-        """The student's metrics on every rank; none after an epoch that nobody asks about."""
+        """The student's metrics, on every rank; none after an epoch that nobody asks about."""
         last = self.state.stage_epoch + 1 >= stage.epochs
         if not (last or self._watched):
             return {}
@@ -317,10 +330,7 @@ class Distillation:
         found = self.worker.broadcast(found)
         assert found is not None
         self.state.val_quality = found.quality
-        return {
-            **{f"val_{name}": value for name, value in found.metrics.items()},
-            "val_score": score_of(self.metric, found.metrics[self.metric]),
-        }
+        return found.metrics
 
     @property
     def _watched(self) -> bool:
@@ -330,43 +340,46 @@ class Distillation:
         has_target = any(target is not None for target in targets)
         return self.config.evaluation == "epoch" or recipe.curriculum.adaptive or has_target
 
+    def _score(self, metrics: dict[str, float]) -> float | None:
+        """The primary metric as a score; None where nothing was measured."""
+        return score_of(self.metric, metrics[self.metric]) if metrics else None
+
     def _close_epoch(
-        self, stage: Stage, trained: dict[str, float], metrics: dict[str, float], wall_s: float
-    ) -> dict[str, list[dict[str, Any]]]:
-        """Advance the state by an epoch; its rows. Decides whether stage and trial end."""
+        self, stage: Stage, trained: Trained, metrics: dict[str, float], wall_s: float
+    ) -> tuple[EpochRow, StageRow | None]:
+        """Advance the state by an epoch; its row, and its stage's if that ends. Decides whether
+        stage and trial end."""
         state = self.state
         state.epoch += 1
         if metrics:
-            state.values.append(metrics[f"val_{self.metric}"])
-        state.train_quality = trained["train_quality"]
+            state.values.append(metrics[self.metric])
+        state.train_quality = trained.train_quality
         seconds = self.clock.take()
-        for name, value in seconds.items():
-            state.seconds[name] = state.seconds.get(name, 0.0) + value
-            state.totals[name] = state.totals.get(name, 0.0) + value
-        state.seconds["wall_s"] = state.seconds.get("wall_s", 0.0) + wall_s
+        state.seconds += seconds
+        state.totals += seconds
+        state.wall_s += wall_s
         examples = self.steps * self.batch_size
-        rate = examples / max(seconds["student_s"] + seconds["data_s"], 1e-9)
         tuning = state.tuning
-        epoch_row = {
-            "epoch": state.epoch,
-            "stage": stage.index,
-            "phase": stage.phase.value,
-            "temperature": stage.temperature,
-            "weight_decay": tuning.weight_decay,
-            "label_smoothing": tuning.label_smoothing,
-            "dropout": tuning.dropout,
-            **trained,
-            **metrics,
-            **seconds,
-            "examples_per_s": rate,
-            "wall_s": wall_s,
-            "reported_at": time.time(),
-        }
-        rows: dict[str, list[dict[str, Any]]] = {"epochs": [epoch_row]}
+        epoch = EpochRow(
+            epoch=state.epoch,
+            stage=stage.index,
+            phase=stage.phase.value,
+            temperature=stage.temperature,
+            weight_decay=tuning.weight_decay,
+            label_smoothing=tuning.label_smoothing,
+            dropout=tuning.dropout,
+            trained=trained,
+            val=metrics,
+            val_score=self._score(metrics),
+            examples_per_s=_rate(examples, seconds),
+            seconds=seconds,
+            wall_s=wall_s,
+            reported_at=time.time(),
+        )
         ended = self._ended(stage)
-        if ended is not None:
-            rows["stages"] = [self._close_stage(stage, ended, metrics, examples)]
-        return rows
+        if ended is None:
+            return epoch, None
+        return epoch, self._close_stage(stage, ended, metrics, examples)
 
     def _ended(self, stage: Stage) -> StageEnd | None:
         state = self.state
@@ -386,11 +399,11 @@ class Distillation:
 
     def _close_stage(
         self, stage: Stage, ended: StageEnd, metrics: dict[str, float], examples: int
-    ) -> dict[str, Any]:
+    ) -> StageRow:
         """The stage's row; moves the state to the next stage, adapted, or to the end."""
         state = self.state
         used = state.stage_epoch
-        value = metrics[f"val_{self.metric}"]
+        value = metrics[self.metric]
         gain = 1.0 if state.entered_at is None else gain_of(self.metric, state.entered_at, value)
         tuning, said = state.tuning, "last stage"
         state.done = ended is StageEnd.TARGET or state.position + 1 == len(state.plan)
@@ -402,36 +415,35 @@ class Distillation:
                 gain=gain,
                 gap=state.train_quality - state.val_quality,
             )
-        training_s = max(state.seconds["student_s"] + state.seconds["data_s"], 1e-9)
-        row = {
-            "stage": stage.index,
-            "phase": stage.phase.value,
-            "teacher_level": stage.level,
-            "first_epoch": state.epoch - used + 1,
-            "last_epoch": state.epoch,
-            "ended_by": ended.value,
-            "temperature": stage.temperature,
-            **metrics,
-            "params": self.cost.params,
-            "flops": self.cost.flops,
-            "latency_ms": self.cost.latency_ms,
-            "lr_scale": tuning.lr_scale,
-            "weight_decay": tuning.weight_decay,
-            "label_smoothing": tuning.label_smoothing,
-            "dropout": tuning.dropout,
-            "adaptation": said,
-            "examples_per_s": used * examples / training_s,
-            **state.seconds,
-        }
+        row = StageRow(
+            stage=stage.index,
+            phase=stage.phase.value,
+            teacher_level=stage.level,
+            first_epoch=state.epoch - used + 1,
+            last_epoch=state.epoch,
+            ended_by=ended.value,
+            temperature=stage.temperature,
+            val=metrics,
+            val_score=self._score(metrics),
+            cost=self.cost,
+            lr_scale=tuning.lr_scale,
+            weight_decay=tuning.weight_decay,
+            label_smoothing=tuning.label_smoothing,
+            dropout=tuning.dropout,
+            adaptation=said,
+            examples_per_s=_rate(used * examples, state.seconds),
+            seconds=state.seconds,
+            wall_s=state.wall_s,
+        )
         if not state.done:
             state.plan = reassign(state.plan, state.position, used)
             state.position += 1
             state.tuning = tuning
             state.stage_began, state.entered_at = state.epoch, value
-            state.values, state.seconds = [], {}
+            state.values, state.seconds, state.wall_s = [], Seconds(), 0.0
         return row
 
-    def _new_teacher_rows(self) -> list[dict[str, Any]]:
+    def _new_teacher_rows(self) -> list[Row]:
         """Rows of the levels that have taught in this trial and were not yet reported."""
         if self.recipe.method == "scratch":
             return []
@@ -439,40 +451,34 @@ class Distillation:
         self._known_levels.update(r.index for r in new)
         return [r.row(self.metric) for r in new]
 
-    def _record(
-        self,
-        stage: Stage,
-        metrics: Mapping[str, float],
-        rows: dict[str, list[dict[str, Any]]],
-    ) -> Report:
+    def _record(self, epoch: EpochRow, ended: StageRow | None, more: Sequence[Row]) -> Report:
         """The epoch's report, added to the state."""
         state = self.state
-        ended = bool(rows.get("stages"))
-        flat: dict[str, Any] = {
+        stages_done = sum("stages" in r["rows"] for r in state.reports) + (ended is not None)
+        measured = TrialRow(val=epoch.val, val_score=epoch.val_score)
+        flat = {
             "epoch": state.epoch,
-            "stage": stage.index,
-            "phase": stage.phase.value,
-            "stage_end": ended,
-            "stages_done": sum("stages" in r["rows"] for r in state.reports) + ended,
+            "stage": epoch.stage,
+            "phase": epoch.phase,
+            "stage_end": ended is not None,
+            "stages_done": stages_done,
             "done": state.done,
-            **{name: self.facts[name] for name in STUDENT_COSTS if name in self.facts},
-            **metrics,
+            **self.cost.columns(),
+            **measured.columns(),
         }
-        if state.done:
-            hit = rows["stages"][0]["ended_by"] == StageEnd.TARGET.value
-            flat["decision"] = "target_reached" if hit else "completed"
-        trial_row: dict[str, Any] = {
-            "epochs_done": state.epoch,
-            "stages_done": flat["stages_done"],
-            **metrics,
-            **state.totals,
-            "examples_per_s": rows["epochs"][0]["examples_per_s"],
-        }
-        if not state.reports:
-            trial_row.update(self.facts, first_step_at=self._first_step_at)
-        for more in rows.pop("trials", []):
-            trial_row.update(more)
-        report = Report(flat, {**rows, "trials": [trial_row]})
+        if ended is not None and state.done:
+            hit = ended.ended_by == StageEnd.TARGET.value
+            flat["decision"] = (Decision.TARGET_REACHED if hit else Decision.COMPLETED).value
+        trial = replace(
+            measured,
+            epochs_done=state.epoch,
+            stages_done=stages_done,
+            seconds=state.totals,
+            examples_per_s=epoch.examples_per_s,
+        )
+        first = [] if state.reports else [replace(self.facts, first_step_at=self._first_step_at)]
+        stages = [] if ended is None else [ended]
+        report = Report(flat, tables_of([trial, *first, epoch, *stages, *more]))
         state.reports.append({"metrics": report.metrics, "rows": report.rows})
         return report
 
@@ -484,3 +490,8 @@ class Distillation:
         self.state.optimizer = self.updates.optimizer.state_dict()
         self.save(self.state)
         self._saved_at = now
+
+
+def _rate(examples: int, seconds: Seconds) -> float:
+    """Examples per second of the student's training."""
+    return examples / max(seconds.student_s + seconds.data_s, 1e-9)

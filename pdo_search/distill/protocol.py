@@ -27,8 +27,9 @@ class Report:
             ``stage_end``, ``stages_done``, every ``val_*``, and in the last report ``done=True``
             with ``decision`` (``completed`` or ``target_reached``). A scheduler may stop the trial
             on any report that is not ``done``.
-        rows: new rows by table name, without the trial's identity. ``trials`` holds at most one
-            row: the columns of the trial's row that are known by now.
+        rows: new rows by table name, as plain values and without the trial's identity: what
+            ``records.tables_of`` makes. Of ``trials`` and ``confirmations`` one at most: what is
+            known of the trial by now.
     """
 
     metrics: dict[str, Any]

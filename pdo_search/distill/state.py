@@ -17,10 +17,11 @@ from torch import Tensor
 from pdo_search.base.errors import StoreError
 from pdo_search.distill.adapt import Hyperparameters
 from pdo_search.distill.stage import Phase, Stage
+from pdo_search.records import Seconds
 
 __all__ = ["TrialState", "pack", "unpack"]
 
-FORMAT = 3
+FORMAT = 4
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -43,6 +44,7 @@ class TrialState:
         model: state dict of the student.
         optimizer: state dict of the optimizer.
         seconds: seconds by phase since the current stage began.
+        wall_s: wall seconds since then.
         totals: seconds by phase over the trial.
         reports: everything reported so far, ``metrics`` and ``rows`` of each epoch: a trial that
             goes on reports it again, so that what the driver lost is filled in.
@@ -62,8 +64,9 @@ class TrialState:
     head_weights: dict[str, float] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    totals: dict[str, float] = field(default_factory=dict)
+    seconds: Seconds = field(default_factory=Seconds)
+    wall_s: float = 0.0
+    totals: Seconds = field(default_factory=Seconds)
     reports: list[dict[str, Any]] = field(default_factory=list)
     done: bool = False
 
@@ -89,6 +92,8 @@ def pack(state: TrialState, config_key: str) -> bytes:
         **{name: getattr(state, name) for name in state.__dataclass_fields__},
         "plan": [{**asdict(stage), "phase": stage.phase.value} for stage in state.plan],
         "tuning": asdict(state.tuning),
+        "seconds": asdict(state.seconds),
+        "totals": asdict(state.totals),
         "format": FORMAT,
         "config_key": config_key,
     }
@@ -124,6 +129,8 @@ def _unpacked(payload: Mapping[str, Any]) -> TrialState:
     values = {name: payload[name] for name in TrialState.__dataclass_fields__}
     values["plan"] = tuple(Stage(**{**s, "phase": Phase(s["phase"])}) for s in payload["plan"])
     values["tuning"] = Hyperparameters(**payload["tuning"])
+    values["seconds"] = Seconds(**payload["seconds"])
+    values["totals"] = Seconds(**payload["totals"])
     state = TrialState(**values)
     empty = TrialState(state.plan, state.tuning)
     for name in TrialState.__dataclass_fields__:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +18,7 @@ from pdo_search.models.build import placed
 from pdo_search.models.composite import load_composite
 from pdo_search.models.cost import Cost
 from pdo_search.models.modelfile import load_for
+from pdo_search.records import ConfirmationRow
 from pdo_search.store import Store
 from pdo_search.tasks.base import Examples, Task
 
@@ -31,8 +31,8 @@ FILE = "tested.json"
 
 def tested_student(
     task: Task, student: nn.Module, examples: Examples, device: torch.device
-) -> dict[str, float]:
-    """The ``test_*`` metrics of a student, and the number of test examples.
+) -> ConfirmationRow:
+    """What a student reaches, and the number of test examples.
 
     Args:
         task: whose meter measures.
@@ -41,9 +41,7 @@ def tested_student(
         device: where to run.
     """
     metrics = metrics_of(task, student, examples, device)
-    return {f"test_{name}": value for name, value in metrics.items()} | {
-        "test_examples": len(examples)
-    }
+    return ConfirmationRow(test=metrics, test_examples=len(examples))
 
 
 def tested_teacher(
@@ -54,8 +52,8 @@ def tested_teacher(
     store: Store,
     device: torch.device,
     base_dir: Path | None,
-) -> dict[str, float]:
-    """The ``teacher_test_*`` metrics of the full teacher, measured by whoever comes first.
+) -> ConfirmationRow:
+    """What the full teacher reaches, measured by whoever comes first.
 
     Args:
         task: the task.
@@ -79,7 +77,7 @@ def tested_teacher(
     }
     found = store.get_or_build(KIND, key, build)
     metrics = json.loads((found.path / FILE).read_text(encoding="utf-8"))
-    return {f"teacher_test_{name}": value for name, value in metrics.items()}
+    return ConfirmationRow(teacher_test=metrics)
 
 
 def tested_composite(
@@ -91,8 +89,8 @@ def tested_composite(
     teacher_cost: Cost,
     device: torch.device,
     base_dir: Path | None,
-) -> dict[str, Any]:
-    """The ``composite_test_*`` metrics of a run's composite, on raw inputs as a user gives them.
+) -> ConfirmationRow:
+    """What a run's composite reaches, on raw inputs as a user gives them.
 
     Args:
         task: whose meter measures.
@@ -102,10 +100,6 @@ def tested_composite(
         teacher_cost: of the light teacher.
         device: where to run.
         base_dir: folder that factories refer to.
-
-    Returns:
-        The metrics, ``composite_mode``, ``composite_deferred`` (share of the test examples that the
-        light teacher answered) and ``composite_flops``, their mean per test example.
     """
     composite = load_composite(directory, base_dir, trusted=True)
     placed(composite, device)
@@ -121,10 +115,9 @@ def tested_composite(
     flops = share * teacher_cost.flops
     if composite.student is not None:
         flops += student_cost.flops
-    metrics = meter.compute()
-    return {
-        "composite_mode": composite.fit.mode,
-        "composite_deferred": share,
-        "composite_flops": flops,
-        **{f"composite_test_{name}": value for name, value in metrics.items()},
-    }
+    return ConfirmationRow(
+        composite_mode=composite.fit.mode,
+        composite_deferred=share,
+        composite_flops=flops,
+        composite_test=meter.compute(),
+    )

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pdo_search.records import Seconds
+
 __all__ = ["PHASES", "PhaseClock"]
 
 PHASES = ("teacher", "student", "evaluation", "data", "waiting")
@@ -30,8 +32,8 @@ class PhaseClock:
         finally:
             self._seconds[name] += time.perf_counter() - started
 
-    def take(self) -> dict[str, float]:
-        """Seconds by phase, as ``<phase>_s``, since the last call."""
-        taken = {f"{name}_s": seconds for name, seconds in self._seconds.items()}
+    def take(self) -> Seconds:
+        """Seconds by phase since the last call."""
+        taken = Seconds(**{f"{name}_s": seconds for name, seconds in self._seconds.items()})
         self._seconds = dict.fromkeys(PHASES, 0.0)
         return taken

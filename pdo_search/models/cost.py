@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -14,28 +13,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pdo_search.config.schema import ModelConfig
+from pdo_search.records import Cost
 from pdo_search.tasks.base import Task
 
 __all__ = ["Cost", "cost_of", "cost_of_run", "measure_cost"]
 
 WARM_UP = 10
 RUNS = 15
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Cost of one example.
-
-    Attributes:
-        params: number of parameters.
-        flops: floating-point operations of a forward pass, two per multiply-accumulate, of
-            convolutions and matrix products.
-        latency_ms: median milliseconds of a forward pass of one example.
-    """
-
-    params: int
-    flops: float
-    latency_ms: float
 
 
 def measure_cost(task: Task, model: nn.Module, device: torch.device) -> Cost:

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from pdo_search.results.columns import Column
-from pdo_search.results.params import PARAM, encode_param
+from pdo_search.records import PARAM, Column
+from pdo_search.results.params import encode_param
 
 __all__ = ["cell"]
 

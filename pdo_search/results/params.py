@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pdo_search.results.columns import Type
+from pdo_search.records import PARAM, Type
 
 if TYPE_CHECKING:
     from pdo_search.config.space import Dimension
@@ -21,8 +21,6 @@ __all__ = [
     "params_of",
     "point_of",
 ]
-
-PARAM = "param."
 
 
 def param_column(path: str) -> str:

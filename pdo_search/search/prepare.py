@@ -21,6 +21,7 @@ from pdo_search.base.storage import patience
 if TYPE_CHECKING:
     from pdo_search.config.schema import TrialConfig
     from pdo_search.distill.chance import Standing
+    from pdo_search.records import TeacherRow
     from pdo_search.trial.messages import Assignment
 
 __all__ = ["prepare_sweep"]
@@ -133,12 +134,12 @@ def prepare_sweep(
     if not config.teacher.is_given:
         console.print(f"{name}: looking for it in {assignment.store}", soft_wrap=True)
     row, known, pool_size, found = run(partial(_teacher, job), resources.cpus, resources.num_gpus)
-    how = "found" if row["cached"] else f"built in {row['build_s']:.0f} s"
+    how = "found" if row.cached else f"built in {row.build_s:.0f} s"
     how = "as given" if config.teacher.is_given else how
-    primary = next(name for name in row if name.startswith("val_"))
+    ((primary, value),) = row.val.items()
     console.print(
-        f"Teacher {how}: {primary} {row[primary]:.4f}, {row['params']:,} params,"
-        f" {row['flops'] / 1e6:.2f} MFLOPs",
+        f"Teacher {how}: val_{primary} {value:.4f}, {row.cost.params:,} params,"
+        f" {row.cost.flops / 1e6:.2f} MFLOPs",
         highlight=False,
         soft_wrap=True,
     )
@@ -262,7 +263,7 @@ def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
     return config, device, full
 
 
-def _teacher(job: _Job) -> tuple[dict[str, Any], Standing | None, int, str]:
+def _teacher(job: _Job) -> tuple[TeacherRow, Standing | None, int, str]:
     """In a task: the teacher's row and standing, how many examples trials will ask it about, and
     the task's fingerprint.
 

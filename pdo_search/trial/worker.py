@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from pdo_search.distill.tested import tested_composite, tested_student, tested_t
 from pdo_search.models.build import build_for, placed
 from pdo_search.models.cost import Cost, cost_of
 from pdo_search.models.modelfile import ModelSpec, load_for
+from pdo_search.records import FullTeacher, Row, TrialRow
 from pdo_search.store import Store
 from pdo_search.store.encoding import DENSE_SIZE
 from pdo_search.tasks import cached_task
@@ -188,14 +189,12 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
 
     teaching = _teaching(config, task, ladder, worker.device)
 
-    def tested(models: Path) -> dict[str, Any]:
+    def tested(models: Path) -> Iterator[Row]:
         examples, device = task.test_examples(), worker.device
-        found: dict[str, Any] = tested_student(task, student, examples, device)
-        found |= tested_teacher(
-            task, level, examples, store=store, device=device, base_dir=base_dir
-        )
+        yield tested_student(task, student, examples, device)
+        yield tested_teacher(task, level, examples, store=store, device=device, base_dir=base_dir)
         if config.recipe.composite is not None:
-            found |= tested_composite(
+            yield tested_composite(
                 task,
                 models / "composite",
                 examples,
@@ -204,14 +203,13 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
                 device=device,
                 base_dir=base_dir,
             )
-        return found
 
-    def finish(_: TrialState) -> dict[str, list[dict[str, Any]]]:
+    def finish(_: TrialState) -> list[Row]:
         with scratch_folder("model") as scratch:
             rows = combine(config, task, teaching, student, spec, cost, scratch / "out")
             Storage(places.sweep).publish(scratch / "out", places.artifact)
             if config.confirms:
-                rows["trials"][0].update(tested(scratch / "out"))
+                rows += tested(scratch / "out")
         return rows
 
     training = Distillation(
@@ -324,16 +322,12 @@ def _restored(checkpoint: CheckpointFile, config_key: str) -> TrialState | None:
         return None
 
 
-def _facts(task: Task, cost: Cost, teacher: Level) -> dict[str, Any]:
-    """Columns of the trial's row that are known before training."""
-    return {
-        "params": cost.params,
-        "flops": cost.flops,
-        "latency_ms": cost.latency_ms,
-        "teacher_params": teacher.cost.params,
-        "teacher_flops": teacher.cost.flops,
-        "teacher_latency_ms": teacher.cost.latency_ms,
-        "teacher_score": score_of(task.metrics[0], teacher.value),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-    }
+def _facts(task: Task, cost: Cost, teacher: Level) -> TrialRow:
+    """What is known of the trial before training."""
+    full = FullTeacher(
+        teacher.cost.params,
+        teacher.cost.flops,
+        teacher.cost.latency_ms,
+        score_of(task.metrics[0], teacher.value),
+    )
+    return TrialRow(cost=cost, teacher=full, host=socket.gethostname(), pid=os.getpid())

@@ -21,7 +21,7 @@ from pdo_search.analysis.leaderboard import (
     teacher_of,
 )
 from pdo_search.analysis.pareto import model_front
-from pdo_search.results.schema import COMPOSITES, TRIALS, all_columns
+from pdo_search.results.schema import TABLES, TRIALS, all_columns
 
 
 def trials_of(*rows: dict[str, Any]) -> pd.DataFrame:
@@ -35,7 +35,9 @@ def trials_of(*rows: dict[str, Any]) -> pd.DataFrame:
 
 def composites_of(*rows: dict[str, Any]) -> pd.DataFrame:
     full = [{"trial_id": f"t{row['number']:04d}", **row} for row in rows]
-    return pd.DataFrame(full, columns=[column.name for column in all_columns(COMPOSITES, {})])
+    return pd.DataFrame(
+        full, columns=[column.name for column in all_columns(TABLES["composites"], {})]
+    )
 
 
 @pytest.mark.parametrize(

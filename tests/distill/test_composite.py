@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from pdo_search.distill.composite import (
 from pdo_search.models import composite
 from pdo_search.models.composite import Fit
 from pdo_search.models.cost import Cost
+from pdo_search.records import CompositeRow
 from pdo_search.tasks.base import Split
 
 from ..pictures import class_task, labels_of
@@ -98,7 +101,7 @@ def test_a_cascade_gives_the_student_no_gradient_where_it_defers() -> None:
     assert (student.grad[~asked].abs().sum(1) > 0).all()
 
 
-def rows(**config: object) -> list[dict[str, object]]:
+def rows(**config: object) -> list[CompositeRow]:
     return fit_modes(
         TASK,
         dict.fromkeys((Split.TRANSFER, Split.VALIDATION), lambda: said(STUDENT, TEACHER, TARGETS)),
@@ -110,33 +113,32 @@ def rows(**config: object) -> list[dict[str, object]]:
 
 
 def test_costs_count_the_share_that_is_deferred() -> None:
-    by_mode = {row["mode"]: row for row in rows()}
-    assert by_mode["student"]["flops"] == 100
-    assert by_mode["teacher"]["flops"] == 1000
-    assert by_mode["ensemble"]["flops"] == 1100
-    share = by_mode["cascade"]["deferred"]
-    assert isinstance(share, float)
-    assert by_mode["cascade"]["flops"] == pytest.approx(100 + share * 1000)
-    assert by_mode["cascade"]["latency_ms"] == pytest.approx(1 + share * 8)
+    by_mode = {row.mode: row for row in rows()}
+    assert by_mode["student"].flops == 100
+    assert by_mode["teacher"].flops == 1000
+    assert by_mode["ensemble"].flops == 1100
+    share = by_mode["cascade"].deferred
+    assert by_mode["cascade"].flops == pytest.approx(100 + share * 1000)
+    assert by_mode["cascade"].latency_ms == pytest.approx(1 + share * 8)
 
 
 def test_the_cheapest_of_the_best_within_the_budget_is_chosen() -> None:
     modes = [
-        {"mode": "student", "val_score": 0.8, "flops": 100.0},
-        {"mode": "cascade", "val_score": 0.9, "flops": 500.0},
-        {"mode": "ensemble", "val_score": 0.9, "flops": 1100.0},
+        replace(rows()[0], mode="student", val_score=0.8, flops=100.0),
+        replace(rows()[0], mode="cascade", val_score=0.9, flops=500.0),
+        replace(rows()[0], mode="ensemble", val_score=0.9, flops=1100.0),
     ]
 
     def chosen(budget: float | None) -> str:
-        (row,) = (row for row in choose(modes, budget, 2000.0) if row["chosen"])
-        return str(row["mode"])
+        (row,) = (row for row in choose(modes, budget, 2000.0) if row.chosen)
+        return str(row.mode)
 
     assert chosen(None) == "cascade"
     assert chosen(0.1) == "student"
     assert chosen(0.01) == "student"
-    assert [row["within_budget"] for row in choose(modes, 0.01, 2000.0)] == [False] * 3
+    assert [row.within_budget for row in choose(modes, 0.01, 2000.0)] == [False] * 3
 
 
 def test_a_cascade_keeps_within_the_budget_on_the_split_it_is_fitted_on() -> None:
-    cascade = next(row for row in rows(max_flops=0.2) if row["mode"] == "cascade")
-    assert cascade["flops"] <= 0.2 * 2000  # type: ignore[operator]
+    cascade = next(row for row in rows(max_flops=0.2) if row.mode == "cascade")
+    assert cascade.flops <= 0.2 * 2000

@@ -120,7 +120,7 @@ def test_a_ratio_that_loses_too_much_backs_off_and_then_keeps_the_parent(
     assert [a.ratio for a in kept.attempts] == [0.8, 0.4]
     assert kept.key == full.key
     assert kept.ratio_applied == 0
-    assert kept.row("accuracy")["backoffs"] == 2
+    assert kept.row("accuracy").backoffs == 2
 
 
 def test_blocks_can_be_dropped_instead_of_channels(task: Task, full: Level, root: Path) -> None:

@@ -23,7 +23,7 @@ from pyarrow import fs, parquet
 from pdo_search.base.errors import InputError, StoreError
 from pdo_search.results import writer as writer_module
 from pdo_search.results.parts import encode_part, parse_part
-from pdo_search.results.schema import EPOCHS, TABLES
+from pdo_search.results.schema import TABLES
 from pdo_search.results.writer import TableWriter
 
 from .conftest import PARAMS, trial_row
@@ -395,7 +395,7 @@ def test_trials_of_twenty_thousand_epochs_can_be_read_back() -> None:
     }
     data = encode_part(pa.table(columns))
     assert parquet.ParquetFile(io.BytesIO(data)).metadata.num_row_groups == 1
-    assert parse_part(EPOCHS, data).equals(pa.table(columns))
+    assert parse_part(TABLES["epochs"], data).equals(pa.table(columns))
 
 
 def test_a_part_of_endless_columns_is_refused_before_it_is_parsed() -> None:

@@ -85,7 +85,7 @@ def test_a_large_pool_is_computed_on_all_slots_to_the_same_bits(pdo: Pdo, tmp_pa
     alone = tmp_path / "alone"
     shutil.copytree(spread / "teacher", alone / "teacher")
     row, *_ = prepare._teacher(job(alone))
-    assert row["cached"]
+    assert row.cached
     prepare._banks(job(alone), num_actors=0)
     assert len(bank_files(alone)) == 4
     assert bank_files(spread) == bank_files(alone)

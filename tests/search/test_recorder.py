@@ -12,7 +12,7 @@ from ray import cloudpickle
 from ray.exceptions import ActorDiedError, RayActorError
 
 from pdo_search.config import parse_experiment
-from pdo_search.results.schema import TrialStatus
+from pdo_search.results.schema import TABLES, TrialStatus
 from pdo_search.results.writer import TableWriter
 from pdo_search.search.tune.by_method import SchedulerByMethod
 from pdo_search.search.tune.recorder import Recorder, Work
@@ -102,7 +102,8 @@ REPORT = report_message(
         {"epoch": 4, "stages_done": 1, "stage_end": True, "done": True, "val_accuracy": 0.5},
         {
             "epochs": [{"epoch": 4, "val_accuracy": 0.5}],
-            "trials": [{"epochs_done": 4, "test_accuracy": 0.4, "model": "student"}],
+            "trials": [{"epochs_done": 4, "model": "student"}],
+            "confirmations": [{"test_accuracy": 0.4}],
         },
     )
 )
@@ -153,6 +154,21 @@ def test_a_trial_starts_with_its_last_attempt(
     again = row_of(recorder)
     assert (again["started_at"] == first["started_at"]) is same
     assert again["attempt"] == (1 if same else 2)
+
+
+@pytest.mark.parametrize("table", ["trials", "confirmations"])
+def test_an_attempt_after_a_setback_is_when_a_row_says_it_started(
+    tmp_path: Path, table: str
+) -> None:
+    recorder, run = recorder_of(tmp_path, table), Again(tmp_path, GONE)
+    found: list[dict[str, Any]] = []
+    for _ in range(2):
+        recorder.on_trial_start(0, [], run)
+        assert run.should_recover() is True
+        found += recorder.writer.rows(table)
+    assert [row["attempt"] for row in found] == [1, 2]
+    assert found[1]["started_at"] > found[0]["started_at"]
+    assert TABLES[table].by_name["started_at"].meaning == "start of its last attempt"
 
 
 def row_of(recorder: Recorder) -> dict[str, Any]:

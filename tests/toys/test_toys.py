@@ -63,7 +63,7 @@ def test_a_toy_is_distilled_tested_and_loaded(
     reports = run(toy, tmp_path, curriculum=curriculum)
     first, last = reports[0].metrics, reports[-1].metrics
     assert last["val_loss"] < first["val_loss"]
-    (row,) = reports[-1].rows["trials"]
+    (row,) = reports[-1].rows["confirmations"]
     assert {
         f"test_{name}" for name in TOYS[toy][0] if "agreement" not in name and "kl" not in name
     } <= set(row)

@@ -184,7 +184,7 @@ class Recorder(Callback):
             metrics = payload["metrics"]
             for table, rows in payload["rows"].items():
                 for row in rows:
-                    if table == TRIALS.name:
+                    if table in (TRIALS.name, self._table.name):
                         update |= row
                     elif table in self._details:
                         self._add(table, {**row, **self._identity(trial.config)})
