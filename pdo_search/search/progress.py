@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pdo_search.base.screen import plain_text
-from pdo_search.results.schema import PARAM, TrialStatus, param_column
+from pdo_search.records import TrialRow, TrialStatus
 
 __all__ = ["Progress"]
 
@@ -77,7 +77,7 @@ class Progress:
         self._live = Live(console=self._console, refresh_per_second=2, get_renderable=self._table)
         return self._live
 
-    def started(self, name: str, row: Mapping[str, Any]) -> None:
+    def started(self, name: str, row: TrialRow) -> None:
         """A trial began, or goes on."""
         if name in self._paused:
             self._paused.remove(name)
@@ -103,13 +103,13 @@ class Progress:
         if status is TrialStatus.FINISHED and value is not None:
             best = self._best[0] if self._best else float("-inf")
             if value * self._sign > best:
-                self._best = (value * self._sign, f"{name}, {row['method']}")
+                self._best = (value * self._sign, f"{name}, {row.method}")
         self._console.print(self._line(entry, status, cause), highlight=False, soft_wrap=True)
         if not self._live and self._clock() - self._told_at > TOLD_EVERY_S:
             self._told_at = self._clock()
             self._console.print(f"{self._at_rest} of {self._num_trials} trials{self._left()}")
         if self._compares and value is not None:
-            self._watch(row["method"], metrics["epoch"], value)
+            self._watch(row.method, metrics["epoch"], value)
 
     @property
     def _at_rest(self) -> int:
@@ -133,7 +133,7 @@ class Progress:
     def _epoch(self, entry: Mapping[str, Any]) -> str:
         """Such as ``3/20``: the last epoch reported, of all."""
         row, epoch = entry["row"], entry["metrics"].get("epoch", 0)
-        epochs = self._epochs or row.get(param_column("epochs"))
+        epochs = self._epochs or row.point.get("epochs")
         return f"{epoch}/{epochs}" if epochs else f"{epoch}"
 
     def _watch(self, method: str, epoch: int, value: float) -> None:
@@ -157,7 +157,7 @@ class Progress:
         seconds = self._clock() - entry["began"]
         parts = [
             f"[{ended:>3}/{self._num_trials}] {entry['name']}",
-            f"{row['method']:<11} {status.value:<8}",
+            f"{row.method:<11} {status.value:<8}",
             f"epoch {self._epoch(entry):>5}  {shown}  {seconds:.1f} s",
         ]
         if status in (TrialStatus.FAILED, TrialStatus.INFEASIBLE) and cause:
@@ -183,12 +183,12 @@ class Progress:
             value = metrics.get(self._metric)
             table.add_row(
                 entry["name"],
-                row["method"],
+                row.method,
                 self._epoch(entry),
                 _stage(metrics),
                 "-" if value is None else f"{value:.4f}",
                 f"{self._clock() - entry['began']:.0f}",
-                plain_text(_params(row)),
+                plain_text(_params(row.point)),
             )
         return table
 
@@ -203,11 +203,8 @@ def _stage(metrics: Mapping[str, Any]) -> str:
     return f"{metrics['stage']}" if phase == "stage" else str(phase)
 
 
-def _params(row: Mapping[str, Any]) -> str:
+def _params(point: Mapping[str, Any]) -> str:
     return " ".join(
-        f"{name.removeprefix(PARAM)}={value:.3g}"
-        if isinstance(value, float)
-        else f"{name.removeprefix(PARAM)}={value}"
-        for name, value in row.items()
-        if name.startswith(PARAM)
+        f"{path}={value:.3g}" if isinstance(value, float) else f"{path}={value}"
+        for path, value in point.items()
     )

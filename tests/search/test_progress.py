@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from pdo_search.results.schema import TrialStatus
+from pdo_search.records import TrialRow, TrialStatus
 from pdo_search.search.progress import Progress
 
 
@@ -17,7 +17,7 @@ def told(values: list[float], method: str = "progressive") -> str:
         Console(file=text, width=300), num_trials=9, metric="val_accuracy", mode="max"
     )
     for number, value in enumerate(values):
-        progress.started(f"t{number}", {"method": method})
+        progress.started(f"t{number}", TrialRow(method=method))
         progress.reported(f"t{number}", {"epoch": 2, "val_accuracy": value})
         progress.ended(f"t{number}", TrialStatus.PAUSED, None)
     return text.getvalue()
@@ -35,7 +35,7 @@ def test_how_far_a_sweep_is_and_how_long_it_may_take() -> None:
         clock=lambda: now[0],
     )
     for number in range(4):
-        progress.started(f"t000{number}", {"method": "progressive"})
+        progress.started(f"t000{number}", TrialRow(method="progressive"))
         progress.reported(f"t000{number}", {"epoch": 20, "val_accuracy": 0.9})
         now[0] += 20.0
         progress.ended(f"t000{number}", TrialStatus.FINISHED, None)
@@ -51,7 +51,7 @@ def test_how_far_a_sweep_is_and_how_long_it_may_take() -> None:
 def test_epochs_that_are_searched_are_each_trials_own() -> None:
     text = io.StringIO()
     progress = Progress(Console(file=text, width=80), num_trials=1, metric="val_loss", mode="min")
-    progress.started("t0000", {"method": "progressive", "param.epochs": 7})
+    progress.started("t0000", TrialRow(method="progressive", point={"epochs": 7}))
     progress.reported("t0000", {"epoch": 3, "val_loss": 0.5})
     progress.ended("t0000", TrialStatus.PAUSED, None)
     assert "epoch   3/7  val_loss 0.5000" in text.getvalue()
@@ -62,8 +62,8 @@ def test_the_table_of_what_runs_cuts_nothing(width: int) -> None:
     text = io.StringIO()
     console = Console(file=text, width=width, force_terminal=True, color_system=None)
     progress = Progress(console, num_trials=9, metric="val_accuracy", mode="max", epochs=20)
-    point = {"param.optimizer.weight_decay": 0.000123, "param.temperature": 3.5}
-    progress.started("t0000", {"method": "progressive", **point})
+    point = {"optimizer.weight_decay": 0.000123, "temperature": 3.5}
+    progress.started("t0000", TrialRow(method="progressive", point=point))
     reached = {"epoch": 6, "val_accuracy": 0.5, "stage": 1, "phase": "stage", "stage_end": True}
     progress.reported("t0000", reached)
     console.print(progress._table())

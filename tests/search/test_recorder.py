@@ -12,6 +12,7 @@ from ray import cloudpickle
 from ray.exceptions import ActorDiedError, RayActorError
 
 from pdo_search.config import parse_experiment
+from pdo_search.records import TrialRow
 from pdo_search.results.schema import TABLES, TrialStatus
 from pdo_search.results.writer import TableWriter
 from pdo_search.search.tune.by_method import SchedulerByMethod
@@ -43,8 +44,8 @@ class Heard:
         self.folder = folder
         self.told: list[tuple[Any, ...]] = []
 
-    def started(self, name: str, row: Mapping[str, Any]) -> None:
-        self.told.append(("started", name, row["method"], row["seed"]))
+    def started(self, name: str, row: TrialRow) -> None:
+        self.told.append(("started", name, row.method, row.seed))
 
     def reported(self, name: str, metrics: Mapping[str, Any]) -> None:
         self.told.append(("reported", name, metrics["epoch"]))

@@ -16,7 +16,7 @@ import pdo_search
 from pdo_search.base.errors import InputError
 from pdo_search.base.safetext import printable
 from pdo_search.base.screen import Screen
-from pdo_search.results.schema import TrialStatus
+from pdo_search.records import TrialRow, TrialStatus
 from pdo_search.search.progress import Progress
 
 from ..conftest import TINY
@@ -64,7 +64,7 @@ def test_the_progress_of_a_sweep_is_shown_as_it_is(terminal: bool) -> None:
         force_terminal=terminal, color_system=None,
     )  # fmt: skip
     progress = Progress(screen, num_trials=2, metric=HARMFUL, mode="max")
-    progress.started(HARMFUL, {"method": HARMFUL, "param.x": HARMFUL})
+    progress.started(HARMFUL, TrialRow(method=HARMFUL, point={"x": HARMFUL}))
     progress.reported(HARMFUL, {"epoch": 1, "stage": 1, "phase": HARMFUL})
     screen.print(progress._table())
     progress.ended(HARMFUL, TrialStatus.FAILED, HARMFUL)

@@ -24,6 +24,7 @@ from pdo_search.base.clock import SteadyClock
 from pdo_search.base.errors import StoreError
 from pdo_search.base.safetext import presentable
 from pdo_search.config.schema import Experiment
+from pdo_search.records import TrialRow
 from pdo_search.results.schema import (
     PARAM,
     TABLES,
@@ -31,7 +32,6 @@ from pdo_search.results.schema import (
     Col,
     Decision,
     TrialStatus,
-    param_column,
     trial_id,
 )
 from pdo_search.results.writer import TableWriter
@@ -53,8 +53,8 @@ class Sink(Protocol):
     A trial's name is ``t0003``, that of a confirmation's run ``t0003-seed17``.
     """
 
-    def started(self, name: str, row: Mapping[str, Any]) -> None:
-        """A trial began, or goes on: method, seed, attempt, and its point as ``param.*``."""
+    def started(self, name: str, row: TrialRow) -> None:
+        """A trial began, or goes on: method, seed, attempt and point are known."""
 
     def reported(self, name: str, metrics: Mapping[str, Any]) -> None:
         """A trial finished an epoch."""
@@ -195,7 +195,7 @@ class Recorder(Callback):
             decision = metrics.get("decision")
             for sink in self._sinks:
                 sink.reported(name, metrics)
-        self._change(trial.config, update)
+        self._write(trial.config, update)
         if result.get("status") == TrialStatus.INTERRUPTED:
             raise cannot_write(name, result["cause"])
         if "status" in result:
@@ -225,15 +225,14 @@ class Recorder(Callback):
             self._begin(trial)
             del self._running[name]
             cause = self._causes(trial.config, self._retries.note(name, error_of(trial))[1])
-            update = {Col.STATUS: TrialStatus.INTERRUPTED.value, Col.CAUSE: cause}
-            self._change(trial.config, update)
+            self._change(trial.config, TrialRow(status=TrialStatus.INTERRUPTED, cause=cause))
             self.writer.flush()
 
     def interrupt(self) -> None:
         """The sweep ends while trials run: they are marked as interrupted."""
         for running in self._running.values():
-            update = {Col.STATUS: TrialStatus.INTERRUPTED.value, Col.WALL_S: running.wall_s}
-            self._change(running.trial.config, update)
+            known = TrialRow(status=TrialStatus.INTERRUPTED, wall_s=running.wall_s)
+            self._change(running.trial.config, known)
         self.writer.flush()
         for name in self._running:
             for sink in self._sinks:
@@ -244,26 +243,27 @@ class Recorder(Callback):
         """The sweep is complete: what waits will not be promoted, and counts as stopped."""
         for row in list(self.writer.rows(self._table.name)):
             if row[Col.STATUS] == TrialStatus.PAUSED.value:
-                self._change(row, {Col.STATUS: TrialStatus.STOPPED.value})
+                self._change(row, TrialRow(status=TrialStatus.STOPPED))
         self.writer.flush()
 
-    def _begin(self, trial: Any) -> dict[str, Any]:
+    def _begin(self, trial: Any) -> TrialRow:
         """Note that a trial runs; its row as far as it is known."""
         config = trial.config
         earlier = self.writer.get(self._table.name, config) or {}
         promoted = earlier.get(Col.STATUS) in PROMOTED_FROM
-        row: dict[str, Any] = {
-            Col.METHOD: config["method"],
-            Col.STATUS: TrialStatus.RUNNING.value,
-            Col.SEED: config.get("seed", self._seed),
-            Col.ATTEMPT: earlier.get(Col.ATTEMPT, 0) + (not promoted),
-            Col.STARTED_AT: earlier[Col.STARTED_AT] if promoted else self._now(),
-            **{param_column(str(path)): value for path, value in config["point"].items()},
-        }
-        if earlier and earlier[Col.STATUS] not in CUT_OFF:
-            row[Col.CAUSE] = None  # Of its pause, or of an end that does not count any more.
+        row = TrialRow(
+            method=config["method"],
+            status=TrialStatus.RUNNING,
+            seed=config.get("seed", self._seed),
+            attempt=earlier.get(Col.ATTEMPT, 0) + (not promoted),
+            started_at=earlier[Col.STARTED_AT] if promoted else self._now(),
+            point=config["point"],
+        )
         self._running[_name(trial)] = Running(trial, earlier.get(Col.WALL_S) or 0.0)
         self._change(config, row)
+        if earlier and earlier[Col.STATUS] not in CUT_OFF:
+            # Of its pause, or of an end that does not count any more.
+            self._write(config, {Col.CAUSE: None})
         return row
 
     def _is_tried_again(self, trial: Any) -> bool:
@@ -279,8 +279,8 @@ class Recorder(Callback):
             running.end = decision, cause
             return False
         running.spent_s, running.began = running.wall_s, None
-        update = {Col.CAUSE: self._causes(trial.config, cause), Col.WALL_S: running.wall_s}
-        self._change(trial.config, update)
+        causes = self._causes(trial.config, cause)
+        self._change(trial.config, TrialRow(cause=causes, wall_s=running.wall_s))
         return True
 
     def _causes(self, config: Mapping[str, Any], latest: str | None) -> str | None:
@@ -299,15 +299,15 @@ class Recorder(Callback):
         if running is not None:
             # It has said its last word, whatever becomes of its process.
             running.trial.should_recover = _never
-        row = {
-            Col.STATUS: status.value,
-            Col.DECISION: decision,
-            Col.CAUSE: self._causes(config, cause),
-            Col.ENDED_AT: self._now(),
-            Col.WALL_S: running.wall_s if running else 0.0,
-            Col.END_INDEX: self._end_index,
-            Col.RUNG_REACHED: self._scheduler.rung_reached(config["number"]),
-        }
+        row = TrialRow(
+            status=status,
+            decision=decision,
+            cause=self._causes(config, cause),
+            ended_at=self._now(),
+            wall_s=running.wall_s if running else 0.0,
+            end_index=self._end_index,
+            rung_reached=self._scheduler.rung_reached(config["number"]),
+        )
         self._change(config, row)
         self._end_index += 1
         self.writer.flush()
@@ -323,7 +323,11 @@ class Recorder(Callback):
         key = {column: config[column] for column in self._table.key}
         return {Col.TRIAL_ID: trial_id(config["number"]), **key}
 
-    def _change(self, config: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
+    def _change(self, config: Mapping[str, Any], known: TrialRow) -> None:
+        """Write what is known of a trial."""
+        self._write(config, known.columns())
+
+    def _write(self, config: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
         """Write columns of a trial's row: those that its table has."""
         row = {**columns, **self._identity(config)}
         kept = {c: value for c, value in row.items() if self._table.holds(c)}
