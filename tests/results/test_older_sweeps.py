@@ -5,15 +5,18 @@ The files are a real sweep of that version: four trials on digits, confirmed on 
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import pdo_search
 from pdo_search.analysis.summary import sweep_summary
 from pdo_search.results.schema import TABLES
 from pdo_search.results.writer import TableWriter
+from pdo_search.search.confirm import run_confirmation
 
 OLD = Path(__file__).parent / "assets" / "version3"
 
@@ -49,6 +52,30 @@ def test_its_summary_and_verdict_are_as_they_were() -> None:
     assert second["composite"]["validation_primary"]["mean"] == pytest.approx(0.970260, abs=1e-6)
     (difference,) = summary["confirmation"]["differences"]
     assert "-2.51 points apart" in difference["verdict"]
+
+
+def test_its_confirmation_has_the_columns_of_today() -> None:
+    rows = pdo_search.open_sweep(OLD).confirmations
+    assert rows["trial_id"].tolist() == ["t0002", "t0003"]
+    assert rows["val_score"].tolist() == rows["val_accuracy"].tolist()
+    assert rows["test_accuracy"].tolist() == pytest.approx([0.974930, 0.949861], abs=1e-6)
+    assert rows["teacher_score"].tolist() == pytest.approx([0.985130] * 2, abs=1e-6)
+    assert rows["composite_score"].iloc[1] == pytest.approx(0.970260, abs=1e-6)
+
+
+def test_its_confirmation_is_gone_on_with(tmp_path: Path) -> None:
+    """All of its runs are there: none is begun anew, and no Ray is started for it."""
+    shutil.copytree(OLD, tmp_path / "old")
+    said = io.StringIO()
+    outcome = run_confirmation(
+        str(tmp_path / "old"),
+        seeds=1,
+        address="local",
+        console=Console(file=said, width=200),
+        base_dir=str(tmp_path),
+    )
+    assert "0 of 2 runs to do" in said.getvalue()
+    assert (outcome.counts, outcome.interrupted) == ({"finished": 2}, False)
 
 
 def test_it_can_be_written_on(tmp_path: Path) -> None:
