@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from pdo_search.base.sizes import SIZE_REMEDY, bytes_of
 from pdo_search.config.methods import METHODS, PROGRESSIVE, Baseline, Method, fixed
 from pdo_search.config.metrics import METRICS, TASK_METRICS, is_metric
 
@@ -97,6 +98,16 @@ def _seconds(value: object) -> object:
     return value
 
 
+def _size(value: object) -> object:
+    """``500MB`` as bytes; a number, or anything else, is left to succeed or fail as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return bytes_of(value)
+    except ValueError as error:
+        raise ValueError(f"{error}: {SIZE_REMEDY}") from None
+
+
 def _name(value: object) -> object:
     if isinstance(value, str) and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", value):
         raise ValueError("a name is 1 to 64 letters, digits, '_', '.' or '-'; it names a directory")
@@ -139,6 +150,7 @@ Given = Annotated[str, BeforeValidator(_home)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 """What a column of whole numbers holds."""
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(_size), Field(ge=1)]
 Name = Annotated[str, BeforeValidator(_name)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -957,6 +969,10 @@ class OutputConfig(Frozen):
     """Directory or object-store URI; the sweep is ``<root>/<name>``. Relative to where you run."""
     store: Given | None = None
     """Artifacts shared by sweeps (teachers, ladders, banks); None is ``<root>/.store``."""
+    max_bank: Bytes | None = None
+    """Most bytes, such as ``20GB``, of the teachers' outputs that one trial has the store keep: of
+    all its teachers, on all its views. None is a quarter of what is free on the store's disk, or on
+    that of its cache, where the outputs that are kept there already count as free."""
 
     @property
     def store_root(self) -> str:
