@@ -23,14 +23,11 @@ from pdo_search.cli.before import print_dropped, print_examples, print_left_out,
 from pdo_search.cli.estimate import TIMED_BATCH, estimated, trials_at_ends
 from pdo_search.cli.stored import stored_outputs
 from pdo_search.config.load import Loaded
+from pdo_search.config.model import StudentConfig
 from pdo_search.config.resolve import resolve
-from pdo_search.config.schema import (
-    AnyTaskConfig,
-    LimitsConfig,
-    StudentConfig,
-    TrialConfig,
-    UserTaskConfig,
-)
+from pdo_search.config.run import LimitsConfig
+from pdo_search.config.schema import TrialConfig
+from pdo_search.config.task import AnyTaskConfig, UserTaskConfig
 from pdo_search.distill.chance import (
     Standing,
     measured_standing,

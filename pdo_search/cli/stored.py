@@ -12,8 +12,9 @@ from pdo_search.base.errors import Infeasible, InputError
 from pdo_search.base.sizes import shown_bytes
 from pdo_search.cli.estimate import trials_at_ends
 from pdo_search.config.load import Loaded
+from pdo_search.config.recipe import Recipe
 from pdo_search.config.resolve import resolve
-from pdo_search.config.schema import OutputConfig, Recipe
+from pdo_search.config.run import OutputConfig
 from pdo_search.config.space import is_dimension
 from pdo_search.distill.stage import num_levels
 from pdo_search.distill.teaching import bytes_of_outputs, planned_views
