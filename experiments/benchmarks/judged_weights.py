@@ -31,6 +31,7 @@ from pdo_search.base.errors import Infeasible
 from pdo_search.config import load_experiment, resolve
 from pdo_search.config.load import Loaded
 from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.context import Context
 from pdo_search.distill.evaluate import metrics_of
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.norms import refresh_statistics
@@ -132,9 +133,9 @@ class Watched(Distillation):
 
 
 def trained(config: TrialConfig, full: Any, store: str) -> list[dict[str, Any]]:
-    teaching = teaching_of(config, full, store=store, base_dir=None, device=CPU)
+    teaching = teaching_of(config, full, Context(store, CPU))
     task = teaching.task
-    student, spec = build_student(config, task, teaching.ladder, None)
+    student, spec = build_student(config, task, teaching.ladder)
     student = placed(student, CPU)
     training = Watched(
         config,
@@ -165,7 +166,7 @@ def record(name: str, points: int, seeds: int, store: str) -> pd.DataFrame:
         for seed in range(1, seeds + 1):
             try:
                 config = resolve(loaded.experiment, point).model_copy(update={"seed": seed})
-                full = prepare(config, store=store, base_dir=None, device=CPU)
+                full = prepare(config, Context(store, CPU))
                 found = trained(config, full, store)
             except Infeasible:
                 break

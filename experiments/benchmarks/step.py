@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from pdo_search.base.columns import Taught
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.context import Context
 from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.optim import make_optimizer
@@ -41,7 +42,6 @@ from pdo_search.distill.teaching import Teaching
 from pdo_search.models.build import build_for, placed
 from pdo_search.models.cost import measure_cost
 from pdo_search.records import TrialRow
-from pdo_search.store import Store
 from pdo_search.store.bank import Bank
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Batch, Split, Task
@@ -116,13 +116,15 @@ class Online(Distillation):
         return super()._taught(stage, None, rows, batch)
 
 
-def ours(kind: type[Distillation], config: TrialConfig, task: Task, ladder: Ladder, store: Store,
-         device: torch.device) -> Callable[[], int]:  # fmt: skip
+def ours(
+    kind: type[Distillation], config: TrialConfig, task: Task, ladder: Ladder
+) -> Callable[[], int]:
+    device = ladder.on.device
     student = placed(fresh(config, task), device)
     training = kind(
         config,
         task=task,
-        teaching=Teaching(task, ladder, store, config.recipe, device),
+        teaching=Teaching(task, ladder, config.recipe),
         student=student,
         cost=measure_cost(task, student, device),
         worker=LocalWorker(device=device),
@@ -256,13 +258,13 @@ def measure(name: str, batch: int, rounds: int, device: torch.device) -> None:
     config = configured(pair, batch)
     task = build_task(config.task, Path(__file__).parent)
     with tempfile.TemporaryDirectory(prefix="pdo-step-") as folder:
-        store = Store(folder)
-        full = trained_teacher(task, config.teacher, store=store, seed=0, device=device)
-        ladder = Ladder(task, full, config.recipe, store, seed=0, device=device)
+        on = Context(folder, device)
+        full = trained_teacher(task, config.teacher, on, seed=0)
+        ladder = Ladder(task, full, config.recipe, on, seed=0)
         sides = {
             "bound": bound(config, task, pair.steps, device),
-            "bank": ours(Distillation, config, task, ladder, store, device),
-            "online": ours(Online, config, task, ladder, store, device),
+            "bank": ours(Distillation, config, task, ladder),
+            "online": ours(Online, config, task, ladder),
             "plain": plain(config, task, ladder, device),
         }
         if importlib.util.find_spec("torchdistill"):

@@ -19,7 +19,6 @@ from pdo_search.distill.feed import Feed
 from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.losses import IN_TRAIN
 from pdo_search.distill.stage import Phase, plan_stages
-from pdo_search.store import Store
 from pdo_search.store.bank import Bank, Compute, bank, in_process
 from pdo_search.store.encoding import Said, StoredHead
 from pdo_search.store.plan import Outputs, Plan
@@ -231,17 +230,14 @@ class Teaching:
         self,
         task: Task,
         ladder: Ladder,
-        store: Store,
         recipe: Recipe,
-        device: torch.device,
         threads: int = 0,
     ) -> None:
         self.task = task
         self.ladder = ladder
-        self.store = store
-        self.device = device
+        self.device = ladder.on.device
         self.threads = threads
-        self.pool = pool_of(task, device)
+        self.pool = pool_of(task, self.device)
         self.num_views = recipe.num_views if task.varies else 1
         self._banks: dict[tuple[str, int], Bank] = {}
 
@@ -375,7 +371,7 @@ class Teaching:
         on_progress: Progress | None,
     ) -> Bank:
         return bank(
-            self.store,
+            self.ladder.on.store,
             plan,
             teacher_key=self.ladder.level(level).key,
             task_fingerprint=self.task.fingerprint,

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from pdo_search.base.storage import patience
 if TYPE_CHECKING:
     from pdo_search.config.schema import TrialConfig
     from pdo_search.distill.chance import Standing
+    from pdo_search.distill.context import Context
+    from pdo_search.distill.ladder import Level
     from pdo_search.records import TeacherRow
     from pdo_search.trial.messages import Assignment
 
@@ -230,16 +232,15 @@ def _noted(notes: Any, line: str) -> None:
             ray.get(notes.add.remote(line), timeout=ANSWER_S)
 
 
-def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
-    """In a task: the trial, its device, and the full teacher, trained if nobody has."""
+def _full(job: _Job) -> tuple[TrialConfig, Context, Level]:
+    """In a task: the trial, where it computes, and the full teacher, trained if nobody has."""
     import torch
 
     from pdo_search.trial.shared import check_visible
     from pdo_search.trial.worker import prepare
 
-    on = job.assignment
-    check_visible(on.sweep)
-    config = on.config(job.suggestion)
+    places, config = job.assignment.places(job.suggestion), job.assignment.config(job.suggestion)
+    check_visible(places.sweep)
     torch.set_num_threads(config.resources.threads)
 
     epochs = config.teacher.train.epochs if config.teacher.train else 0
@@ -251,16 +252,8 @@ def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
             f" {seen['examples_per_s']:.0f} examples/s",
         )
 
-    device = torch.device("cuda" if config.resources.num_gpus else "cpu")
-    full = prepare(
-        config,
-        store=on.store,
-        base_dir=on.base_dir,
-        device=device,
-        fingerprint=on.fingerprint,
-        on_epoch=on_epoch,
-    )
-    return config, device, full
+    on = places.context(torch.device("cuda" if config.resources.num_gpus else "cpu"))
+    return config, on, prepare(config, on, fingerprint=places.fingerprint, on_epoch=on_epoch)
 
 
 def _teacher(job: _Job) -> tuple[TeacherRow, Standing | None, int, str]:
@@ -273,8 +266,8 @@ def _teacher(job: _Job) -> tuple[TeacherRow, Standing | None, int, str]:
     from pdo_search.tasks.base import Split
     from pdo_search.trial.worker import teaching_of
 
-    on, (config, device, full) = job.assignment, _full(job)
-    teaching = teaching_of(config, full, store=on.store, base_dir=on.base_dir, device=device)
+    config, on, full = _full(job)
+    teaching = teaching_of(config, full, on)
     teaching.split_bank(0, Split.VALIDATION, on_progress=_progress(job, "validation"))
     known = standing(teaching.task, full.value)
     return full.row(teaching.task.metrics[0]), known, len(teaching.pool), teaching.task.fingerprint
@@ -289,21 +282,15 @@ def _banks(job: _Job, num_actors: int) -> None:
     from pdo_search.trial.spread_bank import spread
     from pdo_search.trial.worker import teaching_of
 
-    on, (config, device, full) = job.assignment, _full(job)
+    config, on, full = _full(job)
     if num_actors:
-        device = torch.device("cpu")
-    teaching = teaching_of(config, full, store=on.store, base_dir=on.base_dir, device=device)
+        on = replace(on, device=torch.device("cpu"))
+    teaching = teaching_of(config, full, on)
     for view in views_of_full_teacher(config.recipe, teaching.num_views):
         compute = None
         if num_actors:
             compute = spread(
-                config,
-                teaching.task,
-                view,
-                teacher=full.path,
-                store=on.store,
-                base_dir=on.base_dir,
-                num_actors=num_actors,
+                config, teaching.task, view, teacher=full.path, on=on, num_actors=num_actors
             )
         teaching.pool_bank(0, view, compute=compute, on_progress=_progress(job, f"view {view}"))
 
