@@ -114,7 +114,7 @@ class Watched(Distillation):
         for name, model in models.items():
             for statistics in ("left", "fresh"):
                 if statistics == "fresh":
-                    refresh_statistics(model, self.calibration)
+                    refresh_statistics(model, self.epochs.calibration)
                 seen = self.measured(model, self.validation)
                 row: dict[str, Any] = {
                     "epoch": self.state.epoch + 1,
@@ -139,7 +139,6 @@ def trained(config: TrialConfig, full: Any, store: str) -> list[dict[str, Any]]:
     student = placed(student, CPU)
     training = Watched(
         config,
-        task=task,
         teaching=teaching,
         student=student,
         cost=cost_of(task, student, spec.arch, CPU),
@@ -150,8 +149,8 @@ def trained(config: TrialConfig, full: Any, store: str) -> list[dict[str, Any]]:
         facts=TrialRow(),
     )
     training.found = []
-    training.averages = Averages(student, training.steps)
-    training.updates.optimizer.register_step_post_hook(training.averages.update)
+    training.averages = Averages(student, training.epochs.steps)
+    training.epochs.updates.optimizer.register_step_post_hook(training.averages.update)
     training.run()
     return training.found
 

@@ -65,7 +65,6 @@ def distilled(config: TrialConfig, full: Level, store: str) -> tuple[float, floa
     worker = LocalWorker()
     Distillation(
         config,
-        task=task,
         teaching=teaching,
         student=placed(student, CPU),
         cost=measure_cost(task, student, CPU),

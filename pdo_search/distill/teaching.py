@@ -226,14 +226,8 @@ class Teaching:
         num_views: recorded views per example.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        ladder: Ladder,
-        recipe: Recipe,
-        threads: int = 0,
-    ) -> None:
-        self.task = task
+    def __init__(self, ladder: Ladder, recipe: Recipe, threads: int = 0) -> None:
+        self.task = task = ladder.task
         self.ladder = ladder
         self.device = ladder.on.device
         self.threads = threads

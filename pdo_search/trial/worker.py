@@ -90,8 +90,7 @@ def teaching_of(config: TrialConfig, full: Level, on: Context) -> Teaching:
         full: the full teacher, from ``prepare``.
         on: where teachers run, and lie.
     """
-    task = on.task(config.task)
-    return _teaching(config, task, _ladder(config, task, full, on))
+    return _teaching(config, _ladder(config, on.task(config.task), full, on))
 
 
 def _ladder(config: TrialConfig, task: Task, full: Level, on: Context) -> Ladder:
@@ -100,10 +99,10 @@ def _ladder(config: TrialConfig, task: Task, full: Level, on: Context) -> Ladder
     return Ladder(task, full, config.recipe, on, seed=seed, execution=execution)
 
 
-def _teaching(config: TrialConfig, task: Task, ladder: Ladder) -> Teaching:
+def _teaching(config: TrialConfig, ladder: Ladder) -> Teaching:
     # Of the trial, not of the device: a large pool's outputs come from actors on other devices.
     count = 0 if config.resources.num_gpus else config.resources.threads
-    return Teaching(task, ladder, config.recipe, count)
+    return Teaching(ladder, config.recipe, count)
 
 
 def run_trial(config: TrialConfig, worker: Worker, *, places: Places) -> None:
@@ -152,7 +151,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
     if state.done:
         return
 
-    teaching = _teaching(config, task, ladder)
+    teaching = _teaching(config, ladder)
 
     def tested(models: Path) -> Iterator[Row]:
         examples = task.test_examples()
@@ -178,7 +177,6 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
 
     training = Distillation(
         config,
-        task=task,
         teaching=teaching,
         student=student,
         cost=cost,
