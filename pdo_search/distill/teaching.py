@@ -301,14 +301,8 @@ class Teaching:
             )
         return said
 
-    def answered(self, level: int, split: Split) -> Iterator[tuple[Tensor, Batch, ModelOutputs]]:
-        """Rows of a split's plain examples, what they hold, and a level's stored outputs: batch
-        after batch, as ``outputs_of`` has them of a model that is run."""
-        return self._stored(self.split_bank(level, split), self.task.examples(split))
-
-    def _stored(
-        self, bank: Bank, examples: Examples
-    ) -> Iterator[tuple[Tensor, Batch, ModelOutputs]]:
+    def _stored(self, bank: Bank, examples: Examples) -> Iterator[tuple[Batch, ModelOutputs]]:
+        """What plain examples hold, and a bank's outputs, batch after batch."""
         with_masks = any(head.positions for head in self.task.heads)
         for rows in evaluation_batches(self.task, examples, self.device):
             batch = examples.labels(rows)
@@ -316,7 +310,7 @@ class Teaching:
                 raw = examples.raw_inputs(rows)
                 batch = {**raw, **self.task.prepare(raw), **batch}
             batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-            yield rows, batch, self.dense(bank, rows, batch)
+            yield batch, self.dense(bank, rows, batch)
 
     def dense(self, bank: Bank, rows: Tensor, batch: Batch) -> ModelOutputs:
         """Stored outputs at rows (B,), every class of them, by head."""
@@ -341,7 +335,7 @@ class Teaching:
         scores = []
         for opened, examples in judged:
             if student is None:
-                for _, batch, said in self._stored(opened, examples):
+                for batch, said in self._stored(opened, examples):
                     scores.append(difficulty(self.task, kind, said, batch, said))
                 continue
             for rows, batch, said in outputs_of(self.task, student, examples, self.device):
