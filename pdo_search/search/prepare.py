@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -236,11 +237,13 @@ def _full(job: _Job) -> tuple[TrialConfig, Context, Level]:
     """In a task: the trial, where it computes, and the full teacher, trained if nobody has."""
     import torch
 
+    from pdo_search.distill.context import Context
     from pdo_search.trial.shared import check_visible
     from pdo_search.trial.worker import prepare
 
-    places, config = job.assignment.places(job.suggestion), job.assignment.config(job.suggestion)
-    check_visible(places.sweep)
+    given = job.assignment
+    check_visible(given.sweep)
+    config = given.config(job.suggestion)
     torch.set_num_threads(config.resources.threads)
 
     epochs = config.teacher.train.epochs if config.teacher.train else 0
@@ -252,8 +255,9 @@ def _full(job: _Job) -> tuple[TrialConfig, Context, Level]:
             f" {seen['examples_per_s']:.0f} examples/s",
         )
 
-    on = places.context(torch.device("cuda" if config.resources.num_gpus else "cpu"))
-    return config, on, prepare(config, on, fingerprint=places.fingerprint, on_epoch=on_epoch)
+    device = torch.device("cuda" if config.resources.num_gpus else "cpu")
+    on = Context(given.store, device, Path(given.base_dir))
+    return config, on, prepare(config, on, fingerprint=given.fingerprint, on_epoch=on_epoch)
 
 
 def _teacher(job: _Job) -> tuple[TeacherRow, Standing | None, int, str]:
