@@ -120,7 +120,8 @@ def damage_of(folder: Path) -> Damage | None:
         if odd := folder if folder.is_symlink() else odd_entry(folder):
             return Damage(odd.name, "is a link, or no file")
     except OSError as error:
-        return Damage(MANIFEST, str(error))
+        missing = isinstance(error, FileNotFoundError)
+        return Damage(MANIFEST, "is missing" if missing else str(error))
     return first_damage(
         lambda: read_regular(folder / MANIFEST, MAX_BYTES), lambda name: sha256_of(folder / name)
     )
