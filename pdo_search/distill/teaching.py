@@ -19,7 +19,6 @@ from pdo_search.distill.feed import Feed
 from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.losses import IN_TRAIN
 from pdo_search.distill.stage import plan_stages
-from pdo_search.store import Store
 from pdo_search.store.bank import Bank, Compute, bank, in_process
 from pdo_search.store.encoding import Said, StoredHead
 from pdo_search.store.plan import Outputs, Plan
@@ -229,21 +228,12 @@ class Teaching:
         num_views: recorded views per example.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        ladder: Ladder,
-        store: Store,
-        recipe: Recipe,
-        device: torch.device,
-        threads: int = 0,
-    ) -> None:
-        self.task = task
+    def __init__(self, ladder: Ladder, recipe: Recipe, threads: int = 0) -> None:
+        self.task = task = ladder.task
         self.ladder = ladder
-        self.store = store
-        self.device = device
+        self.device = ladder.on.device
         self.threads = threads
-        self.pool = pool_of(task, device)
+        self.pool = pool_of(task, self.device)
         self.num_views = recipe.num_views if task.varies else 1
         self._banks: dict[tuple[str, int], Bank] = {}
 
@@ -313,14 +303,8 @@ class Teaching:
             )
         return said
 
-    def answered(self, level: int, split: Split) -> Iterator[tuple[Tensor, Batch, ModelOutputs]]:
-        """Rows of a split's plain examples, what they hold, and a level's stored outputs: batch
-        after batch, as ``outputs_of`` has them of a model that is run."""
-        return self._stored(self.split_bank(level, split), self.task.examples(split))
-
-    def _stored(
-        self, bank: Bank, examples: Examples
-    ) -> Iterator[tuple[Tensor, Batch, ModelOutputs]]:
+    def _stored(self, bank: Bank, examples: Examples) -> Iterator[tuple[Batch, ModelOutputs]]:
+        """What plain examples hold, and a bank's outputs, batch after batch."""
         with_masks = any(head.positions for head in self.task.heads)
         for rows in evaluation_batches(self.task, examples, self.device):
             batch = examples.labels(rows)
@@ -328,7 +312,7 @@ class Teaching:
                 raw = examples.raw_inputs(rows)
                 batch = {**raw, **self.task.prepare(raw), **batch}
             batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-            yield rows, batch, self.dense(bank, rows, batch)
+            yield batch, self.dense(bank, rows, batch)
 
     def dense(self, bank: Bank, rows: Tensor, batch: Batch) -> ModelOutputs:
         """Stored outputs at rows (B,), every class of them, by head."""
@@ -353,7 +337,7 @@ class Teaching:
         scores = []
         for opened, examples in judged:
             if student is None:
-                for _, batch, said in self._stored(opened, examples):
+                for batch, said in self._stored(opened, examples):
                     scores.append(difficulty(self.task, kind, said, batch, said))
                 continue
             for rows, batch, said in outputs_of(self.task, student, examples, self.device):
@@ -377,7 +361,7 @@ class Teaching:
         on_progress: Progress | None,
     ) -> Bank:
         return bank(
-            self.store,
+            self.ladder.on.store,
             plan,
             teacher_key=self.ladder.level(level).key,
             task_fingerprint=self.task.fingerprint,

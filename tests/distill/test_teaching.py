@@ -13,6 +13,7 @@ from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill import feed
 from pdo_search.distill import teaching as module
+from pdo_search.distill.context import Context
 from pdo_search.distill.teaching import Pool, Teaching, planned_views
 from pdo_search.tasks import cached_task
 from pdo_search.trial.worker import prepare, teaching_of
@@ -35,8 +36,8 @@ def config_with(augment: dict[str, Any], **trial: Any) -> TrialConfig:
 
 
 def opened(config: TrialConfig, store: Path) -> Teaching:
-    full = prepare(config, store=str(store), base_dir=None, device=CPU)
-    return teaching_of(config, full, store=str(store), base_dir=None, device=CPU)
+    on = Context(str(store), CPU)
+    return teaching_of(config, prepare(config, on), on)
 
 
 def banks(store: Path) -> list[Path]:
@@ -46,11 +47,11 @@ def banks(store: Path) -> list[Path]:
 def test_a_trial_with_more_views_uses_those_of_one_with_fewer(tmp_path: Path) -> None:
     everything = torch.arange(100)
     two = opened(config_with({"crop": 1}, num_views=2), tmp_path)
-    seen = [two.pool_bank(0, view).rows("class", everything) for view in range(2)]
+    seen = [two.pool_bank(0, view).take("class", everything).values for view in range(2)]
     built = {path: path.stat().st_mtime_ns for path in banks(tmp_path)}
     assert len(built) == 2
     four = opened(config_with({"crop": 1}, num_views=4), tmp_path)
-    again = [four.pool_bank(0, view).rows("class", everything) for view in range(4)]
+    again = [four.pool_bank(0, view).take("class", everything).values for view in range(4)]
     assert len(banks(tmp_path)) == 4
     assert built.items() <= {path: path.stat().st_mtime_ns for path in banks(tmp_path)}.items()
     assert torch.equal(torch.stack(seen), torch.stack(again[:2]))
