@@ -243,6 +243,8 @@ def _parts(loaded: Loaded) -> _Parts:
     try:
         task = cached_task(experiment.task, base_dir, experiment.output.store_root)
         notes += _few_said(task)
+        if task.uncombined and loaded.experiment.trial.get("composite", {}) is not None:
+            notes.append(f"No composite is made: {task.uncombined}. trial.composite: null says so.")
         build = partial(build_for, task, seed=0, base_dir=base_dir, say=notes.append)
         teacher = build(experiment.teacher, path="teacher")
         trials = [
