@@ -36,6 +36,7 @@ def read_records(
     path: str,
     base_dir: Path | None,
     seed: int = 0,
+    order: Sequence[str] = (),
 ) -> Records:
     """Read the columns that a task wants.
 
@@ -47,15 +48,18 @@ def read_records(
         path: where the source stands in the experiment, such as ``task.data``.
         base_dir: folder that relative paths and factories refer to.
         seed: of the rows that are used, where ``limit`` is set.
+        order: names of the columns of a function's rows that are tuples; by default inputs, then
+            targets.
 
     Raises:
         InputError: the source or a column is not there, or it cannot be read, or a row has no
             input; names the file, the row and the value.
     """
-    order = (*inputs, *targets)
-    wanted = order if config.labelled else tuple(inputs)
+    known = (*inputs, *targets)
+    order = tuple(order) or known
+    wanted = known if config.labelled else tuple(inputs)
     names = {name: str(config.columns.get(name, name)) for name in wanted}
-    _refuse_unknown(config.columns, order, path)
+    _refuse_unknown(config.columns, known, path)
     label = names.get(targets[0]) if len(targets) == 1 else None
     tables = _tables(config, tuple(names.values()), order, label, path=path, base_dir=base_dir)
     for name in inputs:
