@@ -19,7 +19,8 @@ from pictures import classifier
 from torch import nn
 
 from pdo_search.config import load_experiment
-from pdo_search.config.schema import ModelConfig, Recipe, SimplifyConfig
+from pdo_search.config.model import ModelConfig
+from pdo_search.config.recipe import Recipe, SimplifyConfig
 from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.teacher import trained_teacher
 from pdo_search.models.build import placed

@@ -41,7 +41,8 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 import pdo_search
 from pdo_search.base.seeds import seed_for
 from pdo_search.config import load_experiment, resolve
-from pdo_search.config.schema import TaskConfig, TrialConfig
+from pdo_search.config.schema import TrialConfig
+from pdo_search.config.task import TaskConfig
 from pdo_search.distill.optim import lr_factor
 from pdo_search.tasks.base import Split
 from pdo_search.tasks.inputs import PictureInputs

@@ -11,12 +11,9 @@ from torch import Tensor, nn
 from pdo_search.base.errors import Infeasible
 from pdo_search.config.load import Loaded
 from pdo_search.config.resolve import resolve
-from pdo_search.config.schema import (
-    ExecutionConfig,
-    OptimizerConfig,
-    TrialConfig,
-)
+from pdo_search.config.schema import TrialConfig
 from pdo_search.config.space import Space
+from pdo_search.config.training import ExecutionConfig, OptimizerConfig
 from pdo_search.distill.execution import threads
 from pdo_search.distill.losses import label_mean
 from pdo_search.distill.stage import num_levels

@@ -23,7 +23,9 @@ from pdo_search.base.safetext import redact
 from pdo_search.config.messages import translated
 from pdo_search.config.methods import METHODS
 from pdo_search.config.metrics import metric_of
-from pdo_search.config.schema import Experiment, Recipe, StudentConfig
+from pdo_search.config.model import StudentConfig
+from pdo_search.config.recipe import Recipe
+from pdo_search.config.schema import Experiment
 from pdo_search.config.space import (
     Dimension,
     Space,

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from pdo_search.base.columns import Taught
 from pdo_search.base.seeds import seed_for
 from pdo_search.config.metrics import gain_of, score_of
-from pdo_search.config.schema import ExecutionConfig, OptimizerConfig, Recipe, SimplifyConfig
+from pdo_search.config.recipe import Recipe, SimplifyConfig
+from pdo_search.config.training import ExecutionConfig, OptimizerConfig
 from pdo_search.distill.evaluate import metrics_of
 from pdo_search.distill.execution import USUAL, computed_by
 from pdo_search.distill.feed import Feed

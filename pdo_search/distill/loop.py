@@ -20,7 +20,8 @@ from pdo_search.base.columns import Taught
 from pdo_search.base.errors import PdoError
 from pdo_search.base.seeds import seed_for
 from pdo_search.config.metrics import gain_of, reaches, score_of, share_of
-from pdo_search.config.schema import Recipe, TrialConfig
+from pdo_search.config.recipe import Recipe
+from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.adapt import Hyperparameters, adapt
 from pdo_search.distill.curriculum import admit, progress_at
 from pdo_search.distill.evaluate import Evaluated, evaluated, usual_numbers

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from pdo_search.base.factory import is_factory, load_factory, source_digest
 from pdo_search.base.seeds import seed_for
-from pdo_search.config.schema import ExecutionConfig, TeacherConfig
+from pdo_search.config.model import TeacherConfig
+from pdo_search.config.training import ExecutionConfig
 from pdo_search.distill.execution import USUAL, computed_by, threads
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.base.columns import Taught
-from pdo_search.config.schema import Recipe
+from pdo_search.config.recipe import Recipe
 from pdo_search.distill.curriculum import difficulty
 from pdo_search.distill.evaluate import evaluation_batches, outputs_of
 from pdo_search.distill.feed import Feed

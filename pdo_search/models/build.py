@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pdo_search.base.errors import InputError
 from pdo_search.base.factory import call_factory, is_factory, load_factory
 from pdo_search.base.user_code import told
-from pdo_search.config.schema import ModelConfig, StudentConfig, TeacherConfig
+from pdo_search.config.model import ModelConfig, StudentConfig, TeacherConfig
 from pdo_search.models.adapt import adapt_to_pictures, new_heads
 from pdo_search.models.heads import Head, heads_of
 from pdo_search.models.layout import Shape, mark_built, needs_contiguous, picture_shape, placed

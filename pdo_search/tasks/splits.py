@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import SplitsConfig
+from pdo_search.config.task import SplitsConfig
 from pdo_search.tasks.base import Dropped, Split
 from pdo_search.tasks.contents import Hashes
 

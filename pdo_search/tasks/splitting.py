@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pdo_search.base.columns import Column
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import SplitsConfig
+from pdo_search.config.task import SplitsConfig
 from pdo_search.tasks.base import Dropped, Examples, Head, HeadKind, Split
 from pdo_search.tasks.contents import Hashes, column_hashes
 from pdo_search.tasks.splits import (

@@ -23,7 +23,9 @@ from pdo_search.base.seeds import seed_for
 from pdo_search.base.storage import Storage, patience
 from pdo_search.config.keep import keep_of
 from pdo_search.config.metrics import score_of
-from pdo_search.config.schema import LimitsConfig, Recipe, TrialConfig
+from pdo_search.config.recipe import Recipe
+from pdo_search.config.run import LimitsConfig
+from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.combine import combine
 from pdo_search.distill.execution import make_deterministic, threads
 from pdo_search.distill.ladder import Ladder, Level

@@ -17,7 +17,8 @@ from pdo_search.base.errors import InputError
 from pdo_search.cli.before import print_check
 from pdo_search.cli.check import check_experiment, preflight
 from pdo_search.config import Loaded, parse_experiment, resolve
-from pdo_search.config.schema import ModelConfig, TrainConfig
+from pdo_search.config.model import ModelConfig
+from pdo_search.config.training import TrainConfig
 from pdo_search.distill.chance import Standing, refuse_guessing, standing, warning_of
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit

@@ -8,14 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from pdo_search.config.schema import (
-    DataConfig,
-    Recipe,
-    SimplifyConfig,
-    TaskConfig,
-    TeacherConfig,
-    TrainConfig,
-)
+from pdo_search.config.model import TeacherConfig
+from pdo_search.config.recipe import Recipe, SimplifyConfig
+from pdo_search.config.task import DataConfig, TaskConfig
+from pdo_search.config.training import TrainConfig
 from pdo_search.distill.ladder import Attempt, Ladder, Level, LevelStatus, next_ratio
 from pdo_search.distill.teacher import trained_teacher
 from pdo_search.store import Store

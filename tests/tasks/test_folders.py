@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import DataConfig, TaskConfig
+from pdo_search.config.task import DataConfig, TaskConfig
 from pdo_search.store import Store
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Split

@@ -23,7 +23,7 @@ from torchvision.datasets import FakeData
 
 from pdo_search.base.errors import InputError
 from pdo_search.cli.main import run_command
-from pdo_search.config.schema import DataConfig
+from pdo_search.config.task import DataConfig
 from pdo_search.tasks.images.given import Given, given_arrays
 
 X = np.random.default_rng(0).integers(0, 256, (30, 1, 8, 8)).astype(np.uint8)

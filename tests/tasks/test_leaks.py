@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import DataConfig, SplitsConfig, TaskConfig
+from pdo_search.config.task import DataConfig, SplitsConfig, TaskConfig
 from pdo_search.store import Store
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Dropped, Examples, Split, Task

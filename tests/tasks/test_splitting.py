@@ -15,7 +15,7 @@ from sklearn.datasets import load_diabetes, load_digits, load_wine
 
 from pdo_search.base.columns import Column
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import RecordsConfig, SplitsConfig, TaskConfig
+from pdo_search.config.task import RecordsConfig, SplitsConfig, TaskConfig
 from pdo_search.tasks.base import Examples, Head, HeadKind, Split
 from pdo_search.tasks.contents import column_hashes
 from pdo_search.tasks.convert import (

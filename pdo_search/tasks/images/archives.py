@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import DataConfig
+from pdo_search.config.task import DataConfig
 from pdo_search.store import Store
 from pdo_search.tasks.images.pictures import Pictures
 

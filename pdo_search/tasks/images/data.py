@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pdo_search.base.errors import InputError
 from pdo_search.base.factory import is_factory
-from pdo_search.config.schema import DataConfig
+from pdo_search.config.task import DataConfig
 from pdo_search.store import Store
 from pdo_search.tasks.base import Split
 from pdo_search.tasks.contents import Hashes

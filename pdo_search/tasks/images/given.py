@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pdo_search.base.errors import InputError
 from pdo_search.base.factory import call_factory, load_factory
 from pdo_search.base.user_code import user_code
-from pdo_search.config.schema import DataConfig
+from pdo_search.config.task import DataConfig
 from pdo_search.tasks.images.arrays import as_array, fields_of
 from pdo_search.tasks.values import described
 

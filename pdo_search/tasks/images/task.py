@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pdo_search.base.columns import Column
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import TaskConfig
+from pdo_search.config.task import TaskConfig
 from pdo_search.store import Store
 from pdo_search.tasks.base import (
     LABELLED,
