@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from pdo_search.config.fields import Frozen, Given, Seed
 from pdo_search.config.metrics import TASK_METRICS
-from pdo_search.config.schema import Frozen, Given, RecordsConfig, Seed, SplitsConfig
+from pdo_search.config.task import RecordsConfig, SplitsConfig
 
 __all__ = ["LANGUAGE", "DocumentsConfig", "LanguageTaskConfig", "TokensConfig"]
 

@@ -74,6 +74,7 @@ TASK_METRICS: Mapping[str, tuple[str, ...]] = {
     "image_classification": (
         "accuracy", "precision", "recall", "f1", "loss", "ece", "agreement", "kl",
     ),
+    "language_model": ("bits_per_byte", "perplexity", "accuracy", "loss", "agreement", "kl"),
 }  # fmt: skip
 """By kind of task; the first is its primary one."""
 

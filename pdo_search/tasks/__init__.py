@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from pdo_search.config.task import IMAGES, AnyTaskConfig, UserTaskConfig
+from pdo_search.config.domains import AnyTaskConfig
+from pdo_search.config.task import IMAGES, UserTaskConfig
 from pdo_search.store import Store
 from pdo_search.tasks.base import Task
 

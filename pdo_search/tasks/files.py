@@ -275,8 +275,8 @@ def _read(file: Path, wanted: Sequence[str], where: str, given: str | None) -> T
             "has a name that tells no format",
             path=where,
             value=str(file),
-            remedy=f"say it: format: csv, tsv, json, parquet, arrow or text; or end the name in one of"
-            f" {', '.join(FORMATS)}",
+            remedy="say it: format: csv, tsv, json, parquet, arrow or text; or end the name in one"
+            f" of {', '.join(FORMATS)}",
         )
     try:
         values, names = READERS[form](file, wanted)
