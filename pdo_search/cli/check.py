@@ -21,12 +21,13 @@ from torch import nn
 from pdo_search.base.errors import Infeasible, InputError
 from pdo_search.cli.before import print_dropped, print_examples, print_left_out, print_notes
 from pdo_search.cli.estimate import TIMED_BATCH, estimated, stored_outputs, trials_at_ends
+from pdo_search.config.domains import AnyTaskConfig
 from pdo_search.config.load import Loaded
 from pdo_search.config.model import StudentConfig
 from pdo_search.config.resolve import resolve
 from pdo_search.config.run import LimitsConfig
 from pdo_search.config.schema import TrialConfig
-from pdo_search.config.task import AnyTaskConfig, UserTaskConfig
+from pdo_search.config.task import UserTaskConfig
 from pdo_search.distill.chance import (
     Standing,
     measured_standing,
@@ -240,6 +241,8 @@ def _parts(loaded: Loaded) -> _Parts:
     try:
         task = cached_task(experiment.task, base_dir, experiment.output.store_root)
         notes += _few_said(task)
+        if task.uncombined and loaded.experiment.trial.get("composite", {}) is not None:
+            notes.append(f"No composite is made: {task.uncombined}. trial.composite: null says so.")
         build = partial(build_for, task, seed=0, base_dir=base_dir, say=notes.append)
         teacher = build(experiment.teacher, path="teacher")
         trials = [

@@ -79,6 +79,7 @@ TASK_METRICS: Mapping[str, tuple[str, ...]] = {
         "accuracy", "f1", "mcc", "rare_recall", "precision", "recall", "loss", "ece", "agreement",
         "kl",
     ),
+    "language_model": ("bits_per_byte", "perplexity", "accuracy", "loss", "agreement", "kl"),
 }  # fmt: skip
 """By kind of task; the first is its primary one."""
 

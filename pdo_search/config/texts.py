@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from pdo_search.config.fields import Frozen, Given, Seed
 from pdo_search.config.metrics import TASK_METRICS
-from pdo_search.config.schema import Frozen, Given, RecordsConfig, Seed, SplitsConfig
+from pdo_search.config.task import RecordsConfig, SplitsConfig
 
 __all__ = ["TEXTS", "TextDataConfig", "TextTaskConfig", "TokenizerConfig"]
 

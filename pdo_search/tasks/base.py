@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pdo_search.base.columns import Column, Taught
 from pdo_search.base.safetext import one_line
+from pdo_search.store.encoding import Keep
 from pdo_search.tasks.inputs import AnyInputs
 
 __all__ = [
@@ -289,6 +290,9 @@ class Task(Protocol):
         epoch_examples: how many examples an epoch of distillation has: as many as these.
         dropped: what was left out, so that no two splits share a content.
         left_out: files of the source that are no examples, or of whose use a user should know.
+        kept: how teachers' outputs are stored, by head; what is not named is stored whole, or its
+            largest outputs.
+        uncombined: why no composite of its models is made; empty where one is.
     """
 
     seed: int
@@ -300,6 +304,8 @@ class Task(Protocol):
     epoch_examples: int
     dropped: tuple[Dropped, ...]
     left_out: tuple[LeftOut, ...]
+    kept: Mapping[str, Keep]
+    uncombined: str
 
     def examples(self, split: Split) -> Examples:
         """Examples of train, transfer or validation.
@@ -357,6 +363,11 @@ class Task(Protocol):
 
     def confidence(self, outputs: Outputs, batch: Batch) -> Tensor:
         """How sure each answer (B,) is, 0 to 1."""
+
+    def objection(self, model: nn.Module, batch: Batch) -> tuple[str, str] | None:
+        """Why a model is none of the task though its outputs have the right form, and what to do
+        about it; None where nothing is wrong. ``batch`` is prepared, the model in evaluation
+        mode."""
 
     def inputs(self) -> AnyInputs:
         """What its models take, to be kept with each."""

@@ -40,6 +40,7 @@ def read_records(
     base_dir: Path | None,
     seed: int = 0,
     named: Mapping[str, Named] | None = None,
+    order: Sequence[str] = (),
 ) -> Records:
     """Read the columns that a task wants.
 
@@ -52,24 +53,27 @@ def read_records(
         base_dir: folder that relative paths and factories refer to.
         seed: of the rows that are used, where ``limit`` is set.
         named: further sources that a domain knows, by name.
+        order: names of the columns of a function's rows that are tuples; by default inputs, then
+            targets.
 
     Raises:
         InputError: the source or a column is not there, or it cannot be read, or a row has no
             input; names the file, the row and the value.
     """
-    order = (*inputs, *targets)
-    wanted = order if config.labelled else tuple(inputs)
+    known = (*inputs, *targets)
+    order = tuple(order) or known
+    wanted = known if config.labelled else tuple(inputs)
     names = {name: str(config.columns.get(name, name)) for name in wanted}
-    _refuse_unknown(config.columns, order, path)
-    known = {} if named is None else named
-    if config.source in known:
-        tables = known[config.source](config, base_dir or Path.cwd(), path)
+    _refuse_unknown(config.columns, known, path)
+    others = {} if named is None else named
+    folder = base_dir or Path.cwd()
+    if config.source in others:
+        tables = others[config.source](config, folder, path)
     else:
-        asked = Asked(
-            tuple(names.values()), order, config.source, f"{path}.source", base_dir or Path.cwd(),
-            names.get(targets[0]) if len(targets) == 1 else None,
-        )  # fmt: skip
-        tables = _tables(config, asked, path, base_dir, (FILES, *known))
+        label = names.get(targets[0]) if len(targets) == 1 else None
+        where = f"{path}.source"
+        asked = Asked(tuple(names.values()), order, config.source, where, folder, label)
+        tables = _tables(config, asked, path, base_dir, (FILES, *others))
     for name in inputs:
         for table in tables.values():
             if names[name] not in table.names:

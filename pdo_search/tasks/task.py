@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pdo_search.base.columns import Taught
 from pdo_search.base.errors import PdoError
 from pdo_search.base.sparse import sampled_kl, topk_kl
+from pdo_search.store.encoding import Keep
 from pdo_search.tasks.base import (
     PARTNER,
     SHARE,
@@ -54,6 +55,7 @@ class BaseTask:
     """
 
     varies = False
+    uncombined = ""
 
     def __init__(
         self,
@@ -76,6 +78,7 @@ class BaseTask:
         self.epoch_examples = len(inputs)
         self.dropped = dropped
         self.left_out = left_out
+        self.kept: Mapping[str, Keep] = {}
 
     def examples(self, split: Split) -> Examples:
         """Examples of train, transfer or validation.
@@ -175,6 +178,10 @@ class BaseTask:
     def confidence(self, outputs: Outputs, batch: Batch) -> Tensor:
         """How sure each answer (B,) is, 0 to 1: the least sure head."""
         return confidence_of(self.heads, outputs, batch)
+
+    def objection(self, model: nn.Module, batch: Batch) -> tuple[str, str] | None:
+        """None: what gives outputs of the right form is a model of the task."""
+        return None
 
     def inputs(self) -> AnyInputs:
         """The inputs as they are."""

@@ -35,14 +35,14 @@ from pdo_search.distill.protocol import Report, Worker
 from pdo_search.distill.simplify import cut
 from pdo_search.distill.state import TrialState, pack, unpack
 from pdo_search.distill.teacher import trained_teacher
-from pdo_search.distill.teaching import Teaching
+from pdo_search.distill.teaching import Teaching, stored_heads
 from pdo_search.distill.tested import tested_composite, tested_student, tested_teacher
 from pdo_search.models.build import build_for, placed
 from pdo_search.models.cost import Cost, cost_of
 from pdo_search.models.modelfile import ModelSpec, load_for
 from pdo_search.records import FullTeacher, Row, TrialRow
 from pdo_search.store import Store
-from pdo_search.store.encoding import DENSE_SIZE
+from pdo_search.store.encoding import Whole
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Task
 from pdo_search.trial.checkpoints import CheckpointFile
@@ -195,7 +195,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
         examples, device = task.test_examples(), worker.device
         yield tested_student(task, student, examples, device)
         yield tested_teacher(task, level, examples, store=store, device=device, base_dir=base_dir)
-        if config.recipe.composite is not None:
+        if config.recipe.composite is not None and not task.uncombined:
             yield tested_composite(
                 task,
                 models / "composite",
@@ -305,12 +305,12 @@ def check_standardize(recipe: Recipe, task: Task) -> None:
     Raises:
         Infeasible: the stored logits lack the spread of the others.
     """
-    largest = max(head.size for head in task.heads)
-    if recipe.loss.standardize and largest > DENSE_SIZE:
-        raise Infeasible(
-            f"loss.standardize needs the spread of all logits, and of a head of {largest} classes"
-            f" (more than {DENSE_SIZE}) only the largest are stored"
-        )
+    for name, head in stored_heads(task).items():
+        if recipe.loss.standardize and not isinstance(head.kept, Whole):
+            raise Infeasible(
+                f"loss.standardize needs the spread of all logits, and of the {head.size:,} of head"
+                f" {name!r} only some are stored"
+            )
 
 
 def _restored(checkpoint: CheckpointFile, config_key: str) -> TrialState | None:
