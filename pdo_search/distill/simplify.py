@@ -78,5 +78,8 @@ def cut(
     batch = task.example() if calibration is None else next(calibration.batches())
     device = next(model.parameters()).device
     batches = [{name: tensor.to(device) for name, tensor in batch.items()}]
-    surgery = Surgery(task.heads, task.forward, batches, config.round_to, config.timeout)
+    vocabulary = task.vocabulary() if "vocab" in keep else None
+    surgery = Surgery(
+        task.heads, task.forward, batches, config.round_to, config.timeout, vocabulary
+    )
     return tuple(name for removed in kept(model, keep, surgery) for name in removed.names)

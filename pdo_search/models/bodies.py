@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from pdo_search.base.errors import InputError
 from pdo_search.tasks.base import Batch, Head, Outputs, mask_of
-from pdo_search.tasks.inputs import Inputs
+from pdo_search.tasks.inputs import SequenceInputs
 
 __all__ = ["Body", "BodyAndHeads", "TrimmedEmbedding", "refuse_longer", "the_input"]
 
@@ -128,7 +128,7 @@ class TrimmedEmbedding(nn.Embedding):
         return F.embedding(self.row_of[ids], self.weight)
 
 
-def the_input(inputs: Inputs, named: str | None) -> str:
+def the_input(inputs: SequenceInputs, named: str | None) -> str:
     """The input that a sequence model reads.
 
     Raises:

@@ -33,6 +33,7 @@ __all__ = [
     "Outputs",
     "Split",
     "Task",
+    "Vocabulary",
     "mask_of",
     "target_of",
 ]
@@ -262,6 +263,19 @@ class LeftOut:
         return one_line(f"{self.count:,} {self.what}{f' ({self.where})' if self.where else ''}")
 
 
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """The ids of an input, such as those of a tokenizer.
+
+    Attributes:
+        counts: (V,) int64, how often each occurs in train and transfer.
+        unknown: the one that stands for others.
+    """
+
+    counts: Tensor
+    unknown: int
+
+
 class Task(Protocol):
     """Data, heads, and how examples become a model's inputs and outputs become numbers.
 
@@ -357,6 +371,10 @@ class Task(Protocol):
 
     def inputs(self) -> AnyInputs:
         """What its models take, to be kept with each."""
+
+    def vocabulary(self) -> Vocabulary | None:
+        """The ids of its inputs, by which models with rows of an embedding for each of them can be
+        made smaller; None where inputs are no ids."""
 
     def example(self) -> Batch:
         """One prepared example of typical length, for cost, export and surgery."""

@@ -25,6 +25,7 @@ from pdo_search.tasks.base import (
     Meter,
     Outputs,
     Split,
+    Vocabulary,
 )
 from pdo_search.tasks.inputs import AnyInputs, Inputs
 from pdo_search.tasks.kinds import (
@@ -187,6 +188,10 @@ class BaseTask:
         examples = self.train_inputs
         shapes = {name: tuple(c.values.shape[1:]) for name, c in examples.inputs.items()}
         return Inputs(shapes)
+
+    def vocabulary(self) -> Vocabulary | None:
+        """None: inputs are no ids."""
+        return None
 
     def example(self) -> Batch:
         """The prepared train example whose length is the median, the first of them."""

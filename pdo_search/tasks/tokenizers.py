@@ -1,7 +1,8 @@
 """Tokenizers: loaded from a folder, or trained on a task's own texts.
 
-Owns how a tokenizer is found, made and kept; teacher and student have the same one. It is one text, its definition in the form of the
-``tokenizers`` library (extra ``text``), so that a stored model has it inside. Knows no task.
+Owns how a tokenizer is found, made and kept; teacher and student have the same one. It is one text,
+its definition in the form of the ``tokenizers`` library (extra ``text``), so that a stored model
+has it inside. Knows no task.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from pdo_search.base.safefile import read_regular
 from pdo_search.config.texts import TokenizerConfig
 from pdo_search.store import Store
 
-__all__ = ["MAX_DEFINITION", "Encoded", "Tokenizer", "load_tokenizer", "tokenizer_for"]
+__all__ = [
+    "MAX_DEFINITION",
+    "Encoded",
+    "Tokenizer",
+    "load_tokenizer",
+    "tokenizer_for",
+    "tokenizer_of",
+]
 
 MAX_DEFINITION = 48 << 20
 """Bytes of a definition; those of vocabularies of 260,000 entries have half of them."""
