@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from pdo_search.config.schema import Frozen, Given
+from pdo_search.config.fields import Frozen, Given
 
 __all__ = ["TokenizerConfig"]
 

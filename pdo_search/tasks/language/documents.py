@@ -89,9 +89,7 @@ def read_documents(
     return found if group is not None else _passages(found)
 
 
-def _without_empty(
-    records: Records, texts: list[str], *, skip: bool
-) -> tuple[Records, list[str]]:
+def _without_empty(records: Records, texts: list[str], *, skip: bool) -> tuple[Records, list[str]]:
     """The rows whose text has something in it, and these texts.
 
     Raises:
@@ -173,10 +171,10 @@ def divided(
     """
     given = [split for split in documents.splits if split is not Split.TRAIN]
     pool = documents.splits[Split.TRAIN]
-    groups = documents.groups[pool.start : pool.stop]
+    names, groups = np.unique(documents.groups[pool.start : pool.stop], return_inverse=True)
     own = (*own, *given)
     needed = len(Split) - len(set(own))
-    if (number := len(np.unique(groups))) < needed:
+    if (number := len(names)) < needed:
         raise InputError(
             f"there are {number:,} documents, or groups of them, for {needed} splits",
             path="task.splits.group",
@@ -189,4 +187,6 @@ def divided(
     nothing = np.full(len(row_of), -1)
     found = four_way_split(nothing, splits, seed, own=own, groups=groups[row_of])
     parts = {split: np.unique(row_of[index]) + pool.start for split, index in found.items()}
-    return parts | {s: np.arange(documents.splits[s].start, documents.splits[s].stop) for s in given}
+    return parts | {
+        s: np.arange(documents.splits[s].start, documents.splits[s].stop) for s in given
+    }

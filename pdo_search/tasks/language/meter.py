@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,7 +32,7 @@ class BitsMeter:
 
     def __init__(self, head: Head) -> None:
         self._head = head
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, Tensor] = {}
 
     def update(
         self, outputs: Outputs, batch: Batch, taught: Mapping[str, Taught] | None = None
@@ -58,14 +57,15 @@ class BitsMeter:
             self._add("apart", _apart(own, said)[mask])
 
     def _add(self, name: str, values: Tensor) -> None:
-        self._sums[name] = self._sums.get(name, 0.0) + values.double().sum().item()
+        total = values.double().sum()
+        self._sums[name] = self._sums[name] + total if name in self._sums else total
 
     def compute(self) -> dict[str, float]:
         """Values by name."""
         loss = self._mean("nats", "positions")
         found = {
             "bits_per_byte": self._mean("nats", "bytes") / math.log(2),
-            "perplexity": torch.tensor(loss, dtype=torch.float64).exp().item(),
+            "perplexity": (self._sums["nats"] / self._sums["positions"]).exp().item(),
             "accuracy": self._mean("hits", "positions"),
             "loss": loss,
         }
@@ -76,7 +76,7 @@ class BitsMeter:
 
     def _mean(self, total: str, count: str) -> float:
         """NaN where nothing was counted."""
-        return self._sums[total] / self._sums[count] if self._sums[count] else math.nan
+        return (self._sums[total] / self._sums[count]).item()
 
 
 def _apart(student: Tensor, teacher: Taught) -> Tensor:
