@@ -110,7 +110,8 @@ class LanguageModel(BaseTask):
 
     def inputs(self) -> TextInputs:
         """Texts, by the tokenizer, of which a model sees no more than a window."""
-        return TextInputs((), self.tokenizer.definition, self.config.tokenizer.length)
+        length = self.config.tokenizer.length
+        return TextInputs((), self.tokenizer.definition, length, continues=True)
 
     def vocabulary(self) -> Vocabulary | None:
         """None: every token may be the next one."""
