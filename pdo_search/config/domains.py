@@ -11,13 +11,15 @@ from pydantic import BeforeValidator, Discriminator, Tag
 from pdo_search.config.fields import Frozen
 from pdo_search.config.language import LANGUAGE, LanguageTaskConfig
 from pdo_search.config.task import IMAGES, USER_TASK, TaskConfig, UserTaskConfig
+from pdo_search.config.texts import TEXTS, TextTaskConfig
 
 __all__ = ["KINDS", "SECTIONS", "AnyTaskConfig"]
 
-KINDS = (IMAGES, LANGUAGE)
+KINDS = (IMAGES, TEXTS, LANGUAGE)
 """Kinds of the domains that are shipped."""
 SECTIONS: Mapping[str, type[Frozen]] = {
     IMAGES: TaskConfig,
+    TEXTS: TextTaskConfig,
     LANGUAGE: LanguageTaskConfig,
     USER_TASK: UserTaskConfig,
 }
@@ -43,6 +45,7 @@ def _of_known_kind(task: object) -> object:
 
 _AnyTask = Annotated[
     Annotated[TaskConfig, Tag(IMAGES)]
+    | Annotated[TextTaskConfig, Tag(TEXTS)]
     | Annotated[LanguageTaskConfig, Tag(LANGUAGE)]
     | Annotated[UserTaskConfig, Tag(USER_TASK)],
     Discriminator(_tag_of),

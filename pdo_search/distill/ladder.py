@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pdo_search.base.columns import Taught
 from pdo_search.base.seeds import seed_for
 from pdo_search.config.metrics import gain_of, score_of
+from pdo_search.config.model import TeacherConfig
 from pdo_search.config.recipe import Recipe, SimplifyConfig
 from pdo_search.config.training import ExecutionConfig, OptimizerConfig
 from pdo_search.distill.evaluate import metrics_of
@@ -31,14 +32,17 @@ from pdo_search.distill.simplify import simplified
 from pdo_search.models.build import placed
 from pdo_search.models.cost import Cost, measure_cost
 from pdo_search.models.modelfile import load_for, save_model
+from pdo_search.models.sequences import SEQUENCE_MODELS
 from pdo_search.records import TeacherRow
 from pdo_search.store import Store
 from pdo_search.tasks.base import Batch, Outputs, Split, Task
 
-__all__ = ["Attempt", "Ladder", "Level", "LevelStatus", "next_ratio"]
+__all__ = ["Attempt", "Ladder", "Level", "LevelStatus", "next_ratio", "recovery_of"]
 
 VERSION = 2
 LEVEL_FILE = "level.json"
+SGD_LR, ADAMW_LR, PRETRAINED_LR = 0.02, 1e-3, 1e-4
+ADAMW_BATCH = 32
 RECOVERY_TEMPERATURE = 2.0
 RATIO_DECIMALS = 3
 
@@ -138,6 +142,18 @@ def next_ratio(attempts: Sequence[Attempt], asked: float, backoffs: int) -> floa
     return round(asked * 0.5 ** len(attempts), RATIO_DECIMALS)
 
 
+def recovery_of(teacher: TeacherConfig, simplify: SimplifyConfig) -> OptimizerConfig:
+    """How a level of a teacher is recovered: by what trains the teacher, or would train it."""
+    kind = "adamw" if teacher.arch in SEQUENCE_MODELS else "sgd"
+    if teacher.train is not None:
+        kind = teacher.train.kind
+    if kind == "sgd":
+        return OptimizerConfig(lr=simplify.recovery_lr or SGD_LR)
+    usual = ADAMW_LR if teacher.weights is None else PRETRAINED_LR
+    lr = simplify.recovery_lr or usual
+    return OptimizerConfig(kind="adamw", lr=lr, batch_size=ADAMW_BATCH)
+
+
 def primary_of(task: Task, model: nn.Module, device: torch.device) -> float:
     """A teacher's primary metric on validation."""
     return metrics_of(task, model, task.examples(Split.VALIDATION), device)[task.metrics[0]]
@@ -153,6 +169,7 @@ class Ladder:
         store: where levels lie.
         seed: of recovery.
         device: where to recover and to run.
+        recovery: how levels are recovered; see ``recovery_of``.
         execution: how recovery is computed.
         base_dir: folder that factories refer to.
     """
@@ -166,10 +183,12 @@ class Ladder:
         *,
         seed: int,
         device: torch.device,
+        recovery: OptimizerConfig | None = None,
         execution: ExecutionConfig = USUAL,
         base_dir: Path | None = None,
     ) -> None:
         self.task = task
+        self.recovery = recovery or OptimizerConfig(lr=recipe.simplify.recovery_lr or SGD_LR)
         self.ratio = round(recipe.prune_ratio, RATIO_DECIMALS)
         self.simplify: SimplifyConfig = recipe.simplify
         self.store = store
@@ -213,10 +232,15 @@ class Ladder:
             "parent": parent.key,
             "task": self.task.fingerprint,
             "ratio": self.ratio,
-            "simplify": self.simplify.model_dump(exclude={"timeout"}),
+            "simplify": {
+                **self.simplify.model_dump(exclude={"timeout"}),
+                "recovery_lr": self.recovery.lr,
+            },
             "seed": self.seed,
             **computed_by(self.execution, self.device),
         }
+        if self.recovery.kind != "sgd":
+            key["recovery"] = self.recovery.model_dump()
         found = self.store.get_or_build("level", key, lambda folder: self._build(folder, parent))
         record = json.loads((found.path / LEVEL_FILE).read_text(encoding="utf-8"))
         build_s = json.loads((found.path / "manifest.json").read_text(encoding="utf-8"))["build_s"]
@@ -313,7 +337,7 @@ class Ladder:
             model,
             feed,
             loss_of,
-            OptimizerConfig(lr=self.simplify.recovery_lr),
+            self.recovery,
             epochs=epochs,
             seed=seed_for(self.seed, "recovery", parent.index),
             execution=self.execution,

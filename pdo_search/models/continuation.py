@@ -68,7 +68,10 @@ def continued(
         seed: of the draws.
     """
     given = inputs.begun(texts)
-    bits = [_bits_per_byte(inputs, logits_of, ids, t, device) for ids, t in zip(given, texts, strict=True)]
+    bits = [
+        _bits_per_byte(inputs, logits_of, ids, t, device)
+        for ids, t in zip(given, texts, strict=True)
+    ]
     generator = torch.Generator().manual_seed(seed)
     ends = inputs.read_by.end
     rows = [list(ids) for ids in given]

@@ -28,7 +28,7 @@ from pdo_search.config.run import LimitsConfig
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.combine import combine
 from pdo_search.distill.execution import make_deterministic, threads
-from pdo_search.distill.ladder import Ladder, Level
+from pdo_search.distill.ladder import Ladder, Level, recovery_of
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.norms import Calibration
 from pdo_search.distill.protocol import Report, Worker
@@ -125,6 +125,7 @@ def _ladder(
         store,
         seed=seed,
         device=device,
+        recovery=recovery_of(config.teacher, config.recipe.simplify),
         execution=config.execution,
         base_dir=base_dir,
     )
