@@ -123,6 +123,8 @@ def _bits_per_byte(
     inputs: TextInputs, logits_of: LogitsOf, ids: list[int], text: str, device: torch.device
 ) -> float:
     """Cross-entropy of a text over its bytes, bits; ``ids`` begin with the mark."""
+    if not text:
+        return math.nan
     stream = torch.tensor(ids)
     wanted = stream[1:].split(inputs.max_length)
     read = stream[:-1].split(inputs.max_length)
@@ -134,4 +136,4 @@ def _bits_per_byte(
         logits = logits_of(batch)[mask].float()
         target = torch.cat(wanted[first : first + AT_ONCE]).to(device)
         nats += F.cross_entropy(logits, target, reduction="none").double().sum().item()
-    return nats / math.log(2) / len(text.encode()) if text else math.nan
+    return nats / math.log(2) / len(text.encode())
