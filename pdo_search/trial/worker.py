@@ -32,12 +32,12 @@ from pdo_search.distill.ladder import Ladder, Level, recovery_of
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.norms import Calibration
 from pdo_search.distill.protocol import Report, Worker
-from pdo_search.distill.simplify import cut
+from pdo_search.distill.simplify import cut, new_student
 from pdo_search.distill.state import TrialState, pack, unpack
 from pdo_search.distill.teacher import trained_teacher
 from pdo_search.distill.teaching import Teaching, stored_heads
 from pdo_search.distill.tested import tested_composite, tested_student, tested_teacher
-from pdo_search.models.build import build_for, placed
+from pdo_search.models.build import placed
 from pdo_search.models.cost import Cost, cost_of
 from pdo_search.models.modelfile import ModelSpec, load_for
 from pdo_search.records import FullTeacher, Row, TrialRow
@@ -241,8 +241,8 @@ def build_student(
         Infeasible: the teacher cannot be shrunk.
         InputError: weights do not fit.
     """
-    keep = keep_of(config.student)
     if config.student.is_cut:
+        keep = keep_of(config.student)
         model, spec = load_for(task, ladder.level(0).path, base_dir)
         # Channels are judged by their weights alone.
         by = None if keep.keys() == {"channels"} else Calibration(task, torch.device("cpu"))
@@ -250,9 +250,8 @@ def build_student(
         names = (*spec.dropped_blocks, *dropped)
         return model, ModelSpec.of(task, config.teacher, model, names)
     seed = seed_for(config.seed, "student")
-    model = build_for(task, config.student, seed=seed, base_dir=base_dir)
-    if keep:
-        cut(task, model, keep, config.recipe.simplify, None)
+    simplify = config.recipe.simplify
+    model = new_student(task, config.student, simplify, seed=seed, base_dir=base_dir)
     return model, ModelSpec.of(task, config.student, model)
 
 
