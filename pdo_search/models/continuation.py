@@ -126,8 +126,8 @@ def _bits_per_byte(
     if not text:
         return math.nan
     stream = torch.tensor(ids)
-    wanted = stream[1:].split(inputs.max_length)
-    read = stream[:-1].split(inputs.max_length)
+    wanted = torch.split(stream[1:], inputs.max_length)
+    read = torch.split(stream[:-1], inputs.max_length)
     nats = 0.0
     for first in range(0, len(wanted), AT_ONCE):
         column = Column.ragged(list(read[first : first + AT_ONCE]))

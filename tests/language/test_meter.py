@@ -39,7 +39,7 @@ def noise(task: Task, batch: dict[str, torch.Tensor], seed: int = 0) -> Outputs:
 def test_bits_per_byte_are_those_of_the_text_itself(task: Task) -> None:
     batch = whole(task)
     outputs, meter = noise(task, batch), task.meter()
-    for rows in torch.arange(len(batch["ids"])).split(3):
+    for rows in torch.split(torch.arange(len(batch["ids"])), 3):
         meter.update({"token": outputs["token"][rows]}, {k: v[rows] for k, v in batch.items()})
     found = meter.compute()
     mask = batch["tokens.mask"]
