@@ -7,12 +7,20 @@ from typing import Any
 from rich.table import Table
 
 from pdo_search.base.screen import screen
+from pdo_search.base.sizes import shown_bytes
 from pdo_search.distill.chance import (
     Standing,
 )
 from pdo_search.tasks.base import LeftOut
 
-__all__ = ["print_check", "print_dropped", "print_examples", "print_left_out", "print_notes"]
+__all__ = [
+    "print_check",
+    "print_dropped",
+    "print_examples",
+    "print_left_out",
+    "print_lengths",
+    "print_notes",
+]
 
 CLASSES_SHOWN = 8
 LEFT_OUT_SHOWN = 12
@@ -31,6 +39,7 @@ def print_check(found: dict[str, Any]) -> None:
         soft_wrap=True,
     )
     print_examples(task["examples"])
+    print_lengths(task["lengths"])
     print_left_out(task["left_out"])
     print_dropped(task["dropped"])
     table = Table()
@@ -73,8 +82,10 @@ def print_check(found: dict[str, Any]) -> None:
     )
     stored = found["stored_outputs"]
     console.print(
-        f"Teachers' outputs: {_bytes(stored['bytes_per_view'])} a view in the store, up to"
-        f" {_bytes(stored['bytes_per_trial'])} for a trial",
+        f"Teachers' outputs: {shown_bytes(stored['bytes_per_view'])} a view in the store, up to"
+        f" {shown_bytes(stored['bytes_per_trial'])} for a trial, of"
+        f" {_of(stored['teachers'], 'teacher')}; output.max_bank is"
+        f" {shown_bytes(stored['max_bank'])}",
         soft_wrap=True,
     )
 
@@ -96,12 +107,23 @@ def print_examples(examples: dict[str, dict[str, int]]) -> None:
         screen().print(f"{split:<10} {total:>9}: {', '.join(said)}", soft_wrap=True)
 
 
+def print_lengths(lengths: dict[str, float]) -> None:
+    """One line, where examples have positions."""
+    if lengths:
+        screen().print(
+            f"Positions of a train example: {lengths['shortest']:,} to {lengths['longest']:,},"
+            f" median {lengths['median']:,}, mean {lengths['mean']:.1f}, 95% have at most"
+            f" {lengths['p95']:,}",
+            soft_wrap=True,
+        )
+
+
 def print_left_out(left_out: list[dict[str, Any]]) -> None:
-    """A line per kind of files that are no examples; of many the first."""
+    """A line per kind of files or rows that are no examples; of many the first."""
     for one in left_out[:LEFT_OUT_SHOWN]:
-        screen().print(f"Files: {LeftOut(**one)}", soft_wrap=True)
+        screen().print(f"Source: {LeftOut(**one)}", soft_wrap=True)
     if len(left_out) > LEFT_OUT_SHOWN:
-        screen().print(f"Files: and {len(left_out) - LEFT_OUT_SHOWN} lines more, see check --json")
+        screen().print(f"Source: and {len(left_out) - LEFT_OUT_SHOWN} lines more, see check --json")
 
 
 def print_dropped(dropped: dict[str, dict[str, int]]) -> None:
@@ -119,15 +141,6 @@ def print_notes(notes: list[str]) -> None:
     """A line each."""
     for note in notes:
         screen().print(note, soft_wrap=True)
-
-
-def _bytes(count: float) -> str:
-    """Such as ``412 KB``, ``3.1 GB``."""
-    for unit in ("B", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} GB"
 
 
 def _of(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""What a sweep will take, from a few timed steps: seconds, and bytes of stored outputs."""
+"""What a sweep will take, from a few timed steps: seconds."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ from torch import Tensor, nn
 
 from pdo_search.base.errors import Infeasible
 from pdo_search.config.load import Loaded
+from pdo_search.config.model import TeacherConfig
 from pdo_search.config.resolve import resolve
-from pdo_search.config.schema import (
-    ExecutionConfig,
-    OptimizerConfig,
-    TrialConfig,
-)
+from pdo_search.config.schema import TrialConfig
 from pdo_search.config.space import Space
+from pdo_search.config.training import ExecutionConfig, OptimizerConfig
 from pdo_search.distill.execution import threads
 from pdo_search.distill.losses import label_mean
 from pdo_search.distill.stage import num_levels
 from pdo_search.distill.step import Updates
-from pdo_search.distill.teaching import bytes_per_view, views_of_full_teacher
+from pdo_search.distill.teaching import planned_views
 from pdo_search.models.layout import placed
 from pdo_search.tasks.base import IDS, Outputs, Split, Task
 
-__all__ = ["TIMED_BATCH", "estimated", "stored_outputs", "trials_at_ends"]
+__all__ = ["TIMED_BATCH", "estimated", "trials_at_ends"]
 
 FORWARD = 1 / 3
 """Cost of a forward pass as a share of an update: backward costs twice as much."""
@@ -42,9 +40,9 @@ def estimated(
     execution = experiment.execution.model_copy(update={"compile": False})
     teacher_rate = _rate(task, teacher, execution)
     student_rate = teacher_rate if student is None else _rate(task, student, execution)
-    epochs = experiment.teacher.train.epochs if experiment.teacher.train else 0
+    epochs = _teacher_passes(experiment.teacher)
     outputs = len(task.examples(Split.VALIDATION))
-    outputs += epoch * len(views_of_full_teacher(trial.recipe, trial.recipe.num_views))
+    outputs += epoch * len(planned_views(trial.recipe, trial.recipe.num_views).get(0, []))
     ladder, ladders = _ladder_passes(loaded), _num_ladders(loaded)
     trials_s = sum(experiment.num_trials.values()) * trial.recipe.epochs * epoch / student_rate
     return {
@@ -54,24 +52,20 @@ def estimated(
         "teacher_outputs_s": outputs * FORWARD / teacher_rate,
         "ladders": ladders,
         "ladder_levels": ladder.levels,
-        "ladder_s": ladder.passes * train / teacher_rate,
+        "ladder_s": ladder.passes * epoch / teacher_rate,
         "trial_s": trial.recipe.epochs * epoch / student_rate,
         "all_trials_one_slot_s": trials_s,
         "total_one_slot_s": trials_s
-        + (epochs * train + outputs * FORWARD + ladders * ladder.passes * train) / teacher_rate,
+        + (epochs * train + outputs * FORWARD + ladders * ladder.passes * epoch) / teacher_rate,
     }
 
 
-def stored_outputs(loaded: Loaded, task: Task) -> dict[str, int]:
-    """Bytes of teachers' outputs: of a view, and of all that one trial may ask for."""
-    each = bytes_per_view(task)
-    most = 0
-    for trial in trials_at_ends(loaded, ""):
-        recipe = trial.recipe
-        if recipe.teacher_outputs == "stored" and recipe.method != "scratch":
-            views = recipe.num_views if task.varies else 1
-            most = max(most, each * views * (1 + num_levels(recipe)))
-    return {"bytes_per_view": each, "bytes_per_trial": most}
+def _teacher_passes(config: TeacherConfig) -> float:
+    """Passes over train with the cost of training the teacher; of a frozen body one without
+    gradients."""
+    if config.train is None:
+        return 0
+    return config.train.epochs if config.train.freeze is None else FORWARD
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.base.seeds import seed_for
-from pdo_search.config.schema import CompositeConfig, TrialConfig
+from pdo_search.config.recipe import CompositeConfig
+from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.composite import Said, choose, fit_modes
 from pdo_search.distill.evaluate import outputs_of
 from pdo_search.distill.feed import Feed
@@ -79,14 +80,15 @@ def combine(
         student: the trained student.
         spec: how to build it again.
         cost: its cost.
-        directory: receives ``student/`` and, if configured, ``composite/``.
+        directory: receives ``student/`` and, if configured and the task's models can be combined,
+            ``composite/``.
 
     Returns:
         Rows of the modes, and what is known of the trial now.
     """
     directory.mkdir(parents=True)
     save_model(directory / "student", student, spec)
-    if config.recipe.composite is None:
+    if config.recipe.composite is None or task.uncombined:
         return [TrialRow(model="student")]
     parts = Parts(config, task, teaching, cost, next(student.parameters()).device)
     rows = _fit(parts, student)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import ModelConfig, OptimizerConfig
+from pdo_search.config.model import ModelConfig
+from pdo_search.config.training import OptimizerConfig
 from pdo_search.distill.execution import USUAL, threads
 from pdo_search.distill.losses import label_mean
 from pdo_search.distill.step import Updates
@@ -90,6 +91,9 @@ def _evaluated(task: Task, model: nn.Module) -> list[str]:
         raise _Refused(
             "its outputs are not finite numbers", "give weights and a normalization that make such"
         )
+    with torch.inference_mode():
+        if objection := task.objection(model, batch):
+            raise _Refused(*objection)
     if task.heads[0].kind is not HeadKind.CATEGORICAL:
         return []
     logits = outputs[task.heads[0].name].flatten(0, -2)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pdo_search.base.errors import InputError
 from pdo_search.models.bodies import Body, BodyAndHeads, refuse_longer, the_input
 from pdo_search.tasks.base import Batch, Head, mask_of
-from pdo_search.tasks.inputs import Inputs
+from pdo_search.tasks.inputs import SequenceInputs
 
 __all__ = ["HuggingFaceBody", "hugging_face"]
 
@@ -81,7 +81,7 @@ class HuggingFaceBody(Body):
 
 def hugging_face(
     heads: Sequence[Head],
-    inputs: Inputs,
+    inputs: SequenceInputs,
     *,
     weights: Path | None = None,
     config: Mapping[str, Any] | None = None,

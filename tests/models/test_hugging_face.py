@@ -13,14 +13,14 @@ import torch
 from torch.nn import functional as F
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import ModelConfig, TeacherConfig
+from pdo_search.config.model import ModelConfig, TeacherConfig
 from pdo_search.models.bodies import BodyAndHeads
 from pdo_search.models.build import build_model
 from pdo_search.models.hugging_face import HuggingFaceBody
 from pdo_search.models.modelfile import ModelSpec, load_inference, load_model_file, save_model
 from pdo_search.models.sequences import built_with
 from pdo_search.models.units import kept, shown
-from pdo_search.tasks.base import Head, HeadKind
+from pdo_search.tasks.base import Head, HeadKind, Vocabulary
 from pdo_search.tasks.inputs import Inputs
 
 from .sequences import (
@@ -224,7 +224,7 @@ def test_a_real_encoder_loses_parts_and_comes_back(minilm: Path, tmp_path: Path)
     model = build_model(config, heads, IDS, seed=0).eval()
     assert num_params(body_of(model)) == 22_565_376
     counts = torch.bincount(ids[mask], minlength=30522)
-    how = surgery(heads, [batch], token_counts=counts, unknown=100)
+    how = surgery(heads, [batch], vocabulary=Vocabulary(counts, 100))
     # All ids that occur are kept: the outputs stay as they are.
     whole = outputs_of(model, batch)
     kept(model, {"vocab": int((counts > 0).sum()) + 1}, how)
