@@ -2,9 +2,9 @@
 
 A ``Storage`` is a directory, by path or URI. It knows bytes and names; what they mean is known
 above. On a disk a file is replaced by a rename, and links below the directory are never followed by
-what writes: whoever made the directory may be a stranger. On an object store a write is one
-request where it is small, no folder markers are made, and what the network refuses is tried again
-for ``patience``.
+what writes: whoever made the directory may be a stranger. On an object store a write of up to 10
+MiB is one request, larger ones go up in pieces, what the network refuses is tried again for
+``patience``, and no folder markers are made but those that Arrow leaves where it deletes and moves.
 """
 
 from __future__ import annotations

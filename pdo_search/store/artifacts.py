@@ -156,7 +156,7 @@ class Store:
         with lease.held(unless=partial(self._fetched, self.mirror, place, refused)) as mine:
             if mine:
                 self._build(place, key, build, resumable)
-                self._upload(self.mirror, place)
+                self._upload(self.mirror, place, damaged=bool(refused))
         return mine
 
     def _build(self, place: Place, key: Mapping[str, Any], build: Build, resumable: bool) -> None:
@@ -227,11 +227,18 @@ class Store:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def _upload(self, mirror: Storage, place: Place) -> None:
-        """Copy an artifact up; it is there when its manifest is, which goes last."""
+    def _upload(self, mirror: Storage, place: Place, *, damaged: bool = False) -> None:
+        """Copy an artifact up; it is there when its manifest is, which goes last.
+
+        Args:
+            mirror: the object store.
+            place: which artifact.
+            damaged: one that cannot be used is there, and is not while this one is copied.
+        """
         path = self.root / place.name
         files = parse((path / MANIFEST).read_bytes()).files
-        mirror.delete(f"{place.name}/{MANIFEST}")
+        if damaged:
+            mirror.delete(f"{place.name}/{MANIFEST}")
         mirror.put(path, place.name, (*files, MANIFEST))
 
     def _upload_if_missing(self, mirror: Storage, place: Place) -> None:
