@@ -49,8 +49,9 @@ class TextDataConfig(RecordsConfig):
     label: str | int | None = None
     """What the source calls the column of classes, by name or number; ``label`` by default. The
     same as ``columns: {label: …}``."""
-    part: Literal["nouns", "verbs", "all"] = "nouns"
-    """Of ``wordnet``: nouns have 26 classes, verbs 15, all words 45."""
+    part: Literal["nouns", "verbs", "all"] | None = None
+    """Of ``wordnet``: nouns, which have 26 classes and are the default, verbs with 15, or all words
+    with 45."""
 
     @property
     def named_columns(self) -> Mapping[str, str | int]:
@@ -63,7 +64,7 @@ class TextDataConfig(RecordsConfig):
         for name in ("text", "label"):
             if getattr(self, name) is not None and name in self.columns:
                 raise ValueError(f"`{name}` stands in `columns` as well: give it once")
-        if "part" in self.model_fields_set and self.source != "wordnet":
+        if self.part is not None and self.source != "wordnet":
             raise ValueError("`part` is of source wordnet: leave it out")
         return self
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +119,9 @@ def build_text_classification(
     Raises:
         InputError: names the source, the row, the class or the split that cannot be used.
     """
-    rows = _read(config, config.data, "task.data", base_dir)
+    rows, other = _read(config, config.data, "task.data", base_dir), None
+    if config.transfer_data is not None:
+        other = _read(config, config.transfer_data, "task.transfer_data", base_dir)
     labels, class_names = class_column(rows.columns[LABEL])
     if len(class_names) < 2:
         raise InputError(
@@ -129,32 +131,55 @@ def build_text_classification(
             value=list(class_names),
             remedy="name the column of the labels: task.data: {label: …}",
         )
-    groups = group_values(rows.columns[GROUP]) if GROUP in rows.columns else None
-    told = Told(
-        config.data.path or config.data.source,
-        config.transfer_data and (config.transfer_data.path or config.transfer_data.source),
-        "texts",
-    )
 
-    def divided(columns: Mapping[str, Column], extra: Mapping[Split, Part]) -> Divided:
-        examples = examples_of(columns, {HEAD: labels})
+    def divided(column_of: Callable[[Raw], Column]) -> Divided:
+        examples = examples_of({TOKENS: column_of(rows.columns[TEXT])}, {HEAD: labels})
+        groups = group_values(rows.columns[GROUP]) if GROUP in rows.columns else None
         parts = own_parts(examples, rows.splits, HEAD, groups)
-        return divide({**parts, **extra}, config.splits, config.seed, class_names, told)
+        if other is not None:
+            tokens = column_of(other.columns[TEXT])
+            parts[Split.TRANSFER] = _as_transfer(other, tokens, labels, class_names)
+        return divide(parts, config.splits, config.seed, class_names, _told(config))
 
     tokenizer = _tokenizer(config, rows.columns[TEXT], divided, base_dir, store)
-    tokens, num_cut = _tokens(rows.columns[TEXT], tokenizer, config)
-    left_out, extra = rows.left_out, dict[Split, Part]()
-    if config.transfer_data is not None:
-        other = _read(config, config.transfer_data, "task.transfer_data", base_dir)
-        more, num_cut_there = _tokens(other.columns[TEXT], tokenizer, config)
-        num_cut += num_cut_there
+    reading = _Reading(tokenizer, config.tokenizer.max_length)
+    found = divided(reading.tokens)
+    left_out = rows.left_out
+    if other is not None:
         left_out += (*other.left_out, *_not_used(other))
-        extra[Split.TRANSFER] = _as_transfer(other, more, labels, class_names)
-    if num_cut:
-        most = config.tokenizer.max_length
-        left_out += (LeftOut("", f"texts of more than {most} tokens: cut there", num_cut),)
-    found = divided({TOKENS: tokens}, extra)
-    return TextClassification(config, found, class_names, tokenizer, left_out)
+    return TextClassification(
+        config, found, class_names, tokenizer, (*left_out, *reading.left_out())
+    )
+
+
+def _told(config: TextTaskConfig) -> Told:
+    """What messages call the sources."""
+    other = config.transfer_data
+    return Told(config.data.path or config.data.source, other and (other.path or other.source),
+                "texts")  # fmt: skip
+
+
+class _Reading:
+    """Texts as ids, and how many of them were cut."""
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._num_cut = 0
+
+    def tokens(self, texts: Raw) -> Column:
+        """The ids of texts."""
+        return token_column(texts, self._rows, self._tokenizer.padding)
+
+    def _rows(self, some: list[str]) -> list[list[int]]:
+        found = self._tokenizer.encode(some, self._max_length)
+        self._num_cut += found.num_cut
+        return found.rows
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What a user should know of it."""
+        what = f"texts of more than {self._max_length} tokens: cut there"
+        return (LeftOut("", what, self._num_cut),) if self._num_cut else ()
 
 
 def _read(
@@ -179,7 +204,7 @@ def _read(
 def _tokenizer(
     config: TextTaskConfig,
     texts: Raw,
-    divided: Callable[[Mapping[str, Column], Mapping[Split, Part]], Divided],
+    divided: Callable[[Callable[[Raw], Column]], Divided],
     base_dir: Path | None,
     store: Store | None,
 ) -> Tokenizer:
@@ -189,7 +214,7 @@ def _tokenizer(
         return tokenizer_for(
             config.tokenizer, lambda: (), source="", base_dir=base_dir, store=store
         )
-    train = divided({TEXT: _bytes_of(texts)}, {}).train_inputs
+    train = divided(_bytes_of).train_inputs
     assert train.rows is not None
     chosen = texts.take(train.rows.numpy())
 
@@ -211,19 +236,6 @@ def _bytes_of(texts: Raw) -> Column:
     offsets = np.cumsum([0, *map(len, parts)])
     values = np.frombuffer(b"".join(parts), np.uint8).copy()
     return Column(torch.from_numpy(values), torch.from_numpy(offsets))
-
-
-def _tokens(texts: Raw, tokenizer: Tokenizer, config: TextTaskConfig) -> tuple[Column, int]:
-    """Texts as ids, and how many were cut."""
-    num_cut = 0
-
-    def tokenize(some: list[str]) -> list[list[int]]:
-        nonlocal num_cut
-        found = tokenizer.encode(some, config.tokenizer.max_length)
-        num_cut += found.num_cut
-        return found.rows
-
-    return token_column(texts, tokenize, tokenizer.padding), num_cut
 
 
 def _not_used(other: Records) -> list[LeftOut]:

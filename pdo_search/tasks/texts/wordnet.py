@@ -56,7 +56,7 @@ def wordnet(config: TextDataConfig, folder: Path, path: str) -> dict[Split, Tabl
     texts: list[str] = []
     labels: list[str] = []
     parts = []
-    for name in FILES[config.part]:
+    for name in FILES[config.part or "nouns"]:
         before = len(texts)
         for text, label in _senses(place / name, path):
             texts.append(text)
