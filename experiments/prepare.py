@@ -90,7 +90,12 @@ def from_debian(package: str, inside: str) -> Get:
         installed = Path("/") / inside
         if not installed.is_dir():
             with tempfile.TemporaryDirectory() as scratch:
-                run("apt-get", "-q", "download", package, where=scratch)
+                download = ("apt-get", "-q", "download", package)
+                try:
+                    run(*download, where=scratch)
+                except NotToBeHad:  # A new machine may have no lists of packages yet.
+                    run("apt-get", "-q", "update")
+                    run(*download, where=scratch)
                 (archive,) = Path(scratch).glob("*.deb")
                 run("dpkg", "-x", archive, scratch)
                 shutil.copytree(Path(scratch) / inside, folder, dirs_exist_ok=True)
@@ -143,7 +148,7 @@ WORDNET = Need(
     "wordnet",
     "data.noun",
     (from_debian("wordnet-base", "usr/share/wordnet"),),
-    "on Debian run `apt-get update` first; or copy the files data.* of WordNet 3 there",
+    "on Debian run `apt-get update` as root first; or copy the files data.* of WordNet 3 there",
 )
 REVIEWS = Need(
     "reviews",
