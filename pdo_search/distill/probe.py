@@ -208,6 +208,10 @@ def _told(where: str, what: str) -> Iterator[None]:
         yield
     except _Refused:
         raise
+    except InputError as error:
+        raise _Refused(
+            error.problem, error.remedy or "give other examples, or another model"
+        ) from error
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         remedy = "mend its code; it must take batches of any size, in both modes"
