@@ -18,7 +18,7 @@ from pdo_search.distill.evaluate import evaluation_batches, outputs_of
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.losses import IN_TRAIN
-from pdo_search.distill.stage import Phase, plan_stages
+from pdo_search.distill.stage import plan_stages
 from pdo_search.store.bank import Bank, Compute, bank, in_process
 from pdo_search.store.encoding import Said, StoredHead
 from pdo_search.store.plan import Outputs, Plan
@@ -28,10 +28,10 @@ from pdo_search.tasks.base import Outputs as ModelOutputs
 __all__ = [
     "Pool",
     "Teaching",
-    "bytes_per_view",
+    "bytes_of_outputs",
+    "planned_views",
     "pool_of",
     "pool_outputs",
-    "views_of_full_teacher",
 ]
 
 BATCH = 512
@@ -193,9 +193,10 @@ def plan_of(task: Task, count: int, raw_batches: Iterable[Batch]) -> Plan:
     return Plan(heads, count, _lengths(task, raw_batches))
 
 
-def bytes_per_view(task: Task) -> int:
-    """Bytes that a teacher's outputs on a view of the pool take in the store."""
-    parts = [task.examples(split) for split in POOL]
+def bytes_of_outputs(task: Task, splits: Sequence[Split] = POOL) -> int:
+    """Bytes that a teacher's outputs on splits take in the store, by default on a view of the
+    pool."""
+    parts = [task.examples(split) for split in splits]
     raw = (
         part.raw_inputs(rows)
         for part in parts
@@ -204,15 +205,16 @@ def bytes_per_view(task: Task) -> int:
     return plan_of(task, sum(map(len, parts)), raw).nbytes
 
 
-def views_of_full_teacher(recipe: Recipe, num_views: int) -> list[int]:
-    """The views on which a trial will ask for the full teacher's outputs, if it runs as planned."""
-    views = {0} if recipe.curriculum.start < 1 else set()
+def planned_views(recipe: Recipe, num_views: int) -> dict[int, list[int]]:
+    """The views on which a trial will ask for stored outputs, by level, if it runs as planned."""
+    views: dict[int, set[int]] = {0: {0}} if recipe.curriculum.start < 1 else {}
     epoch = 0
     for stage in plan_stages(recipe):
-        if stage.phase is Phase.STAGE and stage.level == 0:
-            views |= {e % num_views for e in range(epoch, epoch + stage.epochs)}
+        if stage.level is not None and recipe.teacher_outputs == "stored":
+            seen = {e % num_views for e in range(epoch, epoch + stage.epochs)}
+            views[stage.level] = views.get(stage.level, set()) | seen
         epoch += stage.epochs
-    return sorted(views)
+    return {level: sorted(found) for level, found in views.items()}
 
 
 class Teaching:

@@ -282,7 +282,7 @@ def _banks(job: _Job, num_actors: int) -> None:
     actors, or here if there are none."""
     import torch
 
-    from pdo_search.distill.teaching import views_of_full_teacher
+    from pdo_search.distill.teaching import planned_views
     from pdo_search.trial.spread_bank import spread
     from pdo_search.trial.worker import teaching_of
 
@@ -290,7 +290,7 @@ def _banks(job: _Job, num_actors: int) -> None:
     if num_actors:
         on = replace(on, device=torch.device("cpu"))
     teaching = teaching_of(config, full, on)
-    for view in views_of_full_teacher(config.recipe, teaching.num_views):
+    for view in planned_views(config.recipe, teaching.num_views).get(0, []):
         compute = None
         if num_actors:
             compute = spread(

@@ -14,7 +14,7 @@ from pdo_search.config.schema import TrialConfig
 from pdo_search.distill import feed
 from pdo_search.distill import teaching as module
 from pdo_search.distill.context import Context
-from pdo_search.distill.teaching import Pool, Teaching, views_of_full_teacher
+from pdo_search.distill.teaching import Pool, Teaching, planned_views
 from pdo_search.tasks import cached_task
 from pdo_search.trial.worker import prepare, teaching_of
 
@@ -150,4 +150,4 @@ def test_difficulty_is_judged_on_pictures_that_are_not_mixed(tmp_path: Path) -> 
 )
 def test_what_the_full_teacher_is_asked_about(trial: dict[str, Any], views: list[int]) -> None:
     recipe = config_with({"crop": 1}, **trial).recipe
-    assert views_of_full_teacher(recipe, recipe.num_views) == views
+    assert planned_views(recipe, recipe.num_views)[0] == views
