@@ -26,6 +26,7 @@ from pdo_search.distill.adapt import Hyperparameters, adapt
 from pdo_search.distill.curriculum import admit, progress_at
 from pdo_search.distill.evaluate import Evaluated, evaluated, usual_numbers
 from pdo_search.distill.feed import resident
+from pdo_search.distill.hinting import Hinting
 from pdo_search.distill.losses import IN_TRAIN, head_weights, terms
 from pdo_search.distill.norms import Calibration, refresh_statistics
 from pdo_search.distill.order import epoch_batches
@@ -53,8 +54,8 @@ from pdo_search.tasks.base import Batch, Outputs, Split, Task
 __all__ = ["Distillation", "Diverged", "initial_state"]
 
 CHECKPOINT_EVERY_S = 30.0
-NUM_LOSSES = 4
-"""The whole, and its divergence, avg and init terms."""
+NUM_LOSSES = 5
+"""The whole, and its divergence, avg, init and hint terms."""
 
 
 class Diverged(PdoError):
@@ -121,10 +122,12 @@ class Distillation:
         self.student = student
         if state.epoch:
             student.load_state_dict(state.model)
+        self.hinting = Hinting(self.recipe, teaching, student, worker, config.seed)
         self.updates = Updates(
             task, student, self.recipe.optimizer, config.execution, worker.wrap_model
         )
         if state.epoch:
+            self.hinting.restore(state.maps, self.updates)
             self.updates.optimizer.load_state_dict(state.optimizer)
         self.calibration = Calibration(task, self.device)
         self.validation = resident(task.examples(Split.VALIDATION), self.device)
@@ -158,6 +161,8 @@ class Distillation:
                 metrics = self._metrics(stage)
             wall_s = time.perf_counter() - epoch_started
             epoch, ended = self._close_epoch(stage, trained, metrics, wall_s)
+            if state.done:
+                self.hinting.close()
             more = self.finish(state) if state.done and self.worker.rank == 0 else ()
             report = self._record(epoch, ended, [*more, *self._new_teacher_rows()])
             with self.clock.phase("waiting"):
@@ -171,9 +176,10 @@ class Distillation:
     def _open_bank(self, stage: Stage) -> Bank | None:
         """The stage's teacher outputs, where they are stored; the first time, this builds level and
         bank."""
-        if stage.level is None or self.recipe.teacher_outputs == "online":
-            return None
         with self.clock.phase("teacher"):
+            self.hinting.begin(stage.level, self._view, self.updates)
+            if stage.level is None or self.recipe.teacher_outputs == "online":
+                return None
             return self.teaching.pool_bank(stage.level, self._view)
 
     @property
@@ -200,7 +206,7 @@ class Distillation:
                     self._first_step_at = time.time()
                 made = self.updates(
                     batch,
-                    partial(self._loss, stage, batch, taught),
+                    partial(self._loss, stage, rows, batch, taught),
                     progress=(epoch * self.steps + step) / (recipe.epochs * self.steps),
                     lr_scale=state.tuning.lr_scale,
                     weight_decay=state.tuning.weight_decay,
@@ -221,7 +227,7 @@ class Distillation:
             state.head_weights = head_weights(
                 {n: total / self.steps for n, total in zip(names, by_head_sums, strict=True)}
             )
-        loss, kl, avg, init = (total / self.steps for total in sums[:NUM_LOSSES])
+        loss, kl, avg, init, hints = (total / self.steps for total in sums[:NUM_LOSSES])
         return Trained(
             lr=made.lr,
             admitted=len(admitted) / len(self.teaching.pool) if stage.level is not None else 1.0,
@@ -229,6 +235,7 @@ class Distillation:
             loss_kl=kl,
             loss_avg=avg,
             loss_init=init,
+            loss_hints=hints if recipe.loss.hints else None,
             train_quality=right_sum / max(counted_sum, 1),
         )
 
@@ -263,12 +270,13 @@ class Distillation:
     def _loss(
         self,
         stage: Stage,
+        rows: Tensor,
         batch: Batch,
         taught: dict[str, Taught] | None,
         outputs: Outputs,
     ) -> tuple[Tensor, ...]:
-        """The batch's loss and its three unweighted terms, KL, avg (transfer), init (train); and
-        each head's loss.
+        """The batch's loss and its three unweighted terms, KL, avg (transfer), init (train); the
+        weighted sum of its hints; and each head's loss.
 
         All are means over the batch, in which an example without the label in question counts 0.
         """
@@ -286,12 +294,15 @@ class Distillation:
         kl, avg, init = found.kl, found.avg, found.init
         nothing = torch.zeros_like(init)
         if stage.phase in (Phase.INIT, Phase.FINETUNE):
-            return init, nothing, nothing, init, found.by_head
+            return init, nothing, nothing, init, nothing, found.by_head
         if taught is None:
             # Every label counts alike: weights beside a searched learning rate would only mistune.
-            return init + avg, nothing, avg, init, found.by_head
+            return init + avg, nothing, avg, init, nothing, found.by_head
         total = config.kl * kl + config.avg * avg + config.init * init
-        return total, kl, avg, init, found.by_head
+        if not config.hints:
+            return total, kl, avg, init, nothing, found.by_head
+        hints = self.hinting.loss(batch, rows)
+        return total + hints, kl, avg, init, hints, found.by_head
 
     def _admitted(self, stage: Stage) -> Tensor:
         """Indices into the pool that this epoch may use."""
@@ -488,6 +499,7 @@ class Distillation:
         if self.worker.rank or not (force or now - self._saved_at >= CHECKPOINT_EVERY_S):
             return
         self.state.model = self.student.state_dict()
+        self.state.maps = self.hinting.maps
         self.state.optimizer = self.updates.optimizer.state_dict()
         self.save(self.state)
         self._saved_at = now

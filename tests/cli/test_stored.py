@@ -18,6 +18,7 @@ from pdo_search.cli.check import preflight
 from pdo_search.cli.main import run_command
 from pdo_search.cli.stored import stored_outputs
 from pdo_search.config import load_experiment, parse_experiment
+from pdo_search.models.build import build_for
 from pdo_search.store import Store
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Split
@@ -70,7 +71,8 @@ def test_bytes_are_those_of_what_a_trial_asks_for(
 ) -> None:
     loaded = load_experiment(file, settings)
     task = cached_task(loaded.experiment.task, loaded.base_dir)
-    stored = stored_outputs(loaded, task)
+    teacher = build_for(task, loaded.experiment.teacher, seed=0)
+    stored = stored_outputs(loaded, task, teacher)
     train, transfer, validation = (len(task.examples(split)) for split in SEARCHED)
     pool = train + transfer
     assert stored.bytes_per_view == ROW * pool

@@ -49,13 +49,29 @@ CASES: dict[str, dict[str, Any]] = {
 }
 TWO_WORKERS = "two workers"
 PLAIN = "a student without norms and dropout"
-STUDENTS = {PLAIN: {"arch": "tests.golden.plain:student"}}
+HINTED = "hints of all kinds"
+STUDENTS = {case: {"arch": "tests.golden.plain:student"} for case in (PLAIN, HINTED)}
+OTHERS: dict[str, dict[str, Any]] = {
+    HINTED: {
+        "teacher_outputs": "online",
+        "loss": {
+            "hints": [
+                {"kind": "hidden", "teacher": 1, "weight": 0.5},
+                {"kind": "attention", "teacher": 0, "student": 0, "weight": 2.0},
+                {"kind": "cosine", "teacher": 1, "student": 0},
+                {"kind": "pooled"},
+                {"kind": "relation", "teacher": 0, "weight": 3.0},
+            ]
+        },
+    },
+}
+"""Cases of which no numbers are stored."""
 
 
 def config_of(case: str) -> Any:
     from pdo_search.config import parse_experiment, resolve
 
-    tree = {**TREE, "trial": {**TREE["trial"], **CASES.get(case, {})}}
+    tree = {**TREE, "trial": {**TREE["trial"], **(CASES | OTHERS).get(case, {})}}
     tree["student"] = STUDENTS.get(case, TREE["student"])
     return resolve(parse_experiment(tree, file=Path("g.yaml"), base_dir=Path.cwd()).experiment, {})
 
