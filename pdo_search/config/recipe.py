@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pdo_search.config.fields import Frozen, Refused, Seconds, Weight
 from pdo_search.config.methods import METHODS, PROGRESSIVE, Method, fixed
@@ -257,17 +257,18 @@ class Recipe(Frozen):
         method = given.get("method", PROGRESSIVE) if isinstance(given, dict) else None
         return {**given, **fixed(method)} if method in METHODS else given
 
-    @model_validator(mode="after")
-    def _hints_can_be_had(self) -> Recipe:
-        for hint in self.loss.hints:
-            if hint.at_positions and self.teacher_outputs == "stored":
+    @field_validator("loss")
+    @classmethod
+    def _hints_can_be_had(cls, loss: LossConfig, info: ValidationInfo) -> LossConfig:
+        for hint in loss.hints:
+            if hint.at_positions and info.data.get("teacher_outputs") == "stored":
                 raise Refused(
                     f"a hint of kind {hint.kind} needs the teacher's states at every position, and"
                     " the store keeps their means alone",
                     "set trial.teacher_outputs: online; or take hints of kind pooled, relation, or"
                     " cosine without positions",
                 )
-        return self
+        return loss
 
     @property
     def stage_epochs(self) -> int:

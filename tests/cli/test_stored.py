@@ -81,6 +81,16 @@ def test_bytes_are_those_of_what_a_trial_asks_for(
     assert stored.bytes_per_trial == ROW * (views * pool + validation + composite)
 
 
+def test_states_that_hints_want_are_counted(file: Path) -> None:
+    hints = "trial.loss.hints=[{kind: pooled}, {kind: cosine, teacher: 2}, {kind: relation,"
+    loaded = load_experiment(file, [f"{hints} teacher: 0}}]"])
+    task = cached_task(loaded.experiment.task, loaded.base_dir)
+    teacher = build_for(task, loaded.experiment.teacher, seed=0)
+    pool = len(task.examples(Split.TRAIN)) + len(task.examples(Split.TRANSFER))
+    # Of stages of 8, 16 and 32 channels the first, and the last once.
+    assert stored_outputs(loaded, task, teacher).bytes_per_view == (ROW + 2 * (8 + 32)) * pool
+
+
 def test_above_the_limit_check_and_run_refuse_and_every_remedy_helps(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
