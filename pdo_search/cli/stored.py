@@ -65,7 +65,7 @@ class _Asked:
     @cached_property
     def _splits(self) -> dict[Split, int]:
         splits = (Split.TRAIN, Split.TRANSFER, Split.VALIDATION)
-        return {split: bytes_of_outputs(self._task, [split]) for split in splits}
+        return {split: bytes_of_outputs(self._task, [split], drawn=False) for split in splits}
 
     def views(self, recipe: Recipe) -> set[tuple[int, int]]:
         """Levels and views of the pool; levels that are all alike are one."""
@@ -89,7 +89,7 @@ class _Asked:
         """Bytes of all that a trial asks for."""
         total = (self.view + self.states(recipe)) * len(self.views(recipe))
         total += self._splits[Split.VALIDATION]
-        if recipe.composite is not None:
+        if recipe.composite is not None and not self._task.uncombined:
             wanted = [Split.TRANSFER, Split.VALIDATION]
             wanted += [Split.TRAIN] if recipe.composite.finetune_epochs else []
             total += sum(self._splits[split] for split in wanted)

@@ -13,12 +13,12 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel
 
 from pdo_search.base.errors import InputError
+from pdo_search.config.domains import SECTIONS as TASKS
 from pdo_search.config.fields import Refused
 from pdo_search.config.model import StudentConfig
 from pdo_search.config.recipe import Recipe
 from pdo_search.config.schema import Experiment
 from pdo_search.config.space import Dimension, as_written, is_dimension
-from pdo_search.config.task import IMAGES, USER_TASK
 
 __all__ = ["translated"]
 
@@ -42,8 +42,8 @@ def translated(
         dimensions: those that were filled in.
     """
     # Of a union pydantic names the member, too, which nobody writes.
-    location = [str(part) for part in error["loc"] if part not in (IMAGES, USER_TASK)]
-    path = ".".join(part for part in (prefix, *location) if part)
+    location = [str(part) for part in error["loc"]]
+    path = ".".join(part for part in (prefix, *location) if part and part not in TASKS)
     kind, value = error["type"], error["input"]
     message = str(error["msg"]).removeprefix("Value error, ")
     if kind == "extra_forbidden":
@@ -159,6 +159,9 @@ def _model_at(model: type[BaseModel], location: Sequence[str]) -> type[BaseModel
     current: type[BaseModel] | None = model
     for key in location:
         if key.isdigit():  # A place in a list of sections.
+            continue
+        if key in TASKS:
+            current = TASKS[key]
             continue
         if current is None or key not in current.model_fields:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -16,6 +17,20 @@ __all__ = [
     "StudentConfig",
     "TeacherConfig",
 ]
+
+
+def _section(model: type[Frozen], value: Mapping[str, Any]) -> Frozen:
+    """A section where something else may stand as well: says what is wrong with it alone."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where, said = ".".join(map(str, first["loc"])), str(first["msg"])
+        if first["type"] == "extra_forbidden":
+            said = f"is none of {', '.join(model.model_fields)}"
+        said = said.removeprefix("Value error, ")
+        between = " " if said.startswith("is ") else ": "
+        raise ValueError(f"{where}{between}{said}" if where else said) from None
 
 
 def _numbers(value: object) -> object:
@@ -52,13 +67,7 @@ def _normalization(value: object) -> object:
         return value
     if not isinstance(value, dict):
         raise ValueError("is data, imagenet, or {mean: [...], std: [...]}")
-    try:
-        return NormalizationConfig.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        said = str(first["msg"]).removeprefix("Value error, ")
-        raise ValueError(f"{where}: {said}" if where else said) from None
+    return _section(NormalizationConfig, value)
 
 
 class ModelConfig(Frozen):
@@ -161,14 +170,7 @@ def _keep(value: object) -> object:
         if isinstance(value, float) and 0 < value < 1:
             return value
         raise ValueError("is a share between 0 and 1, or {layers: 2, heads: 0.5, vocab: 4500}")
-    try:
-        return KeepConfig.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        said = str(first["msg"]).removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            said = f"is none of {', '.join(KeepConfig.model_fields)}"
-        raise ValueError(f"{first['loc'][0]} {said}" if first["loc"] else said) from None
+    return _section(KeepConfig, value)
 
 
 class StudentConfig(ModelConfig):
@@ -181,12 +183,17 @@ class StudentConfig(ModelConfig):
     shrink: float | None = Field(default=None, gt=0, lt=1)
     """With ``arch: teacher``: share of channels removed; ``shrink: 0.3`` is ``keep: {channels:
     0.7}``."""
+    vocab: int | None = Field(default=None, ge=1)
+    """Rows of the embedding, of any transformer: those of the most frequent ids of train and
+    transfer; all others read the unknown one's. The same as ``keep: {vocab: N}``."""
 
     @model_validator(mode="after")
     def _shrink_with_teacher(self) -> StudentConfig:
         if self.shrink is not None and self.keep is not None:
             raise ValueError("`shrink` and `keep` say the same: give `keep` alone")
-        is_cut = self.shrink is not None or self.keep is not None
+        if self.vocab is not None and (self.shrink is not None or self._keeps("vocab")):
+            raise ValueError("`vocab` and `keep` or `shrink` say the same, or are of other models")
+        is_cut = (self.shrink, self.keep, self.vocab) != (None, None, None)
         if self.arch == "teacher" and not is_cut:
             raise ValueError("`keep` and `arch: teacher` belong together")
         if self.arch != "teacher" and self.shrink is not None:
@@ -204,6 +211,9 @@ class StudentConfig(ModelConfig):
     def is_cut(self) -> bool:
         """Whether it is cut from the teacher."""
         return self.arch == "teacher"
+
+    def _keeps(self, unit: str) -> bool:
+        return isinstance(self.keep, KeepConfig) and getattr(self.keep, unit) is not None
 
     def _keeps_vocabulary_alone(self) -> bool:
         if self.keep is None:

@@ -6,7 +6,7 @@ once per recorded view, kept in the store, and read by every trial; no teacher r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,8 @@ from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.losses import IN_TRAIN
 from pdo_search.distill.stage import plan_stages
 from pdo_search.models.taps import Place, Taps, own_positions, states_of
-from pdo_search.store import Store
 from pdo_search.store.bank import Bank, Compute, bank, in_process
-from pdo_search.store.encoding import Said, StoredHead, Whole
+from pdo_search.store.encoding import Said, Sampled, StoredHead, Whole
 from pdo_search.store.plan import Outputs, Plan
 from pdo_search.tasks.base import PARTNER, SHARE, Batch, Examples, Split, Task
 from pdo_search.tasks.base import Outputs as ModelOutputs
@@ -35,6 +34,7 @@ __all__ = [
     "pool_of",
     "pool_outputs",
     "pool_states",
+    "stored_heads",
 ]
 
 BATCH = 512
@@ -217,22 +217,35 @@ def _lengths(task: Task, raw_batches: Iterable[Batch]) -> dict[str, Tensor]:
     return {name: torch.cat([m[name].sum(dim=1).cpu() for m in masks]) for name in masks[0]}
 
 
-def plan_of(task: Task, count: int, raw_batches: Iterable[Batch]) -> Plan:
+def stored_heads(task: Task, *, drawn: bool = True) -> dict[str, StoredHead]:
+    """How the heads' outputs are stored, by name.
+
+    Args:
+        task: says it.
+        drawn: whether classes may be drawn (``Sampled``), which serves training alone; where they
+            may not, such a head is stored as others are.
+    """
+    kept = {n: k for n, k in task.kept.items() if drawn or not isinstance(k, Sampled)}
+    return {h.name: StoredHead(h.size, h.positions, kept.get(h.name)) for h in task.heads}
+
+
+def plan_of(
+    task: Task, count: int, raw_batches: Iterable[Batch], heads: Mapping[str, StoredHead]
+) -> Plan:
     """What is stored of so many examples, whose raw inputs come batch after batch."""
-    heads = {head.name: StoredHead(head.size, head.positions) for head in task.heads}
     return Plan(heads, count, _lengths(task, raw_batches))
 
 
-def bytes_of_outputs(task: Task, splits: Sequence[Split] = POOL) -> int:
+def bytes_of_outputs(task: Task, splits: Sequence[Split] = POOL, *, drawn: bool = True) -> int:
     """Bytes that a teacher's outputs on splits take in the store, by default on a view of the
-    pool."""
+    pool; ``drawn`` is of ``stored_heads``."""
     parts = [task.examples(split) for split in splits]
     raw = (
         part.raw_inputs(rows)
         for part in parts
         for rows in evaluation_batches(task, part, torch.device("cpu"))
     )
-    return plan_of(task, sum(map(len, parts)), raw).nbytes
+    return plan_of(task, sum(map(len, parts)), raw, stored_heads(task, drawn=drawn)).nbytes
 
 
 def planned_views(recipe: Recipe, num_views: int) -> dict[int, list[int]]:
@@ -258,21 +271,12 @@ class Teaching:
         num_views: recorded views per example.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        ladder: Ladder,
-        store: Store,
-        recipe: Recipe,
-        device: torch.device,
-        threads: int = 0,
-    ) -> None:
-        self.task = task
+    def __init__(self, ladder: Ladder, recipe: Recipe, threads: int = 0) -> None:
+        self.task = task = ladder.task
         self.ladder = ladder
-        self.store = store
-        self.device = device
+        self.device = ladder.on.device
         self.threads = threads
-        self.pool = pool_of(task, device)
+        self.pool = pool_of(task, self.device)
         self.num_views = recipe.num_views if task.varies else 1
         self._banks: dict[tuple[str, int], Bank] = {}
 
@@ -304,7 +308,12 @@ class Teaching:
                 level,
                 "train+transfer",
                 view,
-                plan_of(self.task, len(self.pool), self.pool.drawn(view, batches)),
+                plan_of(
+                    self.task,
+                    len(self.pool),
+                    self.pool.drawn(view, batches),
+                    stored_heads(self.task),
+                ),
                 compute or in_process(outputs),
                 on_progress,
             ).to(self.device)
@@ -337,7 +346,8 @@ class Teaching:
                 yield rows[own], {**said, **_masks(self.task, batch)}
 
         raw = map(examples.raw_inputs, evaluation_batches(self.task, examples, self.device))
-        plan = plan_of(self.task, len(examples), raw)
+        heads = stored_heads(self.task, drawn=False)
+        plan = plan_of(self.task, len(examples), raw, heads)
         return self._bank(level, split.value, 0, plan, in_process(outputs), on_progress)
 
     def taught(
@@ -359,14 +369,8 @@ class Teaching:
             )
         return said
 
-    def answered(self, level: int, split: Split) -> Iterator[tuple[Tensor, Batch, ModelOutputs]]:
-        """Rows of a split's plain examples, what they hold, and a level's stored outputs: batch
-        after batch, as ``outputs_of`` has them of a model that is run."""
-        return self._stored(self.split_bank(level, split), self.task.examples(split))
-
-    def _stored(
-        self, bank: Bank, examples: Examples
-    ) -> Iterator[tuple[Tensor, Batch, ModelOutputs]]:
+    def _stored(self, bank: Bank, examples: Examples) -> Iterator[tuple[Batch, ModelOutputs]]:
+        """What plain examples hold, and a bank's outputs, batch after batch."""
         with_masks = any(head.positions for head in self.task.heads)
         for rows in evaluation_batches(self.task, examples, self.device):
             batch = examples.labels(rows)
@@ -374,7 +378,7 @@ class Teaching:
                 raw = examples.raw_inputs(rows)
                 batch = {**raw, **self.task.prepare(raw), **batch}
             batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-            yield rows, batch, self.dense(bank, rows, batch)
+            yield batch, self.dense(bank, rows, batch)
 
     def dense(self, bank: Bank, rows: Tensor, batch: Batch) -> ModelOutputs:
         """Stored outputs at rows (B,), every class of them, by head."""
@@ -384,8 +388,9 @@ class Teaching:
     def difficulty(self, kind: str, student: nn.Module | None = None) -> Tensor:
         """How hard (N,) the pool's examples are, on the CPU.
 
-        By the full teacher's outputs on the first view, which are stored anyway, or on plain
-        examples where views are mixed, since difficulty is about one example.
+        By the full teacher's outputs on the first view, which are stored anyway; or on plain
+        examples where views are mixed, since difficulty is about one example, or where of the
+        first view drawn classes alone are stored.
 
         Args:
             kind: see ``curriculum.difficulty``.
@@ -393,13 +398,13 @@ class Teaching:
         """
         judged = (
             [(self.split_bank(0, s), self.task.examples(s)) for s in POOL]
-            if self.mixes
+            if self.mixes or any(isinstance(k, Sampled) for k in self.task.kept.values())
             else [(self.pool_bank(0, 0), self.pool.examples)]
         )
         scores = []
         for opened, examples in judged:
             if student is None:
-                for _, batch, said in self._stored(opened, examples):
+                for batch, said in self._stored(opened, examples):
                     scores.append(difficulty(self.task, kind, said, batch, said))
                 continue
             for rows, batch, said in outputs_of(self.task, student, examples, self.device):
@@ -423,7 +428,7 @@ class Teaching:
         on_progress: Progress | None,
     ) -> Bank:
         return bank(
-            self.store,
+            self.ladder.on.store,
             plan,
             teacher_key=self.ladder.level(level).key,
             task_fingerprint=self.task.fingerprint,

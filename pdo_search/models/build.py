@@ -39,7 +39,7 @@ from pdo_search.models.small_models import SmallConvNet, SmallResNet
 from pdo_search.models.weights import load_weights, weights_file
 from pdo_search.tasks.base import Head as OutputHead
 from pdo_search.tasks.base import Task
-from pdo_search.tasks.inputs import AnyInputs, PictureInputs
+from pdo_search.tasks.inputs import AnyInputs, Inputs, PictureInputs
 
 __all__ = ["build_for", "build_model", "placed", "set_dropout"]
 
@@ -58,7 +58,6 @@ def build_model(
     seed: int,
     base_dir: Path | None = None,
     path: str = "student",
-    with_weights: bool = True,
     say: Callable[[str], None] = log.info,
 ) -> nn.Module:
     """Build a model on the CPU, in training mode, for inputs that are normalised its own way.
@@ -71,7 +70,6 @@ def build_model(
         seed: of the initial weights; the global generator is left as it was.
         base_dir: folder that relative paths and factories refer to.
         path: where the model stands in the experiment, for messages.
-        with_weights: whether to load ``config.weights``.
         say: called with a line when layers are new although weights are given.
 
     Raises:
@@ -79,17 +77,10 @@ def build_model(
             and nothing trains it.
     """
     if not isinstance(inputs, PictureInputs):
-        trained, pictures = _is_trained(config), pictures_in(inputs)
+        trained = _is_trained(config)
+        pictures = pictures_in(inputs) if isinstance(inputs, Inputs) else None
         if pictures is not None and _takes_pictures(config, base_dir, path):
-            build = partial(
-                build_model,
-                config,
-                seed=seed,
-                base_dir=base_dir,
-                path=path,
-                with_weights=with_weights,
-                say=say,
-            )
+            build = partial(build_model, config, seed=seed, base_dir=base_dir, path=path, say=say)
             return picture_model(build, heads, pictures, trained=trained, seed=seed, path=path)
         model = model_of_columns(
             config, heads, inputs, trained, seed=seed, base_dir=base_dir, path=path
@@ -113,10 +104,10 @@ def build_model(
         elif config.arch in SMALL:
             model = _small(config, input_shape, num_outputs, path)
         else:
-            model = _torchvision(config, input_shape, num_outputs, path, with_weights, say)
+            model = _torchvision(config, input_shape, num_outputs, path, say)
         contiguous = config.arch not in SMALL and needs_contiguous(model, input_shape)
     mark_built(model.train(), input_shape, needs_contiguous=contiguous)
-    if with_weights and config.weights is not None and _named_weights(config) is None:
+    if config.weights is not None and _named_weights(config) is None:
         file = weights_file(config, base_dir)
         head = _head(model)
         new = load_weights(
@@ -314,7 +305,6 @@ def _torchvision(
     shape: Shape,
     num_outputs: int,
     path: str,
-    with_weights: bool,
     say: Callable[[str], None],
 ) -> nn.Module:
     from torchvision import models
@@ -334,7 +324,7 @@ def _torchvision(
             value=config.width if config.width is not None else config.depth,
             remedy="torchvision's own arguments go into `args`, such as {width_mult: 0.5}",
         )
-    named = _named_weights(config) if with_weights else None
+    named = _named_weights(config)
     usual = {"aux_logits": False, "init_weights": True} if config.arch in AUXILIARY else {}
     try:
         model: nn.Module = models.get_model(config.arch, weights=named, **usual | config.args)

@@ -16,6 +16,7 @@ from pdo_search.config import TrialConfig, parse_experiment, resolve
 from pdo_search.config.model import ModelConfig
 from pdo_search.config.recipe import HintKind
 from pdo_search.config.training import OptimizerConfig
+from pdo_search.distill.context import Context
 from pdo_search.distill.execution import USUAL
 from pdo_search.distill.hinting import Hinting, check_hints
 from pdo_search.distill.hints import HINTS
@@ -196,8 +197,8 @@ def series_with(hints: list[dict[str, Any]], **trial: Any) -> TrialConfig:
 
 
 def opened(config: TrialConfig, store: Path) -> Teaching:
-    full = prepare(config, store=str(store), base_dir=None, device=CPU)
-    return teaching_of(config, full, store=str(store), base_dir=None, device=CPU)
+    on = Context(str(store), CPU)
+    return teaching_of(config, prepare(config, on), on)
 
 
 def hinted(config: TrialConfig, store: Path, level: int = 0) -> tuple[float, Hinting, Updates]:
