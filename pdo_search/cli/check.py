@@ -44,6 +44,7 @@ from pdo_search.distill.chance import (
 )
 from pdo_search.distill.execution import threads
 from pdo_search.distill.frozen import refuse_frozen
+from pdo_search.distill.hinting import check_hints
 from pdo_search.distill.probe import probe
 from pdo_search.distill.rehearsal import Removal, rehearse, removal_of, shrinking_of
 from pdo_search.distill.simplify import new_student
@@ -89,7 +90,7 @@ def preflight(loaded: Loaded, notes: Sequence[str] = ()) -> str:
             guessing, or what teachers say takes too much of the store.
     """
     parts = _parts(loaded)
-    stored_outputs(loaded, parts.task)
+    stored_outputs(loaded, parts.task, parts.teacher)
     if (known := _standing(loaded, parts)) is not None:
         try:
             refuse_guessing(loaded.experiment.teacher, known, parts.task.teachers_need)
@@ -127,7 +128,7 @@ def check_experiment(loaded: Loaded, notes: Sequence[str] = ()) -> dict[str, Any
 def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
     experiment, parts = loaded.experiment, _parts(loaded)
     task = parts.task
-    stored = stored_outputs(loaded, task)
+    stored = stored_outputs(loaded, task, parts.teacher)
     # As trials measure it, but a cluster's machine may have more CPUs than this one.
     with threads(min(experiment.resources.threads, os.cpu_count() or 1)):
         teacher = measure_cost(task, parts.teacher, torch.device("cpu"))
@@ -279,6 +280,8 @@ def _parts(loaded: Loaded) -> _Parts:
             refuse_frozen(task, teacher, "teacher")
         make = partial(_student_of, task, base_dir=base_dir, say=notes.append)
         trials = [(t, None if t.student.is_cut else make(t)) for t in trials_at_ends(loaded)]
+        for trial in trials_at_ends(loaded, "loss."):
+            check_hints(task, trial.recipe, teacher, trials[0][1])
         notes += _tried(loaded, task, teacher, trials)
         return _Parts(task, teacher, trials, list(dict.fromkeys(notes)))
     except InputError as error:
@@ -325,6 +328,7 @@ def _tried(
     )
     notes += rehearse(task, teacher, config, "teacher", base_dir, removals)
     for trial, student in trials:
+        check_hints(task, trial.recipe, teacher, student)
         if student is not None:
             share = trial.recipe.optimizer.batch_size // trial.resources.workers
             notes += probe(task, student, trial.student, "student", batch=share)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from torch import nn
+
 from pdo_search.base.errors import Infeasible, InputError
 from pdo_search.base.sizes import shown_bytes
 from pdo_search.cli.estimate import trials_at_ends
@@ -18,8 +20,10 @@ from pdo_search.config.recipe import Recipe
 from pdo_search.config.resolve import resolve
 from pdo_search.config.run import OutputConfig
 from pdo_search.config.space import is_dimension
+from pdo_search.distill.hinting import places_of, stored_places
 from pdo_search.distill.stage import num_levels
 from pdo_search.distill.teaching import bytes_of_outputs, planned_views
+from pdo_search.models.taps import Place
 from pdo_search.store import Store
 from pdo_search.store.encoding import TOP_K, Top
 from pdo_search.store.shelf import LocalShelf
@@ -30,6 +34,8 @@ __all__ = ["StoredOutputs", "stored_outputs"]
 FREE_SHARE = 0.25
 FEWER = (128, 64, 32)
 """Outputs of a position that are proposed to be stored."""
+HALF = 2
+"""Bytes of a number in half precision."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class StoredOutputs:
     """Bytes of teachers' outputs.
 
     Attributes:
-        bytes_per_view: of one teacher on a view of what it is asked about.
+        bytes_per_view: of one teacher on a view of what it is asked about, hints' states included.
         bytes_per_trial: of all that one trial may ask for.
         teachers: how many teachers that trial has stored outputs of.
         max_bank: most bytes that a trial may ask for.
@@ -50,10 +56,11 @@ class StoredOutputs:
 
 
 class _Asked:
-    """What recipes ask a store to keep of a task's teachers."""
+    """What recipes ask a store to keep of a task's teachers, by the full one."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, teacher: nn.Module) -> None:
         self._task = task
+        self._teacher = teacher
 
     @cached_property
     def view(self) -> int:
@@ -63,7 +70,7 @@ class _Asked:
     @cached_property
     def _splits(self) -> dict[Split, int]:
         splits = (Split.TRAIN, Split.TRANSFER, Split.VALIDATION)
-        return {split: bytes_of_outputs(self._task, [split]) for split in splits}
+        return {split: bytes_of_outputs(self._task, [split], drawn=False) for split in splits}
 
     def views(self, recipe: Recipe) -> set[tuple[int, int]]:
         """Levels and views of the pool; levels that are all alike are one."""
@@ -71,9 +78,22 @@ class _Asked:
         alike = num_levels(recipe) == 0
         return {(0 if alike else lv, view) for lv, views in planned.items() for view in views}
 
+    @cached_property
+    def _places(self) -> tuple[Place, ...]:
+        return places_of(self._task, self._teacher)
+
+    def states(self, recipe: Recipe) -> int:
+        """Bytes of what hints want of a view: pooled states, beside the outputs."""
+        if not recipe.loss.hints:
+            return 0
+        examples = sum(len(self._task.examples(s)) for s in (Split.TRAIN, Split.TRANSFER))
+        width = sum(place.width for place in stored_places(recipe, self._places))
+        return HALF * width * examples
+
     def nbytes(self, recipe: Recipe) -> int:
         """Bytes of all that a trial asks for."""
-        total = self.view * len(self.views(recipe)) + self._splits[Split.VALIDATION]
+        total = (self.view + self.states(recipe)) * len(self.views(recipe))
+        total += self._splits[Split.VALIDATION]
         if recipe.composite is not None and not self._task.uncombined:
             wanted = [Split.TRANSFER, Split.VALIDATION]
             wanted += [Split.TRAIN] if recipe.composite.finetune_epochs else []
@@ -81,16 +101,16 @@ class _Asked:
         return total
 
 
-def stored_outputs(loaded: Loaded, task: Task) -> StoredOutputs:
+def stored_outputs(loaded: Loaded, task: Task, teacher: nn.Module) -> StoredOutputs:
     """What the trial that asks for most has the store keep.
 
     Raises:
         InputError: it is more than ``output.max_bank``; names what makes it fit.
     """
-    asked = _Asked(task)
+    asked = _Asked(task, teacher)
     recipe = max(_recipes(loaded), key=asked.nbytes)
     found = StoredOutputs(
-        asked.view,
+        asked.view + asked.states(recipe),
         asked.nbytes(recipe),
         len({level for level, _ in asked.views(recipe)} | {0}),
         _max_bank(loaded.experiment.output),

@@ -19,10 +19,23 @@ __all__ = [
     "Frozen",
     "Given",
     "Name",
+    "Refused",
     "Seconds",
     "Seed",
     "Weight",
 ]
+
+
+class Refused(ValueError):
+    """A rule between fields that is broken, and what to write instead.
+
+    Attributes:
+        remedy: one sentence.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem)
+        self.remedy = remedy
 
 
 def _kinds(annotation: Any) -> set[Any]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from pdo_search.base.errors import InputError
 from pdo_search.config.domains import SECTIONS as TASKS
+from pdo_search.config.fields import Refused
 from pdo_search.config.model import StudentConfig
 from pdo_search.config.recipe import Recipe
 from pdo_search.config.schema import Experiment
@@ -64,6 +65,8 @@ def translated(
     written = _as_dimension(model, location, path, kind, value)
     if written is not None:
         return InputError(message, path=path, value=value, remedy=written)
+    if isinstance(refused := error.get("ctx", {}).get("error"), Refused):
+        return InputError(message, path=path or None, remedy=refused.remedy)
     if kind == "value_error":
         section = isinstance(value, Mapping)
         remedy = "change one of the values shown" if section else _remedy(model, location)
@@ -155,6 +158,8 @@ def _model_at(model: type[BaseModel], location: Sequence[str]) -> type[BaseModel
     """The nested model that a path of field names leads to."""
     current: type[BaseModel] | None = model
     for key in location:
+        if key.isdigit():  # A place in a list of sections.
+            continue
         if key in TASKS:
             current = TASKS[key]
             continue

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from pdo_search.config.fields import Frozen, Seconds, Weight
+from pdo_search.config.fields import Frozen, Refused, Seconds, Weight
 from pdo_search.config.methods import METHODS, PROGRESSIVE, Method, fixed
 from pdo_search.config.training import OptimizerConfig
 
@@ -14,10 +14,52 @@ __all__ = [
     "AdaptConfig",
     "CompositeConfig",
     "CurriculumConfig",
+    "HintConfig",
+    "HintKind",
     "LossConfig",
     "Recipe",
     "SimplifyConfig",
 ]
+
+
+HintKind = Literal["hidden", "cosine", "attention", "relation", "pooled"]
+AT_POSITIONS = ("hidden", "attention")
+"""Kinds that compare every position."""
+
+
+class HintConfig(Frozen):
+    """A term of the loss that draws states inside of the student towards the teacher's.
+
+    States are the outputs of a transformer's layers, or of a convolutional network's stages, the
+    last outputs of each size. Where a kind needs one width and the widths differ, a linear map of
+    the student's states is learnt, and left behind when the student is saved.
+    """
+
+    kind: HintKind
+    """``hidden``: mean squared difference at every position (Jiao et al. 2020); ``attention``:
+    distance of the maps of where states are large (Zagoruyko and Komodakis 2017); ``pooled``: mean
+    squared difference of the means over positions; ``cosine``: 1 minus the cosine of these;
+    ``relation``: of the distances of these between the examples of a batch (Park et al. 2019)."""
+    teacher: int = -1
+    """Which of the teacher's layers or stages, from 0; from the end, -1 is the last one. A ladder's
+    levels are asked for the same."""
+    student: int = -1
+    """Which of the student's."""
+    weight: Weight = 1.0
+    """Weight of the term beside ``kl``, ``avg`` and ``init``."""
+    positions: bool = False
+    """``cosine`` of the states at every position, not of their mean (Sanh et al. 2019)."""
+
+    @property
+    def at_positions(self) -> bool:
+        """Whether every position is compared, not the means over them."""
+        return self.positions or self.kind in AT_POSITIONS
+
+    @model_validator(mode="after")
+    def _positions_of_cosine(self) -> HintConfig:
+        if self.positions and self.kind != "cosine":
+            raise ValueError(f"positions is of cosine: leave it out of {self.kind}")
+        return self
 
 
 class LossConfig(Frozen):
@@ -45,6 +87,9 @@ class LossConfig(Frozen):
     reduce: Literal["example", "position"] = "example"
     """Whether every example weighs alike, whatever its length, or every position, as is usual for
     language models."""
+
+    hints: tuple[HintConfig, ...] = ()
+    """Terms that draw states inside of the student towards the teacher's, while one teaches."""
 
     @model_validator(mode="after")
     def _weighs_something(self) -> LossConfig:
@@ -213,6 +258,19 @@ class Recipe(Frozen):
     def _as_the_method_has_it(cls, given: Any) -> Any:
         method = given.get("method", PROGRESSIVE) if isinstance(given, dict) else None
         return {**given, **fixed(method)} if method in METHODS else given
+
+    @field_validator("loss")
+    @classmethod
+    def _hints_can_be_had(cls, loss: LossConfig, info: ValidationInfo) -> LossConfig:
+        for hint in loss.hints:
+            if hint.at_positions and info.data.get("teacher_outputs") == "stored":
+                raise Refused(
+                    f"a hint of kind {hint.kind} needs the teacher's states at every position, and"
+                    " the store keeps their means alone",
+                    "set trial.teacher_outputs: online; or take hints of kind pooled, relation, or"
+                    " cosine without positions",
+                )
+        return loss
 
     @property
     def stage_epochs(self) -> int:

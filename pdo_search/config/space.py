@@ -270,14 +270,15 @@ def as_written(dimension: Dimension) -> dict[str, Any]:
 
 
 def find_dimensions(tree: Mapping[str, Any], prefix: str = "") -> list[Dimension]:
-    """All dimensions among the leaves of a tree, depth first, in the order of the file."""
+    """All dimensions among the leaves of a tree, depth first, in the order of the file; those of
+    sections in a list have their places in it as names, from 0."""
     found: list[Dimension] = []
     for key, node in tree.items():
         path = f"{prefix}{key}"
         if is_dimension(node):
             found.append(parse_dimension(path, node))
-        elif isinstance(node, Mapping):
-            found.extend(find_dimensions(node, f"{path}."))
+        elif (section := _section(node)) is not None:
+            found.extend(find_dimensions(section, f"{path}."))
         if len(found) > MOST_DIMENSIONS:
             raise InputError(
                 f"has more than {MOST_DIMENSIONS:,} dimensions",
@@ -296,13 +297,22 @@ def fill(tree: Mapping[str, Any], point: Mapping[str, Any], prefix: str = "") ->
     filled: dict[str, Any] = {}
     for key, node in tree.items():
         path = f"{prefix}{key}"
+        section = _section(node)
         if is_dimension(node):
             filled[key] = point[path]
-        elif isinstance(node, Mapping):
-            filled[key] = fill(node, point, f"{path}.")
+        elif section is not None:
+            inner = fill(section, point, f"{path}.")
+            filled[key] = inner if isinstance(node, Mapping) else list(inner.values())
         else:
             filled[key] = node
     return filled
+
+
+def _section(node: object) -> Mapping[str, Any] | None:
+    """A section, or a list of sections by their places; None for any other node."""
+    if isinstance(node, list) and node and all(isinstance(part, Mapping) for part in node):
+        return {str(place): part for place, part in enumerate(node)}
+    return node if isinstance(node, Mapping) else None
 
 
 def _shown(path: str) -> str:

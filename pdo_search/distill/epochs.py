@@ -19,6 +19,7 @@ from pdo_search.base.seeds import seed_for
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.curriculum import admit, progress_at
 from pdo_search.distill.evaluate import usual_numbers
+from pdo_search.distill.hinting import Hinting
 from pdo_search.distill.losses import IN_TRAIN, head_weights, terms
 from pdo_search.distill.norms import Calibration, refresh_statistics
 from pdo_search.distill.order import epoch_batches
@@ -35,8 +36,8 @@ from pdo_search.tasks.base import Batch, Outputs
 
 __all__ = ["Diverged", "Epochs"]
 
-NUM_LOSSES = 4
-"""The whole, and its divergence, avg and init terms."""
+NUM_LOSSES = 5
+"""The whole, and its divergence, avg, init and hint terms."""
 
 
 class Diverged(PdoError):
@@ -55,6 +56,7 @@ class Epochs:
         clock: counts where the time goes.
 
     Attributes:
+        hinting: the hints' terms of the loss.
         updates: of the student, with their optimizer.
         calibration: by which the student's statistics are measured.
         steps: updates of an epoch.
@@ -82,10 +84,12 @@ class Epochs:
         self.clock = clock
         if state.epoch:
             student.load_state_dict(state.model)
+        self.hinting = Hinting(self.recipe, teaching, student, worker, config.seed)
         self.updates = Updates(
             task, student, self.recipe.optimizer, config.execution, worker.wrap_model
         )
         if state.epoch:
+            self.hinting.restore(state.maps, self.updates)
             self.updates.optimizer.load_state_dict(state.optimizer)
         self.calibration = Calibration(task, self.device)
         batch = min(self.recipe.optimizer.batch_size, task.epoch_examples)
@@ -120,7 +124,7 @@ class Epochs:
                     self.first_step_at = time.time()
                 made = self.updates(
                     batch,
-                    partial(self._loss, stage, batch, taught),
+                    partial(self._loss, stage, rows, batch, taught),
                     progress=(epoch * self.steps + step) / (recipe.epochs * self.steps),
                     lr_scale=state.tuning.lr_scale,
                     weight_decay=state.tuning.weight_decay,
@@ -141,7 +145,7 @@ class Epochs:
             state.head_weights = head_weights(
                 {n: total / self.steps for n, total in zip(names, by_head_sums, strict=True)}
             )
-        loss, kl, avg, init = (total / self.steps for total in sums[:NUM_LOSSES])
+        loss, kl, avg, init, hints = (total / self.steps for total in sums[:NUM_LOSSES])
         return Trained(
             lr=made.lr,
             admitted=len(admitted) / len(self.teaching.pool) if stage.level is not None else 1.0,
@@ -149,15 +153,17 @@ class Epochs:
             loss_kl=kl,
             loss_avg=avg,
             loss_init=init,
+            loss_hints=hints if recipe.loss.hints else None,
             train_quality=right_sum / max(counted_sum, 1),
         )
 
     def _open_bank(self, stage: Stage) -> Bank | None:
         """The stage's teacher outputs, where they are stored; the first time, this builds level and
         bank."""
-        if stage.level is None or self.recipe.teacher_outputs == "online":
-            return None
         with self.clock.phase("teacher"):
+            self.hinting.begin(stage.level, self._view, self.updates)
+            if stage.level is None or self.recipe.teacher_outputs == "online":
+                return None
             return self.teaching.pool_bank(stage.level, self._view)
 
     @property
@@ -196,12 +202,13 @@ class Epochs:
     def _loss(
         self,
         stage: Stage,
+        rows: Tensor,
         batch: Batch,
         taught: dict[str, Taught] | None,
         outputs: Outputs,
     ) -> tuple[Tensor, ...]:
-        """The batch's loss and its three unweighted terms, KL, avg (transfer), init (train); and
-        each head's loss.
+        """The batch's loss and its three unweighted terms, KL, avg (transfer), init (train); the
+        weighted sum of its hints; and each head's loss.
 
         All are means over the batch, in which an example without the label in question counts 0.
         """
@@ -220,12 +227,15 @@ class Epochs:
         kl, avg, init = found.kl, found.avg, found.init
         nothing = torch.zeros_like(init)
         if stage.phase in (Phase.INIT, Phase.FINETUNE):
-            return init, nothing, nothing, init, found.by_head
+            return init, nothing, nothing, init, nothing, found.by_head
         if taught is None:
             # Every label counts alike: weights beside a searched learning rate would only mistune.
-            return init + avg, nothing, avg, init, found.by_head
+            return init + avg, nothing, avg, init, nothing, found.by_head
         total = config.kl * kl + config.avg * avg + config.init * init
-        return total, kl, avg, init, found.by_head
+        if not config.hints:
+            return total, kl, avg, init, nothing, found.by_head
+        hints = self.hinting.loss(batch, rows)
+        return total + hints, kl, avg, init, hints, found.by_head
 
     def _admitted(self, stage: Stage) -> Tensor:
         """Indices into the pool that this epoch may use."""

@@ -126,6 +126,8 @@ class Distillation:
                 metrics = self._metrics(stage)
             wall_s = time.perf_counter() - epoch_started
             epoch, ended = self._close_epoch(stage, trained, metrics, wall_s)
+            if state.done:
+                self.epochs.hinting.close()
             more = self.finish(state) if state.done and self.worker.rank == 0 else ()
             report = self._record(epoch, ended, [*more, *self._new_teacher_rows()])
             with self.clock.phase("waiting"):
@@ -309,6 +311,7 @@ class Distillation:
         if self.worker.rank or not (force or now - self._saved_at >= CHECKPOINT_EVERY_S):
             return
         self.state.model = self.student.state_dict()
+        self.state.maps = self.epochs.hinting.maps
         self.state.optimizer = self.epochs.updates.optimizer.state_dict()
         self.save(self.state)
         self._saved_at = now

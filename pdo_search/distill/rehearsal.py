@@ -22,7 +22,6 @@ from pdo_search.distill.stage import num_levels
 from pdo_search.models.modelfile import ModelSpec, load_for, save_model
 from pdo_search.models.prune import droppable_blocks, pixels_of
 from pdo_search.tasks.base import Split, Task
-from pdo_search.tasks.inputs import PIXELS
 
 __all__ = ["Removal", "rehearse", "removal_of", "shrinking_of"]
 
@@ -172,8 +171,10 @@ def _remedy(task: Task, teacher: nn.Module, removal: Removal) -> str:
     if removal.path != "trial.prune_ratio":
         return "name an architecture for the student, or another teacher"
     off = "set `trial.prune_ratio: 0`, where all stages have the full teacher"
-    example = task.example()
-    blocks = droppable_blocks(teacher, pixels_of(example)) if PIXELS in example else []
+    try:
+        blocks = droppable_blocks(teacher, pixels_of(task.example()))
+    except Infeasible:
+        blocks = []
     if blocks and removal.simplify.drop_blocks == 0:
         off += " (with `trial.simplify: {drop_blocks: 1}` each loses a block)"
     return f"{off}, or choose another teacher"

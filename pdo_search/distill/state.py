@@ -21,7 +21,7 @@ from pdo_search.records import Seconds
 
 __all__ = ["TrialState", "pack", "unpack"]
 
-FORMAT = 4
+FORMAT = 5
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -43,6 +43,7 @@ class TrialState:
         scores: difficulty of the pool's examples, where it depends on the student.
         model: state dict of the student.
         optimizer: state dict of the optimizer.
+        maps: weights of what hints learn between widths, by name, in the optimizer's order.
         seconds: seconds by phase since the current stage began.
         wall_s: wall seconds since then.
         totals: seconds by phase over the trial.
@@ -64,6 +65,7 @@ class TrialState:
     head_weights: dict[str, float] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
+    maps: dict[str, Tensor] = field(default_factory=dict)
     seconds: Seconds = field(default_factory=Seconds)
     wall_s: float = 0.0
     totals: Seconds = field(default_factory=Seconds)

@@ -69,6 +69,11 @@ class Updates:
         self._autocast = autocast(execution, device)
         self.through = compiled(model if wrapped is None else wrapped(model), execution, device)
 
+    def add(self, module: nn.Module) -> None:
+        """Train the parameters of another module as well."""
+        self.optimizer.add_param_group({"params": [*module.parameters()], "decay": True})
+        self._parameters += module.parameters()
+
     def __call__(
         self,
         batch: Batch,

@@ -19,8 +19,9 @@ from pdo_search.distill.feed import Feed
 from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.losses import IN_TRAIN
 from pdo_search.distill.stage import plan_stages
+from pdo_search.models.taps import Place, Taps, own_positions, states_of
 from pdo_search.store.bank import Bank, Compute, bank, in_process
-from pdo_search.store.encoding import Said, Sampled, StoredHead
+from pdo_search.store.encoding import Said, Sampled, StoredHead, Whole
 from pdo_search.store.plan import Outputs, Plan
 from pdo_search.tasks.base import PARTNER, SHARE, Batch, Examples, Split, Task
 from pdo_search.tasks.base import Outputs as ModelOutputs
@@ -32,6 +33,7 @@ __all__ = [
     "planned_views",
     "pool_of",
     "pool_outputs",
+    "pool_states",
     "stored_heads",
 ]
 
@@ -162,17 +164,44 @@ def pool_of(task: Task, device: torch.device) -> Pool:
 
 def pool_outputs(task: Task, pool: Pool, model: nn.Module, view: int) -> Outputs:
     """What a teacher says about a view of the pool, batch by batch."""
-    device = pool.examples.ids.device
 
     def outputs(rows: Tensor) -> Iterator[tuple[Tensor, Said]]:
-        batches = evaluation_batches(task, pool.examples, device, rows.to(device))
-        for own, raw in zip(batches, pool.drawn(view, batches), strict=True):
-            batch = {**raw, **task.prepare(raw)}
-            with torch.inference_mode():
-                said = task.forward(model, batch)
+        for own, batch, said in _run(task, pool, model, view, rows):
             yield own, {**said, **_masks(task, batch)}
 
     return outputs
+
+
+def pool_states(task: Task, pool: Pool, model: nn.Module, view: int, names: list[str]) -> Outputs:
+    """States of modules of a teacher on a view of the pool, the means over an example's positions
+    (b, D) by module, batch by batch."""
+
+    def outputs(rows: Tensor) -> Iterator[tuple[Tensor, Said]]:
+        taps = Taps(model, names)
+        try:
+            for own, batch, _ in _run(task, pool, model, view, rows):
+                mask = own_positions(model, batch)
+                with torch.inference_mode():
+                    seen = {n: states_of(found, mask) for n, found in taps.take().items()}
+                    said = {name: states.pooled().values[:, 0] for name, states in seen.items()}
+                yield own, said
+        finally:
+            taps.close()
+
+    return outputs
+
+
+def _run(
+    task: Task, pool: Pool, model: nn.Module, view: int, rows: Tensor
+) -> Iterator[tuple[Tensor, Batch, ModelOutputs]]:
+    """Rows, what they hold, and a teacher's outputs of a view of the pool, batch by batch."""
+    device = pool.examples.ids.device
+    batches = evaluation_batches(task, pool.examples, device, rows.to(device))
+    for own, raw in zip(batches, pool.drawn(view, batches), strict=True):
+        batch = {**raw, **task.prepare(raw)}
+        with torch.inference_mode():
+            said = task.forward(model, batch)
+        yield own, batch, said
 
 
 def _masks(task: Task, batch: Batch) -> Batch:
@@ -207,17 +236,16 @@ def plan_of(
     return Plan(heads, count, _lengths(task, raw_batches))
 
 
-def bytes_of_outputs(task: Task, splits: Sequence[Split] = POOL) -> int:
+def bytes_of_outputs(task: Task, splits: Sequence[Split] = POOL, *, drawn: bool = True) -> int:
     """Bytes that a teacher's outputs on splits take in the store, by default on a view of the
-    pool."""
+    pool; ``drawn`` is of ``stored_heads``."""
     parts = [task.examples(split) for split in splits]
     raw = (
         part.raw_inputs(rows)
         for part in parts
         for rows in evaluation_batches(task, part, torch.device("cpu"))
     )
-    heads = stored_heads(task, drawn=tuple(splits) == POOL)
-    return plan_of(task, sum(map(len, parts)), raw, heads).nbytes
+    return plan_of(task, sum(map(len, parts)), raw, stored_heads(task, drawn=drawn)).nbytes
 
 
 def planned_views(recipe: Recipe, num_views: int) -> dict[int, list[int]]:
@@ -289,6 +317,23 @@ class Teaching:
                 compute or in_process(outputs),
                 on_progress,
             ).to(self.device)
+        return self._banks[key]
+
+    def state_bank(self, level: int, view: int, places: Iterable[Place]) -> Bank:
+        """Pooled states (D,) of a level at places, by their names, on a view of the pool, built if
+        nobody has."""
+        widths = {place.name: place.width for place in places}
+        key = (f"{self.ladder.level(level).key}, {sorted(widths)}", view)
+        if key not in self._banks:
+
+            def outputs(rows: Tensor) -> Iterable[tuple[Tensor, Said]]:
+                model = self.ladder.model(level)
+                return pool_states(self.task, self.pool, model, view, [*widths])(rows)
+
+            heads = {name: StoredHead(width, keep=Whole()) for name, width in widths.items()}
+            plan = Plan(heads, len(self.pool), {})
+            found = self._bank(level, "train+transfer", view, plan, in_process(outputs), None)
+            self._banks[key] = found.to(self.device)
         return self._banks[key]
 
     def split_bank(self, level: int, split: Split, *, on_progress: Progress | None = None) -> Bank:

@@ -11,7 +11,7 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,13 @@ from pdo_search.models.normalization import (
     of_timm,
     of_weights,
 )
-from pdo_search.models.sequences import model_of_columns
+from pdo_search.models.pictured import picture_model, pictures_in
+from pdo_search.models.sequences import SEQUENCE_MODELS, model_of_columns
 from pdo_search.models.small_models import SmallConvNet, SmallResNet
 from pdo_search.models.weights import load_weights, weights_file
 from pdo_search.tasks.base import Head as OutputHead
 from pdo_search.tasks.base import Task
-from pdo_search.tasks.inputs import AnyInputs, PictureInputs
+from pdo_search.tasks.inputs import AnyInputs, Inputs, PictureInputs
 
 __all__ = ["build_for", "build_model", "placed", "set_dropout"]
 
@@ -77,11 +78,21 @@ def build_model(
     """
     if not isinstance(inputs, PictureInputs):
         trained = _is_trained(config)
+        pictures = pictures_in(inputs) if isinstance(inputs, Inputs) else None
+        if pictures is not None and _takes_pictures(config, base_dir, path):
+            build = partial(build_model, config, seed=seed, base_dir=base_dir, path=path, say=say)
+            return picture_model(build, heads, pictures, trained=trained, seed=seed, path=path)
         model = model_of_columns(
             config, heads, inputs, trained, seed=seed, base_dir=base_dir, path=path
         )
         set_dropout(model, config.dropout)
         return model.train()
+    if len(heads) > 1:
+        raise InputError(
+            "a task of several heads gives its pictures as an input among others",
+            path=path,
+            remedy="let its `inputs` return pdo_search.tasks.inputs.Inputs({'pixels': (C, H, W)})",
+        )
     input_shape, num_outputs = inputs.input_shape, heads[0].size
     normalization = in_units((inputs.mean, inputs.std), 1 / inputs.unit)
     with torch.random.fork_rng(devices=[]):
@@ -111,6 +122,16 @@ def build_model(
             say(f"{path}: new head for {num_outputs} classes ({new}) on the weights of {file.name}")
     set_dropout(model, config.dropout)
     return model
+
+
+def _takes_pictures(config: ModelConfig, base_dir: Path | None, path: str) -> bool:
+    """Whether a model is a network of pictures: by name, or by what its factory asks for."""
+    if is_factory(config.arch):
+        asked = _parameters(load_factory(config.arch, f"{path}.arch", base_dir))
+        return "input_shape" in asked and not asked & {"heads", "inputs"}
+    return config.arch not in SEQUENCE_MODELS and (
+        config.arch in SMALL or config.arch in _classifiers()
+    )
 
 
 def build_for(

@@ -20,11 +20,13 @@ from torch.nn import functional as F
 
 from pdo_search.base.errors import Infeasible
 from pdo_search.models.heads import heads_of
+from pdo_search.models.pictured import PictureModel
 from pdo_search.tasks.base import Batch
 from pdo_search.tasks.inputs import PIXELS
 
 __all__ = ["drop_blocks", "droppable_blocks", "pixels_of", "prune_channels", "time_limit"]
 
+PICTURES_DIM = 4
 SHUFFLENET = "torchvision.models.shufflenetv2"
 
 
@@ -132,6 +134,7 @@ def _kept_whole(model: nn.Module) -> list[nn.Module]:
     """
     inner = [m for m in model.modules() if m is not model]
     kept = [m for m in inner if "Attention" in type(m).__name__]
+    kept += model.out if isinstance(model, PictureModel) else ()
     if any("WindowAttention" in type(m).__name__ for m in kept):
         # torch-pruning (1.6) fails on them, or follows their shifts for hours.
         raise Infeasible("attention in shifted windows cannot be pruned")
@@ -165,13 +168,14 @@ def pixels_of(batch: Batch) -> Tensor:
     """The pictures (B, C, H, W) of a batch, which channels and blocks are found by.
 
     Raises:
-        Infeasible: it has none.
+        Infeasible: it has none, or several inputs that may be such.
     """
-    if PIXELS not in batch:
+    found = [tensor for tensor in batch.values() if tensor.dim() == PICTURES_DIM]
+    if PIXELS not in batch and len(found) != 1:
         raise Infeasible(
             "a model has channels and blocks that can be removed where it takes pictures"
         )
-    return batch[PIXELS]
+    return batch[PIXELS] if PIXELS in batch else found[0]
 
 
 def droppable_blocks(model: nn.Module, example: Tensor) -> list[str]:

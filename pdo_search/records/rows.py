@@ -133,6 +133,7 @@ class Trained(Part):
         float, About("nats", "of transfer labels, unweighted, over the whole batch")
     ]
     loss_init: Annotated[float, About("nats", "of train labels, unweighted, over the whole batch")]
+    loss_hints: Annotated[float | None, About("", "of hints, weighted; null without any")]
     train_quality: Annotated[
         float,
         About("share", "what answers on the batches trained on were worth, mean", better="max"),

@@ -18,6 +18,7 @@ from pdo_search.cli.check import preflight
 from pdo_search.cli.main import run_command
 from pdo_search.cli.stored import stored_outputs
 from pdo_search.config import load_experiment, parse_experiment
+from pdo_search.models.build import build_for
 from pdo_search.store import Store
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Split
@@ -70,13 +71,24 @@ def test_bytes_are_those_of_what_a_trial_asks_for(
 ) -> None:
     loaded = load_experiment(file, settings)
     task = cached_task(loaded.experiment.task, loaded.base_dir)
-    stored = stored_outputs(loaded, task)
+    teacher = build_for(task, loaded.experiment.teacher, seed=0)
+    stored = stored_outputs(loaded, task, teacher)
     train, transfer, validation = (len(task.examples(split)) for split in SEARCHED)
     pool = train + transfer
     assert stored.bytes_per_view == ROW * pool
     assert stored.teachers == teachers
     composite = transfer + validation + trains * train
     assert stored.bytes_per_trial == ROW * (views * pool + validation + composite)
+
+
+def test_states_that_hints_want_are_counted(file: Path) -> None:
+    hints = "trial.loss.hints=[{kind: pooled}, {kind: cosine, teacher: 2}, {kind: relation,"
+    loaded = load_experiment(file, [f"{hints} teacher: 0}}]"])
+    task = cached_task(loaded.experiment.task, loaded.base_dir)
+    teacher = build_for(task, loaded.experiment.teacher, seed=0)
+    pool = len(task.examples(Split.TRAIN)) + len(task.examples(Split.TRANSFER))
+    # Of stages of 8, 16 and 32 channels the first, and the last once.
+    assert stored_outputs(loaded, task, teacher).bytes_per_view == (ROW + 2 * (8 + 32)) * pool
 
 
 def test_above_the_limit_check_and_run_refuse_and_every_remedy_helps(

@@ -95,3 +95,4 @@ def test_an_editor_offers_a_dimension_for_a_share_and_for_each_unit() -> None:
     dimension = {"$ref": "#/$defs/Dimension"}
     assert dimension in definitions["StudentConfig"]["properties"]["keep"]["anyOf"]
     assert dimension in definitions["KeepConfig"]["properties"]["layers"]["anyOf"]
+    assert dimension in definitions["HintConfig"]["properties"]["weight"]["anyOf"]

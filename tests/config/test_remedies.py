@@ -85,6 +85,38 @@ def test_a_remedy_leads_to_a_file_that_loads(
     load({path: mended})
 
 
+@pytest.mark.parametrize("mended", [{"trial.teacher_outputs": "online"},
+                                    {"trial.loss.hints": [{"kind": "cosine"}]}])  # fmt: skip
+@pytest.mark.parametrize("hint", [{"kind": "hidden"}, {"kind": "cosine", "positions": True}])
+def test_states_that_are_not_stored_are_had_online(
+    hint: dict[str, Any], mended: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=r"set trial\.teacher_outputs: online; or take") as caught:
+        load({"trial.loss.hints": [hint]})
+    assert caught.value.path == "trial.loss"
+    load({"trial.loss.hints": [hint]} | mended)
+
+
+@pytest.mark.parametrize(
+    ("hint", "path", "says"),
+    [
+        ({"kind": "pooled", "weigh": 1}, "weigh", "did you mean 'weight'?"),
+        ({"kind": "pool"}, "kind", "'relation' or 'pooled'"),
+        ({"kind": "pooled", "weight": [0, 1]}, "weight", "a dimension is {float: [0, 1]}"),
+        ({"kind": "pooled", "weight": {"float": [-1, 1]}}, "weight", "narrow the dimension"),
+        ({"weight": 1.0}, "kind", "is missing"),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_a_list_is_named_with_its_place(
+    hint: dict[str, Any], path: str, says: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        load({"trial.loss": {"hints": [{"kind": "cosine"}, hint]}})
+    assert caught.value.path == f"trial.loss.hints.1.{path}"
+    assert says in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("wrong", "right", "value"),
     [

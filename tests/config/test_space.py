@@ -32,6 +32,15 @@ def test_fill_puts_values_where_dimensions_were() -> None:
     }
 
 
+def test_sections_in_a_list_are_searched_by_their_places() -> None:
+    hints = [{"kind": "pooled"}, {"kind": "cosine", "weight": {"float": [0.0, 1.0]}}]
+    tree = {"loss": {"hints": hints}, "modes": ["student"], "none": []}
+    assert [d.path for d in find_dimensions(tree)] == ["loss.hints.1.weight"]
+    filled = fill(tree, {"loss.hints.1.weight": 0.5})
+    assert filled["loss"] == {"hints": [hints[0], {"kind": "cosine", "weight": 0.5}]}
+    assert (filled["modes"], filled["none"]) == (["student"], [])
+
+
 def test_the_upper_bound_moves_down_to_the_grid() -> None:
     dimension = parse_dimension("prune_ratio", {"float": [0.1, 0.55], "step": 0.1})
     assert dimension.high == pytest.approx(0.5)

@@ -51,7 +51,23 @@ CASES: dict[str, dict[str, Any]] = {
 }
 TWO_WORKERS = "two workers"
 PLAIN = "a student without norms and dropout"
-STUDENTS = {PLAIN: {"arch": "tests.golden.plain:student"}}
+HINTED = "hints of all kinds"
+STUDENTS = {case: {"arch": "tests.golden.plain:student"} for case in (PLAIN, HINTED)}
+OTHERS: dict[str, dict[str, Any]] = {
+    HINTED: {
+        "teacher_outputs": "online",
+        "loss": {
+            "hints": [
+                {"kind": "hidden", "teacher": 1, "weight": 0.5},
+                {"kind": "attention", "teacher": 0, "student": 0, "weight": 2.0},
+                {"kind": "cosine", "teacher": 1, "student": 0},
+                {"kind": "pooled"},
+                {"kind": "relation", "teacher": 0, "weight": 3.0},
+            ]
+        },
+    },
+}
+"""Cases of pictures of which no numbers are stored."""
 TEXTS = "texts"
 TREES = {TEXTS: MADE_TEXTS}
 """Experiments of other domains."""
@@ -60,7 +76,7 @@ TREES = {TEXTS: MADE_TEXTS}
 def config_of(case: str) -> Any:
     from pdo_search.config import parse_experiment, resolve
 
-    tree = {**TREE, "trial": {**TREE["trial"], **CASES.get(case, {})}}
+    tree = {**TREE, "trial": {**TREE["trial"], **(CASES | OTHERS).get(case, {})}}
     tree["student"] = STUDENTS.get(case, TREE["student"])
     tree = TREES.get(case, tree)
     return resolve(parse_experiment(tree, file=Path("g.yaml"), base_dir=Path.cwd()).experiment, {})

@@ -11,6 +11,7 @@ import pytest
 from tests.golden.runs import (
     CASES,
     CURVES,
+    HINTED,
     PLAIN,
     TWO_WORKERS,
     all_runs,
@@ -29,13 +30,19 @@ def test_short_runs_give_the_stored_numbers() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_two_workers_are_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", [PLAIN, HINTED])
+def test_two_workers_are_one(case: str, tmp_path: Path) -> None:
     """Whoever has the labelled examples of a batch: each counts as in one worker's batch."""
-    one = with_workers(str(tmp_path), 1, PLAIN)[PLAIN]
-    two = with_workers(str(tmp_path), 2, PLAIN)[PLAIN]
+    one = with_workers(str(tmp_path), 1, case)[case]
+    two = with_workers(str(tmp_path), 2, case)[case]
     assert len(one["epochs"]) == 4
     assert {row["phase"] for row in one["epochs"]} == {"init", "stage", "finetune"}
     assert all(row["loss_avg"] > 0 for row in one["epochs"] if row["phase"] == "stage")
+    hints = [row["loss_hints"] for row in one["epochs"]]
+    if case == PLAIN:
+        assert hints == [None] * 4
+    else:
+        assert hints[0] == hints[3] == 0 < min(hints[1:3])
     assert differences(one, two) == []
 
 

@@ -21,7 +21,9 @@ from pdo_search.config.resolve import confirming
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.protocol import LocalWorker
 from pdo_search.distill.teaching import Teaching
+from pdo_search.models.build import build_for
 from pdo_search.models.composite import load_composite
+from pdo_search.models.modelfile import InferenceModel
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Split
 from pdo_search.tasks.images.task import ImageClassification
@@ -127,6 +129,40 @@ def test_the_same_seed_gives_the_same_bits_warm_resumed_and_in_a_cold_process(
         check=True,
     )
     assert cold.stdout.strip() == repr([r.metrics["val_loss"] for r in whole.reports])
+
+
+HINTS = [{"kind": "pooled"}, {"kind": "cosine", "teacher": 1, "student": 1, "weight": 0.3},
+         {"kind": "relation"}]  # fmt: skip
+HIDDEN = [{"kind": "hidden", "teacher": 1, "student": 1}, {"kind": "attention"}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "trial",
+    [{"loss": {"hints": HINTS}}, {"loss": {"hints": HIDDEN}, "teacher_outputs": "online"}],
+    ids=["stored", "online"],
+)
+def test_a_trial_with_hints_goes_on_to_the_same_bits_and_leaves_no_maps_behind(
+    trial: dict[str, Any], store: Path, tmp_path: Path
+) -> None:
+    adamw = {"kind": "adamw", "lr": 0.01, "batch_size": 16}
+    config = config_with(trial={**trial, "optimizer": adamw, "epochs": 4, "composite": None})
+    config = config.model_copy(update={"save_after": (1, 2, 3)})
+    whole = LocalWorker()
+    run_trial(config, whole, places=places(store, tmp_path / "whole"))
+    expected = numbers(whole.reports)
+    hints = [row["loss_hints"] for r in whole.reports for row in r.rows["epochs"]]
+    assert hints[0] == 0 < min(hints[1:])
+    for stop in (2, 3):
+        cut, resumed = LocalWorker(stop_after=stop), LocalWorker()
+        for worker in (cut, resumed):
+            run_trial(config, worker, places=places(store, tmp_path / f"{stop}"))
+        assert len(cut.reports) == stop
+        assert numbers(resumed.reports) == expected
+    saved = pdo_search.load_model(tmp_path / "whole" / "models" / "t0000" / "student")
+    plain = build_for(cached_task(config.task), config.student, seed=0).state_dict()
+    assert isinstance(saved, InferenceModel)
+    assert [*saved.model.state_dict()] == [*plain]
 
 
 def test_with_the_stage_clock_a_student_is_evaluated_at_its_stages_ends(
