@@ -272,7 +272,7 @@ def _vocabulary(model: nn.Module, amount: Amount, surgery: Surgery) -> Removed:
         )
     number = table.num_embeddings
     # A table may have rows beyond the last id, to be of a round size.
-    uses = torch.zeros(number, device=row_of.device).index_add_(
+    uses = torch.zeros(number, dtype=torch.float32, device=row_of.device).index_add_(
         0, row_of[: len(ids.counts)], ids.counts.to(row_of.device, torch.float32)
     )
     unknown = row_of[ids.unknown]
@@ -339,7 +339,7 @@ def _mean_inputs(
 
     def hook(at: int) -> Callable[..., None]:
         def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x, mask = inputs[0].float(), own[0]
+            x, mask = inputs[0].to(torch.get_default_dtype()), own[0]
             # Some models flatten positions before these layers.
             flat = x.flatten(0, -2)
             rows = flat if mask is None else flat[mask.flatten()]

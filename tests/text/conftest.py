@@ -10,32 +10,15 @@ import pytest
 
 from pdo_search.config import TrialConfig, parse_experiment, resolve
 
+from .made import EXPERIMENT
+
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "experiments" / "data"
-
-MADE: dict[str, Any] = {
-    "name": "made",
-    "task": {
-        "kind": "text_classification",
-        "data": {"source": "tests.text.made:rows"},
-        "tokenizer": {"train": 300, "max_length": 16},
-    },
-    "teacher": {
-        "arch": "small_transformer", "width": 32, "depth": 2, "args": {"num_heads": 4},
-        "train": {"kind": "adamw", "lr": 0.003, "epochs": 6, "batch_size": 16},
-    },
-    "student": {"arch": "small_transformer", "width": 16, "depth": 1, "vocab": 150},
-    "trial": {
-        "epochs": 4, "init_epochs": 0, "prune_ratio": 0.25, "temperature": 2.0,
-        "simplify": {"drop_blocks": 1, "max_drop": 1.0},
-        "optimizer": {"kind": "adamw", "lr": 0.01, "batch_size": 16},
-    },
-}  # fmt: skip
 
 
 def made(**changes: Any) -> dict[str, Any]:
     """The made experiment, sections merged with the changes."""
-    tree = dict(MADE)
+    tree = dict(EXPERIMENT)
     for name, value in changes.items():
         tree[name] = {**tree[name], **value} if isinstance(value, dict) else value
     return tree

@@ -1,4 +1,4 @@
-"""Made texts of three classes: rows, and a data set of torch."""
+"""Made texts of three classes: rows, a data set of torch, and an experiment on them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,25 @@ WORDS = {
     "place": ("river", "hill", "shore", "valley", "north", "street", "town"),
 }
 SHARED = ("a", "the", "of", "with", "small", "large", "very", "old", "new", "and")
+
+EXPERIMENT: dict[str, Any] = {
+    "name": "made",
+    "task": {
+        "kind": "text_classification",
+        "data": {"source": "tests.text.made:rows"},
+        "tokenizer": {"train": 300, "max_length": 16},
+    },
+    "teacher": {
+        "arch": "small_transformer", "width": 32, "depth": 2, "args": {"num_heads": 4},
+        "train": {"kind": "adamw", "lr": 0.003, "epochs": 6, "batch_size": 16},
+    },
+    "student": {"arch": "small_transformer", "width": 16, "depth": 1, "vocab": 150},
+    "trial": {
+        "epochs": 4, "init_epochs": 0, "prune_ratio": 0.25, "temperature": 2.0,
+        "simplify": {"drop_blocks": 1, "max_drop": 1.0},
+        "optimizer": {"kind": "adamw", "lr": 0.01, "batch_size": 16},
+    },
+}  # fmt: skip
 
 
 def rows(count: int = 300, seed: int = 0, labelled: float = 1.0) -> list[dict[str, Any]]:
