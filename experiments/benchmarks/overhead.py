@@ -71,9 +71,9 @@ def empty_trial(sweep: str) -> Callable[[dict[str, Any]], None]:
     def trial(suggestion: dict[str, Any]) -> None:
         from ray import tune
 
+        from pdo_search.distill.protocol import Report
         from pdo_search.results.schema import IMAGE_METRICS
         from pdo_search.trial.messages import report_message
-        from pdo_search.trial.protocol import Report
 
         began = time.time()
         values = {f"val_{name}": 0.5 for name in IMAGE_METRICS}

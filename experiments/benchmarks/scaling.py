@@ -139,8 +139,8 @@ def replayed(reports: Reports, seconds: float, cpus: float) -> Any:
     from pdo_search.search.tune.run import named
 
     def replay(suggestion: dict[str, Any]) -> None:
+        from pdo_search.distill.protocol import Report
         from pdo_search.trial.messages import report_message
-        from pdo_search.trial.protocol import Report
 
         for recorded in reports:
             time.sleep(seconds)

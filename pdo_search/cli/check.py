@@ -92,7 +92,7 @@ def preflight(loaded: Loaded, notes: Sequence[str] = ()) -> str:
     stored_outputs(loaded, parts.task)
     if (known := _standing(loaded, parts)) is not None:
         try:
-            refuse_guessing(loaded.experiment.teacher, known)
+            refuse_guessing(loaded.experiment.teacher, known, parts.task.teachers_need)
         except InputError as error:
             raise error.at(file=loaded.file) from None
     print_examples(_examples(parts.task))
@@ -168,7 +168,7 @@ def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
         "notes": [
             *parts.notes,
             *_beyond_limits(experiment.limits, costs),
-            *_about_teacher(loaded, known),
+            *_about_teacher(loaded, task, known),
             *notes,
         ],
     }
@@ -181,13 +181,13 @@ def _standing(loaded: Loaded, parts: _Parts) -> Standing | None:
     return measured_standing(parts.task, parts.teacher, torch.device("cpu"))
 
 
-def _about_teacher(loaded: Loaded, known: Standing | None) -> list[str]:
+def _about_teacher(loaded: Loaded, task: Task, known: Standing | None) -> list[str]:
     """What a user should know of a given teacher that is no better than guessing."""
     warning = None if known is None else warning_of(loaded.experiment.teacher, known)
     if known is None or warning is None:
         return []
     try:
-        refuse_guessing(loaded.experiment.teacher, known)
+        refuse_guessing(loaded.experiment.teacher, known, task.teachers_need)
     except InputError as error:
         return [f"Warning: `run` refuses this teacher. {error}"]
     return [warning]

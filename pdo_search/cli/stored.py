@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from functools import cached_property
 from pdo_search.base.errors import Infeasible, InputError
 from pdo_search.base.sizes import shown_bytes
 from pdo_search.cli.estimate import trials_at_ends
+from pdo_search.config.language import LanguageTaskConfig
 from pdo_search.config.load import Loaded
 from pdo_search.config.recipe import Recipe
 from pdo_search.config.resolve import resolve
@@ -19,12 +21,15 @@ from pdo_search.config.space import is_dimension
 from pdo_search.distill.stage import num_levels
 from pdo_search.distill.teaching import bytes_of_outputs, planned_views
 from pdo_search.store import Store
+from pdo_search.store.encoding import TOP_K, Top
 from pdo_search.store.shelf import LocalShelf
 from pdo_search.tasks.base import Split, Task
 
 __all__ = ["StoredOutputs", "stored_outputs"]
 
 FREE_SHARE = 0.25
+FEWER = (128, 64, 32)
+"""Outputs of a position that are proposed to be stored."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class _Asked:
     def nbytes(self, recipe: Recipe) -> int:
         """Bytes of all that a trial asks for."""
         total = self.view * len(self.views(recipe)) + self._splits[Split.VALIDATION]
-        if recipe.composite is not None:
+        if recipe.composite is not None and not self._task.uncombined:
             wanted = [Split.TRANSFER, Split.VALIDATION]
             wanted += [Split.TRAIN] if recipe.composite.finetune_epochs else []
             total += sum(self._splits[split] for split in wanted)
@@ -91,12 +96,14 @@ def stored_outputs(loaded: Loaded, task: Task) -> StoredOutputs:
         _max_bank(loaded.experiment.output),
     )
     if found.bytes_per_trial > found.max_bank:
-        raise _too_large(loaded, asked, recipe, found)
+        raise _too_large(loaded, task, recipe, found)
     return found
 
 
-def _too_large(loaded: Loaded, asked: _Asked, recipe: Recipe, found: StoredOutputs) -> InputError:
+def _too_large(loaded: Loaded, task: Task, recipe: Recipe, found: StoredOutputs) -> InputError:
+    asked = _Asked(task)
     remedies = [
+        *_less_of_each(loaded, task, recipe, found.max_bank),
         *_fewer_views(loaded, asked, recipe, found.max_bank),
         *_online(asked, recipe, found.max_bank),
         f"output.max_bank: {math.ceil(found.bytes_per_trial / 1e6)}MB, if there is room for them",
@@ -133,6 +140,20 @@ def _max_bank(output: OutputConfig) -> int:
     there = next(folder for folder in (root, *root.parents) if folder.is_dir())
     kept = sum(e.bytes for e in LocalShelf(root).entries() if e.place.kind == "bank")
     return int(FREE_SHARE * (shutil.disk_usage(there).free + kept))
+
+
+def _less_of_each(loaded: Loaded, task: Task, recipe: Recipe, most: int) -> list[str]:
+    """How much of each position of a language model fits, if anything does."""
+    own = loaded.experiment.task
+    if not isinstance(own, LanguageTaskConfig):
+        return []
+    for kept in FEWER:
+        smaller = copy.copy(task)
+        smaller.kept = {head.name: Top(kept) for head in task.heads if head.size > kept}
+        stored = own.bank_tokens if own.bank in ("top", "sampled") else task.heads[0].size
+        if kept < (stored or TOP_K) and _Asked(smaller).nbytes(recipe) <= most:
+            return [f"task.bank: top with task.bank_tokens: {kept}"]
+    return []
 
 
 def _fewer_views(loaded: Loaded, asked: _Asked, recipe: Recipe, most: int) -> list[str]:

@@ -74,6 +74,11 @@ class ResourcesConfig(Frozen):
         return 0.0 if self.gpus == "auto" else self.gpus
 
     @property
+    def device(self) -> str:
+        """What a worker computes on, as torch calls it."""
+        return "cuda" if self.num_gpus else "cpu"
+
+    @property
     def uses_train(self) -> bool:
         """Whether a trial runs its workers by Ray Train."""
         return self.backend == "train" or self.workers > 1

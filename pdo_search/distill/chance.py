@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from pdo_search.base.errors import InputError
+from pdo_search.config.metrics import metric_of
 from pdo_search.config.model import TeacherConfig
 from pdo_search.distill.evaluate import metrics_of
-from pdo_search.tasks.base import HeadKind, Split, Task, target_of
+from pdo_search.tasks.base import Examples, HeadKind, Split, Task, target_of
 
 __all__ = ["Standing", "measured_standing", "refuse_guessing", "standing", "warning_of"]
 
@@ -31,7 +32,7 @@ class Standing:
 
     Attributes:
         value: share of right answers.
-        examples: on how many examples.
+        examples: on how many examples, or positions of examples.
         chance: share of right answers of a guess among the classes.
         majority: share of the most frequent class in the whole validation split.
         metric: what the share is called.
@@ -79,12 +80,36 @@ def measured_standing(task: Task, model: nn.Module, device: torch.device) -> Sta
     examples = task.examples(Split.VALIDATION)
     generator = torch.Generator().manual_seed(SEED)
     picked = torch.randperm(len(examples), generator=generator)[:EXAMPLES].sort().values
-    found = metrics_of(task, model, examples.select(picked), device)[task.metrics[0]]
+    seen = examples.select(picked)
+    head = task.heads[0]
+    if len(task.heads) == 1 and head.kind is HeadKind.CATEGORICAL and head.positions is not None:
+        return _standing_by_position(task, model, seen, device)
+    found = metrics_of(task, model, seen, device)[task.metrics[0]]
     return standing(task, found, len(picked))
 
 
-def refuse_guessing(config: TeacherConfig, found: Standing | None) -> None:
+def _standing_by_position(
+    task: Task, model: nn.Module, examples: Examples, device: torch.device
+) -> Standing | None:
+    """A share of right answers at positions, where the task measures one."""
+    head = task.heads[0]
+    metric = next((name for name in task.metrics if metric_of(name).is_share), None)
+    if metric is None:
+        return None
+    share = metrics_of(task, model, examples, device)[metric]
+    targets = examples.labels()[target_of(head.name)]
+    counts = targets[targets >= 0].bincount()
+    most, number = int(counts.max()), int(counts.sum())
+    return Standing(share, number, 1 / head.size, most / number, metric)
+
+
+def refuse_guessing(config: TeacherConfig, found: Standing | None, needs: str) -> None:
     """Refuse a given teacher that is no better than guessing.
+
+    Args:
+        config: the teacher.
+        found: how it does.
+        needs: what it may have been given otherwise than it was trained; see ``Task``.
 
     Raises:
         InputError: it is given, and not forced.
@@ -95,8 +120,7 @@ def refuse_guessing(config: TeacherConfig, found: Standing | None) -> None:
         f"the teacher is no better than guessing: {found}",
         path="teacher.weights" if config.weights is not None else "teacher.arch",
         value=config.weights if config.weights is not None else config.arch,
-        remedy="give `teacher.normalization` as it was trained, the order of classes as here"
-        " (they are sorted by name), and the right checkpoint; or `teacher.force: true`",
+        remedy=f"give {needs}, and the right checkpoint; or `teacher.force: true`",
     )
 
 

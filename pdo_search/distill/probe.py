@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.base.errors import InputError
+from pdo_search.base.user_code import surroundings_kept
 from pdo_search.config.model import ModelConfig
 from pdo_search.config.training import OptimizerConfig
 from pdo_search.distill.execution import USUAL, threads
@@ -49,7 +50,7 @@ def probe(
     placed(model, torch.device("cpu"))
     said: list[str] = []
     try:
-        with _surroundings(), threads(1), torch.random.fork_rng(devices=[]):
+        with surroundings_kept(config.arch), threads(1), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             said += _evaluated(task, model)
             if batch is not None:
@@ -208,6 +209,10 @@ def _told(where: str, what: str) -> Iterator[None]:
         yield
     except _Refused:
         raise
+    except InputError as error:
+        raise _Refused(
+            error.problem, error.remedy or "give other examples, or another model"
+        ) from error
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         remedy = "mend its code; it must take batches of any size, in both modes"
@@ -216,14 +221,3 @@ def _told(where: str, what: str) -> Iterator[None]:
         raise _Refused(
             f"{where} it fails on {what}: {type(error).__name__}: {first}", remedy
         ) from error
-
-
-@contextmanager
-def _surroundings() -> Iterator[None]:
-    """Set back what a model's code may set for the whole process."""
-    dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(grad)

@@ -216,7 +216,8 @@ def bytes_of_outputs(task: Task, splits: Sequence[Split] = POOL) -> int:
         for part in parts
         for rows in evaluation_batches(task, part, torch.device("cpu"))
     )
-    return plan_of(task, sum(map(len, parts)), raw, stored_heads(task)).nbytes
+    heads = stored_heads(task, drawn=tuple(splits) == POOL)
+    return plan_of(task, sum(map(len, parts)), raw, heads).nbytes
 
 
 def planned_views(recipe: Recipe, num_views: int) -> dict[int, list[int]]:

@@ -255,7 +255,7 @@ def _full(job: _Job) -> tuple[TrialConfig, Context, Level]:
             f" {seen['examples_per_s']:.0f} examples/s",
         )
 
-    device = torch.device("cuda" if config.resources.num_gpus else "cpu")
+    device = torch.device(config.resources.device)
     on = Context(given.store, device, Path(given.base_dir))
     return config, on, prepare(config, on, fingerprint=given.fingerprint, on_epoch=on_epoch)
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from pdo_search.base.seeds import seed_for
 from pdo_search.config.search import SchedulerConfig
 from pdo_search.search.dominance import best_first
 
-__all__ = ["Observation", "PromotionRungs", "Rule", "Rungs"]
+__all__ = ["Observation", "PromotionRungs", "Rungs"]
 
 Rung = tuple[int, int]
 """Bracket and milestone."""
@@ -35,16 +34,6 @@ class Observation:
     time: int
     value: float
     costs: tuple[float, ...] = ()
-
-
-class Rule(Protocol):
-    """When a trial has to leave."""
-
-    def observe(self, seen: Observation) -> int | None:
-        """Record a report; the time at which the trial is to stop, or None to go on.
-
-        A report that was recorded before changes nothing, and asks for nothing.
-        """
 
 
 @dataclass

@@ -293,6 +293,8 @@ class Task(Protocol):
         kept: how teachers' outputs are stored, by head; what is not named is stored whole, or its
             largest outputs.
         uncombined: why no composite of its models is made; empty where one is.
+        teachers_need: what a teacher must be given as it was trained, for messages about one that
+            knows nothing.
     """
 
     seed: int
@@ -306,6 +308,7 @@ class Task(Protocol):
     left_out: tuple[LeftOut, ...]
     kept: Mapping[str, Keep]
     uncombined: str
+    teachers_need: str
 
     def examples(self, split: Split) -> Examples:
         """Examples of train, transfer or validation.

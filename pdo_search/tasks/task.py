@@ -56,6 +56,7 @@ class BaseTask:
 
     varies = False
     uncombined = ""
+    teachers_need = "inputs and classes as it was trained with"
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ PADDING, UNKNOWN, END = "<pad>", "<unk>", "<end>"
 """Entries of our own tokenizers, numbered from 0."""
 OF_PADDING = (PADDING, "[PAD]")
 OF_UNKNOWN = (UNKNOWN, "[UNK]")
-OF_ENDS = (END, "<|endoftext|>", "</s>", "[SEP]")
+OF_ENDS = (END, "<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[SEP]")
 EXTRA = "pip install 'pdo-search[text]'"
 
 

@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
-from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.protocol import LocalWorker, Report
 from pdo_search.trial.messages import Assignment, failure_message, report_message
-from pdo_search.trial.protocol import Report
 from pdo_search.trial.shared import check_visible
 
 __all__ = ["run_in_process"]
 
-T = TypeVar("T")
 
-
-class InProcessWorker:
-    """The only worker of a trial, on the resources that Tune gave it."""
-
-    rank = 0
-    world_size = 1
-
-    def __init__(self, config: TrialConfig) -> None:
-        import torch
-
-        self.device = torch.device("cuda" if config.resources.num_gpus > 0 else "cpu")
+class InProcessWorker(LocalWorker):
+    """The only worker of a trial, on the resources that Tune gave it; Tune ends the thread."""
 
     def report(self, report: Report) -> None:
         """Hand an epoch's results to Tune, which may end the thread here."""
         from ray import tune
 
         tune.report(report_message(report))
-
-    def wrap_model(self, model: T) -> T:
-        """The model itself."""
-        return model
-
-    def should_stop(self) -> bool:
-        """Never: Tune ends the thread."""
-        return False
-
-    def broadcast(self, value: T) -> T:
-        """The value itself."""
-        return value
-
-    def mean(self, values: T) -> T:
-        """The values themselves."""
-        return values
 
 
 def run_in_process(suggestion: dict[str, Any], assignment: Assignment) -> None:
@@ -54,6 +27,7 @@ def run_in_process(suggestion: dict[str, Any], assignment: Assignment) -> None:
     An exception would cost the warm process and, for what fails again anyway, a retry; only the
     death of the process is Tune's to retry.
     """
+    import torch
     from ray import tune
 
     from pdo_search.trial.worker import run_trial
@@ -61,6 +35,7 @@ def run_in_process(suggestion: dict[str, Any], assignment: Assignment) -> None:
     try:
         check_visible(assignment.sweep)
         config = assignment.config(suggestion)
-        run_trial(config, InProcessWorker(config), places=assignment.places(suggestion))
+        worker = InProcessWorker(torch.device(config.resources.device))
+        run_trial(config, worker, places=assignment.places(suggestion))
     except Exception as error:
         tune.report(failure_message(error))

@@ -13,7 +13,8 @@ from pdo_search.base.storage import is_unreachable
 from pdo_search.config.resolve import confirming, resolve
 from pdo_search.config.schema import Experiment, TrialConfig
 from pdo_search.config.search import STUDENT_COSTS
-from pdo_search.trial.protocol import Places, Report
+from pdo_search.distill.protocol import Report
+from pdo_search.trial.protocol import Places
 from pdo_search.trial.shared import NotShared
 
 __all__ = ["Assignment", "failure_message", "report_message"]

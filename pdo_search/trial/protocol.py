@@ -1,16 +1,17 @@
-"""Names that the adapters share: the worker's protocol and a trial's places on disk."""
+"""A trial's places: what the adapters tell the worker function."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from pdo_search.distill.context import Context
-from pdo_search.distill.protocol import Report, Worker
+    from pdo_search.distill.context import Context
 
-__all__ = ["Places", "Report", "Worker"]
+__all__ = ["Places"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Places:
 
     def context(self, device: torch.device) -> Context:
         """What the trial shares with others, on a device of this machine."""
+        from pdo_search.distill.context import Context
+
         return Context(self.store, device, Path(self.base_dir) if self.base_dir else None)
 
     @property

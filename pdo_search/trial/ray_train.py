@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from pdo_search.base.errors import InputError
 from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.protocol import Report
 from pdo_search.trial.messages import Assignment, failure_message, report_message
-from pdo_search.trial.protocol import Report
 from pdo_search.trial.shared import check_visible
 
 __all__ = ["OUTER_CPUS", "run_nested", "synchronised", "worker_resources"]

@@ -98,7 +98,7 @@ class _Encoder:
         task = on.task(config.task)
         if task.fingerprint != fingerprint:
             raise PdoError(f"the data on {socket.gethostname()} differ from those of the driver")
-        device = torch.device("cuda" if config.resources.num_gpus else "cpu")
+        device = torch.device(config.resources.device)
         with scratch_folder("teacher") as teacher:
             for name, content in ray.get(files).items():
                 (Path(teacher) / name).write_bytes(content)

@@ -182,7 +182,7 @@ def test_force_makes_no_other_teacher(folder: Path, tmp_path: Path) -> None:
 def test_a_trained_teacher_that_knows_nothing_is_only_warned_of(folder: Path) -> None:
     trained = loaded(folder, weights=None, train={"epochs": 1}).experiment.teacher
     guessing = Standing(0.11, 300, 0.1, 0.1, "accuracy")
-    refuse_guessing(trained, guessing)
+    refuse_guessing(trained, guessing, "")
     said = warning_of(trained, guessing)
     assert said is not None
     assert "its training has taught it nothing" in said

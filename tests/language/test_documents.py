@@ -14,6 +14,7 @@ import torch
 
 from pdo_search.base.errors import InputError
 from pdo_search.config.language import LanguageTaskConfig
+from pdo_search.store import Store
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Split
 from pdo_search.tasks.inputs import TextInputs
@@ -213,3 +214,25 @@ def test_a_tokenizer_comes_back_with_every_byte_of_a_text() -> None:
     (row,) = task.tokenizer.encode([text], marks=False).rows
     assert task.tokenizer.decode(row) == text
     assert torch.tensor(row).max() < task.heads[0].size == 320
+
+
+def test_windows_are_cut_once_and_mapped_by_all(tmp_path: Path) -> None:
+    config = LanguageTaskConfig.model_validate(TASK)
+    plain, *stored = (build_task(config, ROOT, s) for s in (None, *[Store(tmp_path)] * 2))
+    assert {task.fingerprint for task in stored} == {plain.fingerprint}
+    files = {path.name for path in tmp_path.rglob("*") if path.suffix in (".npy", ".json")}
+    assert files >= {"stream.npy", "offsets.npy", "tokenizer.json"}
+    assert len(list(tmp_path.rglob("stream.npy"))) == 1
+
+
+def test_a_folder_gives_the_tokenizer_of_its_model(tmp_path: Path) -> None:
+    trained = built(ROOT)
+    (tmp_path / "tokenizer.json").write_text(trained.tokenizer.definition, "utf-8")
+    given = built(ROOT, tokenizer={"path": str(tmp_path), "length": 32})
+    assert given.fingerprint == trained.fingerprint
+    definition = json.loads(trained.tokenizer.definition)
+    text = json.dumps(definition).replace("<end>", "<none>")
+    (tmp_path / "tokenizer.json").write_text(text, "utf-8")
+    said = refused(ROOT, tokenizer={"path": str(tmp_path), "length": 32})
+    assert "has no token that ends a text" in said
+    assert "tokenizer: {train: 4000}" in said

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pdo_search.config import TrialConfig, parse_experiment, resolve
+from pdo_search.config.load import Loaded
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +35,12 @@ SMALL: dict[str, Any] = {"arch": "small_transformer", "args": {"causal": True, "
 
 
 def config_of(task: dict[str, Any] | None = None, **sections_: Any) -> TrialConfig:
-    """A trial of seconds; sections are replaced, those of ``trial`` one by one."""
+    """A trial of seconds."""
+    return resolve(loaded_of(task, **sections_).experiment, {})
+
+
+def loaded_of(task: dict[str, Any] | None = None, **sections_: Any) -> Loaded:
+    """The trial's experiment; sections are replaced, ``task`` and ``trial`` key by key."""
     trial = {
         "epochs": 3, "init_epochs": 0, "num_stages": 1, "temperature": 1.0,
         "loss": {"reduce": "position"},
@@ -52,5 +58,4 @@ def config_of(task: dict[str, Any] | None = None, **sections_: Any) -> TrialConf
         "trial": trial,
         **sections_,
     }  # fmt: skip
-    loaded = parse_experiment(tree, file=Path("language.yaml"), base_dir=ROOT)
-    return resolve(loaded.experiment, {})
+    return parse_experiment(tree, file=Path("language.yaml"), base_dir=ROOT)

@@ -48,8 +48,8 @@ def experiment(folder: Path, num_trials: int, **more: Any) -> Any:
 
 def replayed(seconds: float) -> Any:
     def replay(suggestion: dict[str, Any]) -> None:
+        from pdo_search.distill.protocol import Report
         from pdo_search.trial.messages import report_message
-        from pdo_search.trial.protocol import Report
 
         # Trials of unlike lengths: slots fall free one by one.
         pause = seconds * (1 + suggestion["number"] % 4 / 8) / EPOCHS

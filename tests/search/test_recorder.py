@@ -12,13 +12,13 @@ from ray import cloudpickle
 from ray.exceptions import ActorDiedError, RayActorError
 
 from pdo_search.config import parse_experiment
+from pdo_search.distill.protocol import Report
 from pdo_search.records import TrialRow
 from pdo_search.results.schema import TABLES, TrialStatus
 from pdo_search.results.writer import TableWriter
 from pdo_search.search.tune.by_method import SchedulerByMethod
 from pdo_search.search.tune.recorder import Recorder, Work
 from pdo_search.trial.messages import report_message
-from pdo_search.trial.protocol import Report
 
 from ..conftest import TINY
 

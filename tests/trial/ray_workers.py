@@ -15,12 +15,9 @@ from ray import tune
 from ray.train import RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 
-from pdo_search.config import parse_experiment, resolve
 from pdo_search.testing.worker import exercise
 from pdo_search.trial.inprocess import InProcessWorker
 from pdo_search.trial.ray_train import TrainWorker
-
-from ..conftest import TINY
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,10 +27,7 @@ def keep(folder: str, what: str, value: Any) -> None:
 
 
 def in_process(settings: dict[str, Any]) -> None:
-    loaded = parse_experiment(
-        {**TINY, "trial": {"epochs": 4}}, file=Path("tiny.yaml"), base_dir=ROOT
-    )
-    seen = exercise(InProcessWorker(resolve(loaded.experiment, {})))
+    seen = exercise(InProcessWorker())
     keep(settings["folder"], "in_process-0", seen)
 
 

@@ -22,10 +22,14 @@ from pdo_search.config.search import SchedulerConfig
 from pdo_search.results.schema import Decision, TrialStatus
 from pdo_search.search.dominance import costs_of
 from pdo_search.search.median import MedianRule
-from pdo_search.search.rungs import Observation, PromotionRungs, Rule, Rungs
+from pdo_search.search.rungs import Observation, PromotionRungs, Rungs
 from pdo_search.search.tune.waiting import WaitingLine
 
 __all__ = ["EarlyStopping", "Ruling", "make_rule"]
+
+Rule = MedianRule | Rungs
+"""When a trial has to leave. A report that was recorded before changes nothing, and asks for
+nothing."""
 
 
 @dataclass(frozen=True)

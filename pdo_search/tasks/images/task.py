@@ -56,6 +56,11 @@ class ImageClassification(BaseTask):
         normalization: mean and standard deviation per channel of the raw train inputs.
     """
 
+    teachers_need = (
+        "`teacher.normalization` as it was trained, the order of classes as here (they are sorted"
+        " by name)"
+    )
+
     def __init__(
         self,
         config: TaskConfig,

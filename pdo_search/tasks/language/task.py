@@ -5,7 +5,8 @@ embedding.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from pdo_search.tasks.base import (
 from pdo_search.tasks.inputs import TOKENS, TextInputs
 from pdo_search.tasks.language.documents import Documents, divided, read_documents
 from pdo_search.tasks.language.meter import BitsMeter
-from pdo_search.tasks.language.windows import NEXT, Windows, windows_of
+from pdo_search.tasks.language.windows import NEXT, Windows, digest_of, stored_windows
 from pdo_search.tasks.splitting import (
     TRANSFER_IDS,
     Divided,
@@ -58,6 +59,7 @@ class LanguageModel(BaseTask):
         tokenizer: of teacher and student.
     """
 
+    teachers_need = "the tokenizer that it was trained with in `task.tokenizer.path`"
     uncombined = "a text that one model has begun is not passed on to another"
 
     def __init__(
@@ -137,7 +139,8 @@ def build_language_model(
     Args:
         config: the task.
         base_dir: folder that relative paths and factories refer to.
-        store: keeps a trained tokenizer, for all processes; None trains one in this process.
+        store: keeps a trained tokenizer and the windows for all processes; None makes them in this
+            one.
 
     Raises:
         InputError: names the source, the file and the row, or the split that cannot be used.
@@ -157,17 +160,16 @@ def build_language_model(
     tokenizer = tokenizer_for(
         TokenizerConfig(path=config.tokenizer.path, train=config.tokenizer.train),
         lambda: train,
-        source=_digest_of_texts(train),
+        source=digest_of(train),
         base_dir=base_dir,
         store=store,
     )
-    parts = _parts(own, rows, tokenizer, config.tokenizer.length)
+    cut = partial(stored_windows, tokenizer=tokenizer, length=config.tokenizer.length, store=store)
+    parts = _parts(own, rows, tokenizer, cut)
     left_out = own.left_out
     if other is not None:
         assert config.transfer_data is not None
-        parts[Split.TRANSFER] = _transfer(
-            other, tokenizer, config.tokenizer.length, config.transfer_data.labelled
-        )
+        parts[Split.TRANSFER] = _transfer(other, tokenizer, cut, config.transfer_data.labelled)
         left_out += other.left_out
     told = Told(
         config.data.path or config.data.source,
@@ -182,11 +184,11 @@ def _parts(
     documents: Documents,
     rows: Mapping[Split, NDArray[np.int64]],
     tokenizer: Tokenizer,
-    length: int,
+    cut_up: Callable[[Sequence[str]], Windows],
 ) -> dict[Split, Part]:
     """Windows of the splits' documents."""
     texts = [documents.texts[row] for split in rows for row in rows[split]]
-    cut = windows_of(texts, tokenizer, length)
+    cut = cut_up(texts)
     bounds = np.cumsum([0, *(len(index) for index in rows.values())])
     first = cut.documents[torch.from_numpy(bounds)].tolist()
     ranges = {split: range(first[k], first[k + 1]) for k, split in enumerate(rows)}
@@ -197,10 +199,15 @@ def _parts(
     return own_parts(_examples(cut, tokenizer), ranges, groups=groups)
 
 
-def _transfer(documents: Documents, tokenizer: Tokenizer, length: int, labelled: bool) -> Part:
+def _transfer(
+    documents: Documents,
+    tokenizer: Tokenizer,
+    cut_up: Callable[[Sequence[str]], Windows],
+    labelled: bool,
+) -> Part:
     """Windows of another source's train documents."""
     pool = documents.splits[Split.TRAIN]
-    cut = windows_of(documents.texts[pool.start : pool.stop], tokenizer, length)
+    cut = cut_up(documents.texts[pool.start : pool.stop])
     examples = _examples(cut, tokenizer, TRANSFER_IDS)
     shown = examples if labelled else examples.unlabelled()
     return own_parts(shown, {Split.TRANSFER: range(len(shown))})[Split.TRANSFER]
@@ -210,15 +217,6 @@ def _examples(cut: Windows, tokenizer: Tokenizer, first_id: int = 0) -> Examples
     inputs = {TOKENS: cut.tokens(tokenizer.padding)}
     labelled = torch.ones(len(cut.offsets) - 1, dtype=torch.bool)
     return examples_of(inputs, cut.targets(), first_id, labelled)
-
-
-def _digest_of_texts(texts: list[str]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for text in texts:
-        part = text.encode()
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def _digest(config: LanguageTaskConfig, parts: Divided, tokenizer: Tokenizer) -> str:

@@ -5,8 +5,10 @@ Legend: N documents, M windows, S positions of all of them.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,13 +16,15 @@ from torch import Tensor
 
 from pdo_search.base.columns import Column
 from pdo_search.base.errors import InputError
+from pdo_search.store import Store
 from pdo_search.tasks.tokenizers import Tokenizer
 
-__all__ = ["BYTES", "NEXT", "Windows", "end_of_text", "windows_of"]
+__all__ = ["BYTES", "NEXT", "Windows", "digest_of", "stored_windows", "windows_of"]
 
 NEXT, BYTES = "token", "bytes"
 """The head, whose target is the token that follows; and the bytes of text that it stands for."""
 NO_TARGET = -1
+VERSION = 1
 AT_ONCE = 1 << 20
 """Characters that are given to a tokenizer at once."""
 
@@ -55,7 +59,7 @@ class Windows:
         return {NEXT: wanted, BYTES: Column(self.bytes_of, self.offsets)}
 
 
-def end_of_text(tokenizer: Tokenizer) -> int:
+def _end_of_text(tokenizer: Tokenizer) -> int:
     """The mark between documents.
 
     Raises:
@@ -81,7 +85,7 @@ def windows_of(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> Windo
     Raises:
         InputError: the tokenizer has no mark for the end of a text.
     """
-    end = end_of_text(tokenizer)
+    end = _end_of_text(tokenizer)
     stream, shares, offsets, documents, first = [], [], [np.zeros(1, np.int64)], [0], 0
     for batch in _batches(texts):
         for text, ids in zip(batch, tokenizer.encode(batch, marks=False).rows, strict=True):
@@ -99,6 +103,50 @@ def windows_of(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> Windo
         torch.from_numpy(np.concatenate(offsets)),
         torch.tensor(documents),
     )
+
+
+def stored_windows(
+    texts: Sequence[str], tokenizer: Tokenizer, length: int, store: Store | None
+) -> Windows:
+    """Windows of documents, cut by whoever asks first and mapped into memory by all.
+
+    Args:
+        texts: N documents.
+        tokenizer: of the task.
+        length: positions of a window.
+        store: keeps them; None cuts them in this process.
+
+    Raises:
+        InputError: see ``windows_of``.
+    """
+    if store is None:
+        return windows_of(texts, tokenizer, length)
+
+    def build(folder: Path) -> None:
+        for name, values in vars(windows_of(texts, tokenizer, length)).items():
+            np.save(folder / f"{name}.npy", values.numpy())
+
+    key = {
+        "version": VERSION,
+        "texts": digest_of(texts),
+        "tokenizer": tokenizer.digest,
+        "length": length,
+    }
+    folder = store.get_or_build("windows", key, build).path
+    # Copy-on-write: torch wants an array that it may change, and nothing does.
+    names = ("stream", "bytes_of", "offsets", "documents")
+    found = {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in names}
+    return Windows(**{name: torch.from_numpy(values) for name, values in found.items()})
+
+
+def digest_of(texts: Sequence[str]) -> str:
+    """Of texts and where each ends."""
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        part = text.encode()
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
