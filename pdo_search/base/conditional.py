@@ -193,10 +193,17 @@ class _S3(_Bucket):
         """What S3 answers; None where the condition is not met, or there is no such object."""
         from botocore import exceptions
 
+        # What Arrow may have another way to: keys, certificates; and a boto3 that is too old.
+        not_at_all = (
+            exceptions.NoCredentialsError,
+            exceptions.SSLError,
+            exceptions.ParamValidationError,
+        )
+
         def answered() -> T | None:
             try:
                 return work()
-            except (exceptions.NoCredentialsError, exceptions.ParamValidationError) as error:
+            except not_at_all as error:
                 raise Unsupported(str(error)) from error
             except exceptions.BotoCoreError as error:
                 raise OSError(str(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
 import time
@@ -93,6 +94,16 @@ def s3() -> Iterator[list[str]]:
 class TestDisk(ConditionalContract):
     @pytest.fixture
     def place(self, tmp_path: Path) -> Storage:
+        return Storage(tmp_path / "sweep")
+
+
+class TestDiskWithoutLinks(ConditionalContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+        def link(*_: Any) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr("os.link", link)
         return Storage(tmp_path / "sweep")
 
 
