@@ -276,6 +276,8 @@ def _parts(loaded: Loaded) -> _Parts:
         )
         recipes = [trial.recipe for trial in trials_at_ends(loaded, "")]
         refuse_lost_tail(task, recipes, teacher if experiment.teacher.is_given else None)
+        if any(recipe.loss.on_policy for recipe in recipes):
+            _refuse_on_policy(task, teacher)
         if experiment.teacher.train is not None and experiment.teacher.train.freeze is not None:
             refuse_frozen(task, teacher, "teacher")
         make = partial(_student_of, task, base_dir=base_dir, say=notes.append)
@@ -287,6 +289,21 @@ def _parts(loaded: Loaded) -> _Parts:
     except InputError as error:
         hint = f"correct it, then `pdo-search check {loaded.file}`"
         raise error.at(file=loaded.file, remedy=hint) from None
+
+
+def _refuse_on_policy(task: Task, model: nn.Module) -> None:
+    """Refuse updates in which students make inputs, of tasks where none do.
+
+    Raises:
+        InputError: the task is such.
+    """
+    batch = task.examples(Split.TRAIN).batch(slice(0, 1))
+    if task.continued(model, {**batch, **task.prepare(batch)}, 0) is None:
+        raise InputError(
+            "is of tasks whose models make inputs: of language models",
+            path="trial.loss.on_policy",
+            remedy="leave it out",
+        )
 
 
 def _student_of(

@@ -59,34 +59,34 @@ class _Asked:
     """What recipes ask a store to keep of a task's teachers, by the full one."""
 
     def __init__(self, task: Task, teacher: nn.Module) -> None:
-        self._task = task
-        self._teacher = teacher
+        self.task = task
+        self.teacher = teacher
 
     @cached_property
     def view(self) -> int:
         """Bytes of a view of the pool."""
-        return bytes_of_outputs(self._task)
+        return bytes_of_outputs(self.task)
 
     @cached_property
     def _splits(self) -> dict[Split, int]:
         splits = (Split.TRAIN, Split.TRANSFER, Split.VALIDATION)
-        return {split: bytes_of_outputs(self._task, [split], drawn=False) for split in splits}
+        return {split: bytes_of_outputs(self.task, [split], drawn=False) for split in splits}
 
     def views(self, recipe: Recipe) -> set[tuple[int, int]]:
         """Levels and views of the pool; levels that are all alike are one."""
-        planned = planned_views(recipe, recipe.num_views if self._task.varies else 1)
+        planned = planned_views(recipe, recipe.num_views if self.task.varies else 1)
         alike = num_levels(recipe) == 0
         return {(0 if alike else lv, view) for lv, views in planned.items() for view in views}
 
     @cached_property
     def _places(self) -> tuple[Place, ...]:
-        return places_of(self._task, self._teacher)
+        return places_of(self.task, self.teacher)
 
     def states(self, recipe: Recipe) -> int:
         """Bytes of what hints want of a view: pooled states, beside the outputs."""
         if not recipe.loss.hints:
             return 0
-        examples = sum(len(self._task.examples(s)) for s in (Split.TRAIN, Split.TRANSFER))
+        examples = sum(len(self.task.examples(s)) for s in (Split.TRAIN, Split.TRANSFER))
         width = sum(place.width for place in stored_places(recipe, self._places))
         return HALF * width * examples
 
@@ -94,7 +94,7 @@ class _Asked:
         """Bytes of all that a trial asks for."""
         total = (self.view + self.states(recipe)) * len(self.views(recipe))
         total += self._splits[Split.VALIDATION]
-        if recipe.composite is not None and not self._task.uncombined:
+        if recipe.composite is not None and not self.task.uncombined:
             wanted = [Split.TRANSFER, Split.VALIDATION]
             wanted += [Split.TRAIN] if recipe.composite.finetune_epochs else []
             total += sum(self._splits[split] for split in wanted)
@@ -116,14 +116,13 @@ def stored_outputs(loaded: Loaded, task: Task, teacher: nn.Module) -> StoredOutp
         _max_bank(loaded.experiment.output),
     )
     if found.bytes_per_trial > found.max_bank:
-        raise _too_large(loaded, task, recipe, found)
+        raise _too_large(loaded, asked, recipe, found)
     return found
 
 
-def _too_large(loaded: Loaded, task: Task, recipe: Recipe, found: StoredOutputs) -> InputError:
-    asked = _Asked(task)
+def _too_large(loaded: Loaded, asked: _Asked, recipe: Recipe, found: StoredOutputs) -> InputError:
     remedies = [
-        *_less_of_each(loaded, task, recipe, found.max_bank),
+        *_less_of_each(loaded, asked, recipe, found.max_bank),
         *_fewer_views(loaded, asked, recipe, found.max_bank),
         *_online(asked, recipe, found.max_bank),
         f"output.max_bank: {math.ceil(found.bytes_per_trial / 1e6)}MB, if there is room for them",
@@ -162,16 +161,17 @@ def _max_bank(output: OutputConfig) -> int:
     return int(FREE_SHARE * (shutil.disk_usage(there).free + kept))
 
 
-def _less_of_each(loaded: Loaded, task: Task, recipe: Recipe, most: int) -> list[str]:
+def _less_of_each(loaded: Loaded, asked: _Asked, recipe: Recipe, most: int) -> list[str]:
     """How much of each position of a language model fits, if anything does."""
     own = loaded.experiment.task
     if not isinstance(own, LanguageTaskConfig):
         return []
+    task = asked.task
     for kept in FEWER:
         smaller = copy.copy(task)
         smaller.kept = {head.name: Top(kept) for head in task.heads if head.size > kept}
         stored = own.bank_tokens if own.bank in ("top", "sampled") else task.heads[0].size
-        if kept < (stored or TOP_K) and _Asked(smaller).nbytes(recipe) <= most:
+        if kept < (stored or TOP_K) and _Asked(smaller, asked.teacher).nbytes(recipe) <= most:
             return [f"task.bank: top with task.bank_tokens: {kept}"]
     return []
 

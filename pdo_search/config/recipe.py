@@ -87,14 +87,30 @@ class LossConfig(Frozen):
     reduce: Literal["example", "position"] = "example"
     """Whether every example weighs alike, whatever its length, or every position, as is usual for
     language models."""
-
     hints: tuple[HintConfig, ...] = ()
     """Terms that draw states inside of the student towards the teacher's, while one teaches."""
+    on_policy: float = Field(default=0.0, ge=0, le=1)
+    """Share of a stage's updates in which the student goes on with the first half of each example
+    by itself, and the teacher, which then runs in the update, judges what it has drawn (Agarwal et
+    al. 2024). Of language models. Such an update takes about as long as ten others of windows of
+    64 tokens, longer ones in proportion, and counts as one."""
+    beta: float = Field(default=0.5, ge=0, le=1)
+    """Divergence of the updates of ``on_policy``: 0 is KL(teacher ‖ student), 1 KL(student ‖
+    teacher), between them the generalised Jensen-Shannon divergence."""
 
     @model_validator(mode="after")
     def _weighs_something(self) -> LossConfig:
         if self.kl + self.avg + self.init <= 0:
             raise ValueError("the weights kl, avg and init sum to nothing: nothing would be learnt")
+        return self
+
+    @model_validator(mode="after")
+    def _hints_at_inputs_of_others(self) -> LossConfig:
+        if self.hints and self.on_policy:
+            raise ValueError(
+                "hints know a teacher's states on given examples, not on what the student goes on"
+                " with: leave out hints or on_policy"
+            )
         return self
 
 

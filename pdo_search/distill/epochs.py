@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.base.columns import Taught
-from pdo_search.base.errors import PdoError
+from pdo_search.base.errors import Infeasible, PdoError
 from pdo_search.base.seeds import seed_for
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.curriculum import admit, progress_at
@@ -118,18 +118,23 @@ class Epochs:
         for step in range(self.steps):
             with self.clock.phase("data"):
                 rows, batch = next(batches)
-            taught = self._taught(stage, bank, rows, batch)
+            beta = self._beta(stage, step)
+            if beta is None:
+                judged, taught = batch, self._taught(stage, bank, rows, batch)
+            else:
+                batch, judged = self._continued(batch)
+                taught = self._taught(stage, None, rows, batch)
             with self.clock.phase("student"):
                 if self.first_step_at is None:
                     self.first_step_at = time.time()
                 made = self.updates(
                     batch,
-                    partial(self._loss, stage, rows, batch, taught),
+                    partial(self._loss, stage, rows, judged, taught, beta),
                     progress=(epoch * self.steps + step) / (recipe.epochs * self.steps),
                     lr_scale=state.tuning.lr_scale,
                     weight_decay=state.tuning.weight_decay,
                 )
-                quality = self.task.quality(made.outputs, batch)
+                quality = self.task.quality(made.outputs, judged)
                 counted = batch[IN_TRAIN] & ~quality.isnan()
                 right = torch.where(counted, quality, 0).sum()
                 *losses, by_head = made.losses
@@ -199,12 +204,32 @@ class Epochs:
             said = self.task.forward(self.teaching.ladder.model(stage.level), batch)
             return {head: Taught(found) for head, found in usual_numbers(said).items()}
 
+    def _beta(self, stage: Stage, step: int) -> float | None:
+        """Of the divergence in an update in which the student goes on by itself; None in others.
+        These are spread evenly over the epoch."""
+        share = self.recipe.loss.on_policy
+        is_own = math.floor((step + 1) * share) > math.floor(step * share)
+        return self.recipe.loss.beta if is_own and stage.level is not None else None
+
+    def _continued(self, batch: Batch) -> tuple[Batch, Batch]:
+        """What the student makes of a batch, and the same with masks of what it has drawn."""
+        seed = seed_for(self.config.seed, "continued", self.state.epoch)
+        with self.clock.phase("student"):
+            found = self.task.continued(self.student, batch, seed)
+        if found is None:
+            raise Infeasible(
+                "loss.on_policy is of tasks whose models make inputs: of language models"
+            )
+        drawn, masks = found
+        return drawn, {**drawn, **masks}
+
     def _loss(
         self,
         stage: Stage,
         rows: Tensor,
         batch: Batch,
         taught: dict[str, Taught] | None,
+        beta: float | None,
         outputs: Outputs,
     ) -> tuple[Tensor, ...]:
         """The batch's loss and its three unweighted terms, KL, avg (transfer), init (train); the
@@ -223,6 +248,7 @@ class Epochs:
             smoothing=self.state.tuning.label_smoothing,
             weights=self.state.head_weights or (config.heads if config.heads != "learned" else {}),
             mean=self.worker.mean,
+            beta=beta,
         )
         kl, avg, init = found.kl, found.avg, found.init
         nothing = torch.zeros_like(init)

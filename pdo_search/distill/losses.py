@@ -16,7 +16,7 @@ from torch import Tensor
 from pdo_search.base.columns import Taught
 from pdo_search.config.recipe import LossConfig
 from pdo_search.tasks.base import Batch, Head, HeadKind, Outputs, Task
-from pdo_search.tasks.kinds import standardized
+from pdo_search.tasks.kinds import jensen_shannon, mask_of_head, standardized
 
 __all__ = ["IN_TRAIN", "Terms", "batch_mean", "head_weights", "label_mean", "terms"]
 
@@ -74,6 +74,7 @@ def terms(
     smoothing: float = 0.0,
     weights: Mapping[str, float],
     mean: Callable[[Tensor], Tensor] = _own,
+    beta: float | None = None,
 ) -> Terms:
     """A batch's terms.
 
@@ -87,6 +88,7 @@ def terms(
         smoothing: of labels.
         weights: by head; 1 where none is named.
         mean: of a number over the shares that several workers have of a batch.
+        beta: of the divergence on what the student has drawn itself; None on given examples.
     """
     in_train = batch[IN_TRAIN]
     labels = task.label_loss(outputs, batch, smoothing)
@@ -102,7 +104,11 @@ def terms(
             if config.standardize and head.kind is HeadKind.CATEGORICAL:
                 student = standardized(student)
                 teacher = replace(teacher, values=standardized(teacher.values))
-            apart = task.divergence(head, student, teacher, batch, temperature, config.kl_form)
+            if beta is None:
+                apart = task.divergence(head, student, teacher, batch, temperature, config.kl_form)
+            else:
+                own = mask_of_head(head, batch)
+                apart = jensen_shannon(student, teacher.values, temperature, beta, own)
             kl = (apart if lengths is None else apart * lengths).mean()
         rows.append((weights.get(head.name, 1.0), kl, avg, init))
     if len(rows) == 1 and rows[0][0] == 1:

@@ -356,6 +356,17 @@ class Task(Protocol):
         """How far (B,) a student's outputs are from a teacher's, softened and times τ²; ``form`` is
         of categorical heads."""
 
+    def continued(self, model: nn.Module, batch: Batch, seed: int) -> tuple[Batch, Batch] | None:
+        """A prepared batch as a model goes on with the first part of each example by itself: its
+        inputs, without labels; and the masks of the positions that are its own, by the heads'
+        names of positions. None where models do not make inputs.
+
+        Args:
+            model: in any mode, which is left.
+            batch: prepared.
+            seed: what is drawn is a function of it and of an example's id.
+        """
+
     def meter(self) -> Meter:
         """A meter that has counted nothing."""
 

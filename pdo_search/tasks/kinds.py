@@ -10,6 +10,7 @@ Legend: B examples, L positions (padded), K size of the head.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ __all__ = [
     "bernoulli_kl",
     "categorical_kl",
     "confidence_of",
+    "jensen_shannon",
     "mask_of_head",
     "mean_of_positions",
     "shown_target",
@@ -73,6 +75,34 @@ def categorical_kl(
     log_s = F.log_softmax(student / temperature, dim=-1)
     log_t = F.log_softmax(teacher / temperature, dim=-1)
     return mean_of_positions((log_t.exp() * (log_t - log_s)).sum(dim=-1) * temperature**2, mask)
+
+
+def jensen_shannon(
+    student: Tensor, teacher: Tensor, temperature: float, beta: float, mask: Mask = None
+) -> Tensor:
+    """β KL(t ‖ m) + (1-β) KL(s ‖ m) with m = β t + (1-β) s, of softmaxes at τ, times τ²; at β = 0
+    KL(t ‖ s) and at β = 1 KL(s ‖ t), its limits over β and 1-β (Agarwal et al. 2024, section 2).
+
+    Args:
+        student: logits (B, K) or (B, L, K).
+        teacher: logits of the same shape; no gradient is taken through them.
+        temperature: τ > 0, dividing both logits.
+        beta: β, 0 to 1.
+        mask: (B, L) bool of positions.
+
+    Returns:
+        (B,), nats times τ².
+    """
+    log_s = F.log_softmax(student / temperature, dim=-1)
+    log_t = F.log_softmax(teacher / temperature, dim=-1)
+    if beta in (0, 1):
+        first, second = (log_t, log_s) if beta == 0 else (log_s, log_t)
+        apart = (first.exp() * (first - second)).sum(dim=-1)
+    else:
+        log_m = torch.logaddexp(log_t + math.log(beta), log_s + math.log(1 - beta))
+        of_t, of_s = ((x.exp() * (x - log_m)).sum(dim=-1) for x in (log_t, log_s))
+        apart = beta * of_t + (1 - beta) * of_s
+    return mean_of_positions(apart * temperature**2, mask)
 
 
 def bernoulli_kl(student: Tensor, teacher: Tensor, temperature: float, mask: Mask = None) -> Tensor:

@@ -164,6 +164,10 @@ class BaseTask:
             return mean_of_positions(topk_kl(student, taught, temperature), mask)
         return KINDS[head.kind].divergence(student, taught.dense(head.size), temperature, mask)
 
+    def continued(self, model: nn.Module, batch: Batch, seed: int) -> tuple[Batch, Batch] | None:
+        """None: models make no inputs."""
+        return None
+
     def meter(self) -> Meter:
         """A meter that has counted nothing."""
         return meter_of(self.heads)

@@ -11,6 +11,7 @@ import torch
 from pdo_search.base.errors import InputError
 from pdo_search.cli.check import check_experiment
 from pdo_search.cli.stored import stored_outputs
+from pdo_search.models.build import build_for
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Split
 
@@ -39,10 +40,15 @@ def test_what_is_too_large_to_be_stored_names_how_much_of_it_fits(tmp_path: Path
     loaded = loaded_of({"bank": "whole"}, output=output)
     task = build_task(loaded.experiment.task, ROOT)
     with pytest.raises(InputError, match=r"task\.bank: top with task\.bank_tokens: 64"):
-        stored_outputs(loaded, task)
+        stored_outputs(loaded, task, build_for(task, loaded.experiment.teacher, seed=0))
     loaded = loaded_of({"bank": "top", "bank_tokens": 64}, output=output)
     task = build_task(loaded.experiment.task, ROOT)
-    assert stored_outputs(loaded, task).bytes_per_trial < 1.7e6
+    assert (
+        stored_outputs(
+            loaded, task, build_for(task, loaded.experiment.teacher, seed=0)
+        ).bytes_per_trial
+        < 1.7e6
+    )
 
 
 def test_a_temperature_that_loses_the_tail_is_refused(tmp_path: Path) -> None:

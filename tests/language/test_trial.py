@@ -156,6 +156,7 @@ def test_a_model_that_sees_what_it_is_to_predict_is_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_two_workers_are_one(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

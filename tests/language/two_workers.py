@@ -48,7 +48,8 @@ def metrics_of_trial(worker: LocalWorker, folder: Path) -> list[dict[str, float]
     """What every epoch of the trial reports."""
     torch.set_num_threads(1)
     places = Places(str(folder / "store"), str(folder / "sweep"), str(ROOT), "t0000", 0)
-    run_trial(config_of(), worker, places=places)
+    config = config_of(trial={"loss": {"reduce": "position", "on_policy": 0.25}})
+    run_trial(config, worker, places=places)
     return [report.metrics for report in worker.reports]
 
 

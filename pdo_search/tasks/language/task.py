@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from pdo_search.base.seeds import seed_for
 from pdo_search.config.language import LanguageTaskConfig
 from pdo_search.config.texts import TokenizerConfig
 from pdo_search.store import Store
 from pdo_search.store.encoding import NUM_DRAWS, TOP_K, Keep, Sampled, Top, Whole
 from pdo_search.tasks.base import (
+    IDS,
+    LABELLED,
     Batch,
     Examples,
     Head,
@@ -89,6 +92,28 @@ class LanguageModel(BaseTask):
         """A meter that has counted nothing."""
         return BitsMeter(self.heads[0])
 
+    def continued(self, model: nn.Module, batch: Batch, seed: int) -> tuple[Batch, Batch]:
+        """Windows whose second half a model has drawn, at temperature 1, token after token."""
+        drawn, mask = batch[TOKENS].clone(), batch[mask_of(TOKENS)]
+        lengths = mask.sum(dim=1)
+        given = (lengths + 1) // 2
+        quantiles = _uniform(batch[IDS], seed, drawn.shape[1]).to(drawn.device)
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            for at in range(int(given.min()), int(lengths.max())):
+                seen = {**batch, TOKENS: drawn[:, :at], mask_of(TOKENS): mask[:, :at]}
+                logits = self.forward(model, seen)[NEXT][:, -1]
+                below = logits.double().softmax(dim=-1).cumsum(dim=-1)
+                token = torch.searchsorted(below, quantiles[:, at : at + 1] * below[:, -1:])
+                own = (given <= at) & mask[:, at]
+                drawn[:, at] = torch.where(own, token.squeeze(1), drawn[:, at])
+        model.train(was_training)
+        # What is said at a position is of the next one.
+        judged = mask & (torch.arange(mask.shape[1], device=mask.device) >= given[:, None] - 1)
+        unlabelled = torch.zeros_like(batch[LABELLED])
+        return {**batch, TOKENS: drawn, LABELLED: unlabelled}, {mask_of(TOKENS): judged}
+
     def objection(self, model: nn.Module, batch: Batch) -> tuple[str, str] | None:
         """A model that sees what it is to predict has no use."""
         tokens = batch[TOKENS]
@@ -118,6 +143,15 @@ class LanguageModel(BaseTask):
     def vocabulary(self) -> Vocabulary | None:
         """None: every token may be the next one."""
         return None
+
+
+def _uniform(ids: Tensor, seed: int, count: int) -> Tensor:
+    """(B, count) float64 from 0 to 1, of each example's own id and a seed."""
+    rows = []
+    for number in ids.tolist():
+        generator = torch.Generator().manual_seed(seed_for(seed, "drawn", number))
+        rows.append(torch.rand(count, generator=generator, dtype=torch.float64))
+    return torch.stack(rows)
 
 
 def _kept(config: LanguageTaskConfig) -> dict[str, Keep]:
