@@ -170,7 +170,7 @@ def read(root: str, examples: int, number: int, barrier: Barrier, results: Any) 
     orders = torch.split(torch.randperm(examples, generator=generator), GATHERED)
     started = time.perf_counter()
     for rows in orders:
-        opened.take("class", rows)
+        opened.rows("class", rows)
     gather_s = (time.perf_counter() - started) / len(orders)
     # Nobody leaves before all have read and all have looked.
     barrier.wait()

@@ -13,7 +13,14 @@ from pdo_search.distill.chance import (
 )
 from pdo_search.tasks.base import LeftOut
 
-__all__ = ["print_check", "print_dropped", "print_examples", "print_left_out", "print_notes"]
+__all__ = [
+    "print_check",
+    "print_dropped",
+    "print_examples",
+    "print_left_out",
+    "print_lengths",
+    "print_notes",
+]
 
 CLASSES_SHOWN = 8
 LEFT_OUT_SHOWN = 12
@@ -32,6 +39,7 @@ def print_check(found: dict[str, Any]) -> None:
         soft_wrap=True,
     )
     print_examples(task["examples"])
+    print_lengths(task["lengths"])
     print_left_out(task["left_out"])
     print_dropped(task["dropped"])
     table = Table()
@@ -99,12 +107,23 @@ def print_examples(examples: dict[str, dict[str, int]]) -> None:
         screen().print(f"{split:<10} {total:>9}: {', '.join(said)}", soft_wrap=True)
 
 
+def print_lengths(lengths: dict[str, float]) -> None:
+    """One line, where examples have positions."""
+    if lengths:
+        screen().print(
+            f"Positions of a train example: {lengths['shortest']:,} to {lengths['longest']:,},"
+            f" median {lengths['median']:,}, mean {lengths['mean']:.1f}, 95% have at most"
+            f" {lengths['p95']:,}",
+            soft_wrap=True,
+        )
+
+
 def print_left_out(left_out: list[dict[str, Any]]) -> None:
-    """A line per kind of files that are no examples; of many the first."""
+    """A line per kind of files or rows that are no examples; of many the first."""
     for one in left_out[:LEFT_OUT_SHOWN]:
-        screen().print(f"Files: {LeftOut(**one)}", soft_wrap=True)
+        screen().print(f"Source: {LeftOut(**one)}", soft_wrap=True)
     if len(left_out) > LEFT_OUT_SHOWN:
-        screen().print(f"Files: and {len(left_out) - LEFT_OUT_SHOWN} lines more, see check --json")
+        screen().print(f"Source: and {len(left_out) - LEFT_OUT_SHOWN} lines more, see check --json")
 
 
 def print_dropped(dropped: dict[str, dict[str, int]]) -> None:

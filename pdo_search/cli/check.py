@@ -10,24 +10,32 @@ import contextlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from pdo_search.base.errors import Infeasible, InputError
-from pdo_search.cli.before import print_dropped, print_examples, print_left_out, print_notes
+from pdo_search.cli.before import (
+    print_dropped,
+    print_examples,
+    print_left_out,
+    print_lengths,
+    print_notes,
+)
 from pdo_search.cli.estimate import TIMED_BATCH, estimated, trials_at_ends
 from pdo_search.cli.stored import stored_outputs
+from pdo_search.config.domains import AnyTaskConfig
 from pdo_search.config.load import Loaded
 from pdo_search.config.model import StudentConfig
 from pdo_search.config.resolve import resolve
 from pdo_search.config.run import LimitsConfig
 from pdo_search.config.schema import TrialConfig
-from pdo_search.config.task import AnyTaskConfig, UserTaskConfig
+from pdo_search.config.task import UserTaskConfig
 from pdo_search.distill.chance import (
     Standing,
     measured_standing,
@@ -35,8 +43,11 @@ from pdo_search.distill.chance import (
     warning_of,
 )
 from pdo_search.distill.execution import threads
+from pdo_search.distill.frozen import refuse_frozen
 from pdo_search.distill.probe import probe
 from pdo_search.distill.rehearsal import Removal, rehearse, removal_of, shrinking_of
+from pdo_search.distill.simplify import new_student
+from pdo_search.distill.tail import refuse_lost_tail
 from pdo_search.models.build import build_for
 from pdo_search.models.cost import Cost, measure_cost
 from pdo_search.tasks import cached_task
@@ -85,6 +96,7 @@ def preflight(loaded: Loaded, notes: Sequence[str] = ()) -> str:
         except InputError as error:
             raise error.at(file=loaded.file) from None
     print_examples(_examples(parts.task))
+    print_lengths(_lengths(parts.task))
     print_left_out(_left_out(parts.task))
     print_dropped(_dropped(parts.task))
     limits = loaded.experiment.limits
@@ -135,6 +147,7 @@ def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
             "dropped": _dropped(task),
             "examples": _examples(task),
             "left_out": _left_out(task),
+            "lengths": _lengths(task),
         },
         "teacher": {
             "arch": experiment.teacher.arch,
@@ -205,12 +218,12 @@ def _examples(task: Task) -> dict[str, dict[str, int]]:
 
 def _by_class(task: Task, examples: Examples) -> dict[str, int]:
     """How many labelled examples there are of each class; of other tasks in all."""
-    head, inputs = task.heads[0], task.inputs()
-    if not isinstance(inputs, PictureInputs):
+    head, names = task.heads[0], task.inputs().class_names
+    if not names:
         return {"examples": int(examples.labelled.sum())}
     classes = examples.labels()[target_of(head.name)][examples.labelled]
     counts = torch.bincount(classes, minlength=head.size).tolist()
-    return dict(zip(inputs.class_names, counts, strict=True))
+    return dict(zip(names, counts, strict=True))
 
 
 def _source_of(config: AnyTaskConfig) -> str:
@@ -224,6 +237,17 @@ def _shape(task: Task) -> dict[str, Any]:
     if isinstance(inputs, PictureInputs):
         return {"input_shape": list(inputs.input_shape), "classes": len(inputs.class_names)}
     return {"heads": {head.name: f"{head.kind} {head.size}" for head in task.heads}}
+
+
+def _lengths(task: Task) -> dict[str, float]:
+    """How many positions examples of the train split have; nothing where they have none."""
+    lengths = task.train_inputs.lengths()
+    if lengths is None:
+        return {}
+    at = torch.tensor([0.0, 0.5, 0.95, 1.0], dtype=torch.float64)
+    found = lengths.double().quantile(at, interpolation="nearest").long().tolist()
+    names = ("shortest", "median", "p95", "longest")
+    return {"mean": lengths.double().mean().item(), **dict(zip(names, found, strict=True))}
 
 
 def _left_out(task: Task) -> list[dict[str, Any]]:
@@ -244,17 +268,42 @@ def _parts(loaded: Loaded) -> _Parts:
     try:
         task = cached_task(experiment.task, base_dir, experiment.output.store_root)
         notes += _few_said(task)
-        build = partial(build_for, task, seed=0, base_dir=base_dir, say=notes.append)
-        teacher = build(experiment.teacher, path="teacher")
-        trials = [
-            (t, None if t.student.is_cut else build(t.student, path="student"))
-            for t in trials_at_ends(loaded)
-        ]
+        if task.uncombined and loaded.experiment.trial.get("composite", {}) is not None:
+            notes.append(f"No composite is made: {task.uncombined}. trial.composite: null says so.")
+        teacher = build_for(
+            task, experiment.teacher, seed=0, base_dir=base_dir, path="teacher", say=notes.append
+        )
+        recipes = [trial.recipe for trial in trials_at_ends(loaded, "")]
+        refuse_lost_tail(task, recipes, teacher if experiment.teacher.is_given else None)
+        if experiment.teacher.train is not None and experiment.teacher.train.freeze is not None:
+            refuse_frozen(task, teacher, "teacher")
+        make = partial(_student_of, task, base_dir=base_dir, say=notes.append)
+        trials = [(t, None if t.student.is_cut else make(t)) for t in trials_at_ends(loaded)]
         notes += _tried(loaded, task, teacher, trials)
         return _Parts(task, teacher, trials, list(dict.fromkeys(notes)))
     except InputError as error:
         hint = f"correct it, then `pdo-search check {loaded.file}`"
         raise error.at(file=loaded.file, remedy=hint) from None
+
+
+def _student_of(
+    task: Task, trial: TrialConfig, base_dir: Path | None, say: Callable[[str], None]
+) -> nn.Module:
+    """The student of a trial.
+
+    Raises:
+        InputError: it cannot be built, or its vocabulary cannot be trimmed.
+    """
+    simplify = trial.recipe.simplify
+    try:
+        return new_student(task, trial.student, simplify, seed=0, base_dir=base_dir, say=say)
+    except Infeasible as error:
+        raise InputError(
+            str(error),
+            path="student.vocab",
+            value=trial.student.vocab,
+            remedy="leave it out: it is of transformers that read ids",
+        ) from None
 
 
 def _tried(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pdo_search.base.errors import Infeasible
 from pdo_search.config.load import Loaded
+from pdo_search.config.model import TeacherConfig
 from pdo_search.config.resolve import resolve
 from pdo_search.config.schema import TrialConfig
 from pdo_search.config.space import Space
@@ -39,7 +40,7 @@ def estimated(
     execution = experiment.execution.model_copy(update={"compile": False})
     teacher_rate = _rate(task, teacher, execution)
     student_rate = teacher_rate if student is None else _rate(task, student, execution)
-    epochs = experiment.teacher.train.epochs if experiment.teacher.train else 0
+    epochs = _teacher_passes(experiment.teacher)
     outputs = len(task.examples(Split.VALIDATION))
     outputs += epoch * len(planned_views(trial.recipe, trial.recipe.num_views).get(0, []))
     ladder, ladders = _ladder_passes(loaded), _num_ladders(loaded)
@@ -51,12 +52,20 @@ def estimated(
         "teacher_outputs_s": outputs * FORWARD / teacher_rate,
         "ladders": ladders,
         "ladder_levels": ladder.levels,
-        "ladder_s": ladder.passes * train / teacher_rate,
+        "ladder_s": ladder.passes * epoch / teacher_rate,
         "trial_s": trial.recipe.epochs * epoch / student_rate,
         "all_trials_one_slot_s": trials_s,
         "total_one_slot_s": trials_s
-        + (epochs * train + outputs * FORWARD + ladders * ladder.passes * train) / teacher_rate,
+        + (epochs * train + outputs * FORWARD + ladders * ladder.passes * epoch) / teacher_rate,
     }
+
+
+def _teacher_passes(config: TeacherConfig) -> float:
+    """Passes over train with the cost of training the teacher; of a frozen body one without
+    gradients."""
+    if config.train is None:
+        return 0
+    return config.train.epochs if config.train.freeze is None else FORWARD
 
 
 @dataclass(frozen=True)

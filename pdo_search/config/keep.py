@@ -22,9 +22,11 @@ def keep_of(student: StudentConfig) -> dict[str, Amount]:
     """
     if student.shrink is not None:
         return {"channels": 1 - Fraction(repr(student.shrink))}
+    found: dict[str, Amount] = {} if student.vocab is None else {"vocab": student.vocab}
     if student.keep is None:
-        return {}
+        return found
     if isinstance(student.keep, float):
-        return {ALL: Fraction(repr(student.keep))}
+        return {ALL: Fraction(repr(student.keep)), **found}
     given = student.keep.model_dump(exclude_none=True)
-    return {unit: Fraction(repr(v)) if isinstance(v, float) else v for unit, v in given.items()}
+    shares = {u: Fraction(repr(v)) if isinstance(v, float) else v for u, v in given.items()}
+    return {**shares, **found}

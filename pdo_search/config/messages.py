@@ -13,11 +13,11 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel
 
 from pdo_search.base.errors import InputError
+from pdo_search.config.domains import SECTIONS as TASKS
 from pdo_search.config.model import StudentConfig
 from pdo_search.config.recipe import Recipe
 from pdo_search.config.schema import Experiment
 from pdo_search.config.space import Dimension, as_written, is_dimension
-from pdo_search.config.task import IMAGES, USER_TASK
 
 __all__ = ["translated"]
 
@@ -41,8 +41,8 @@ def translated(
         dimensions: those that were filled in.
     """
     # Of a union pydantic names the member, too, which nobody writes.
-    location = [str(part) for part in error["loc"] if part not in (IMAGES, USER_TASK)]
-    path = ".".join(part for part in (prefix, *location) if part)
+    location = [str(part) for part in error["loc"]]
+    path = ".".join(part for part in (prefix, *location) if part and part not in TASKS)
     kind, value = error["type"], error["input"]
     message = str(error["msg"]).removeprefix("Value error, ")
     if kind == "extra_forbidden":
@@ -155,6 +155,9 @@ def _model_at(model: type[BaseModel], location: Sequence[str]) -> type[BaseModel
     """The nested model that a path of field names leads to."""
     current: type[BaseModel] | None = model
     for key in location:
+        if key in TASKS:
+            current = TASKS[key]
+            continue
         if current is None or key not in current.model_fields:
             return None
         annotation = current.model_fields[key].annotation

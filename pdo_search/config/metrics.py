@@ -47,7 +47,8 @@ METRICS: Mapping[str, Metric] = {
     "precision": Metric("share", "max", "mean precision over classes"),
     "recall": Metric("share", "max", "mean recall over classes"),
     "f1": Metric("share", "max", "mean F1 over classes"),
-    "mcc": Metric("share", "max", "Matthews correlation of predicted and true classes"),
+    "mcc": Metric("correlation", "max", "Matthews correlation of predicted and true classes"),
+    "rare_recall": Metric("share", "max", "mean recall over the rare half of the classes"),
     "auc": Metric("share", "max", "area under the ROC curve, mean over labels"),
     "mae": Metric("in the target's unit", "min", "mean absolute error"),
     "rmse": Metric("in the target's unit", "min", "root of the mean squared error"),
@@ -74,6 +75,11 @@ TASK_METRICS: Mapping[str, tuple[str, ...]] = {
     "image_classification": (
         "accuracy", "precision", "recall", "f1", "loss", "ece", "agreement", "kl",
     ),
+    "text_classification": (
+        "accuracy", "f1", "mcc", "rare_recall", "precision", "recall", "loss", "ece", "agreement",
+        "kl",
+    ),
+    "language_model": ("bits_per_byte", "perplexity", "accuracy", "loss", "agreement", "kl"),
 }  # fmt: skip
 """By kind of task; the first is its primary one."""
 

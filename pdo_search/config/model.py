@@ -183,12 +183,17 @@ class StudentConfig(ModelConfig):
     shrink: float | None = Field(default=None, gt=0, lt=1)
     """With ``arch: teacher``: share of channels removed; ``shrink: 0.3`` is ``keep: {channels:
     0.7}``."""
+    vocab: int | None = Field(default=None, ge=1)
+    """Rows of the embedding, of any transformer: those of the most frequent ids of train and
+    transfer; all others read the unknown one's. The same as ``keep: {vocab: N}``."""
 
     @model_validator(mode="after")
     def _shrink_with_teacher(self) -> StudentConfig:
         if self.shrink is not None and self.keep is not None:
             raise ValueError("`shrink` and `keep` say the same: give `keep` alone")
-        is_cut = self.shrink is not None or self.keep is not None
+        if self.vocab is not None and (self.shrink is not None or self._keeps("vocab")):
+            raise ValueError("`vocab` and `keep` or `shrink` say the same, or are of other models")
+        is_cut = (self.shrink, self.keep, self.vocab) != (None, None, None)
         if self.arch == "teacher" and not is_cut:
             raise ValueError("`keep` and `arch: teacher` belong together")
         if self.arch != "teacher" and self.shrink is not None:
@@ -206,6 +211,9 @@ class StudentConfig(ModelConfig):
     def is_cut(self) -> bool:
         """Whether it is cut from the teacher."""
         return self.arch == "teacher"
+
+    def _keeps(self, unit: str) -> bool:
+        return isinstance(self.keep, KeepConfig) and getattr(self.keep, unit) is not None
 
     def _keeps_vocabulary_alone(self) -> bool:
         if self.keep is None:

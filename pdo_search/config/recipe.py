@@ -120,8 +120,10 @@ class SimplifyConfig(Frozen):
     """Channel counts are kept a multiple of this."""
     recovery_epochs: float = Field(default=1.0, ge=0)
     """Passes over the train split of self-distillation from the previous teacher."""
-    recovery_lr: float = Field(default=0.02, gt=0)
-    """Peak learning rate of the recovery (SGD, cosine)."""
+    recovery_lr: float | None = Field(default=None, gt=0)
+    """Peak learning rate of the recovery, whose optimizer is of the kind that trains the teacher
+    (cosine). None is 0.02 for SGD; for AdamW 1e-3, and 1e-4 where the teacher has weights that were
+    trained elsewhere, which larger ones destroy."""
     max_drop: float = Field(default=0.03, ge=0, le=1)
     """A level that loses more of the primary metric than this against its parent is refused;
     relative where it is no share."""

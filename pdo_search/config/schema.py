@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
+from pdo_search.config.domains import AnyTaskConfig
 from pdo_search.config.fields import Frozen, Name
 from pdo_search.config.methods import PROGRESSIVE, Method
 from pdo_search.config.metrics import METRICS, TASK_METRICS
@@ -18,7 +19,7 @@ from pdo_search.config.model import StudentConfig, TeacherConfig
 from pdo_search.config.recipe import Recipe
 from pdo_search.config.run import LimitsConfig, OutputConfig, ResourcesConfig
 from pdo_search.config.search import SchedulerConfig, SearchConfig
-from pdo_search.config.task import IMAGES, AnyTaskConfig
+from pdo_search.config.task import IMAGES
 from pdo_search.config.training import ExecutionConfig
 
 __all__ = ["Experiment", "TrialConfig"]

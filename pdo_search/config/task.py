@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pdo_search.config.fields import Frozen, Given, Seed
 from pdo_search.config.metrics import METRICS, TASK_METRICS, is_metric
@@ -12,7 +12,6 @@ from pdo_search.config.metrics import METRICS, TASK_METRICS, is_metric
 __all__ = [
     "IMAGES",
     "USER_TASK",
-    "AnyTaskConfig",
     "AugmentConfig",
     "DataConfig",
     "RecordsConfig",
@@ -69,12 +68,13 @@ class RecordsConfig(Frozen):
     """``files``, or ``module:function`` that returns a torch ``Dataset``, a data set of Hugging
     Face, a frame of pandas or polars, a mapping of columns, a list of rows, or such by split."""
     path: Given | dict[Literal["train", "validation", "test", "transfer"], Given] | None = None
-    """Parquet, CSV, TSV, JSON or JSON lines: a file, a folder of parts, a pattern such as
+    """Parquet, CSV, TSV, JSON, JSON lines or text: a file, a folder of parts, a pattern such as
     ``part-*.parquet``; or the folder of a data set that Hugging Face's library saved to disk.
     Relative to the experiment file. Parts or folders named train, validation, test are used as
     such splits; or give each split its own: ``{train: a.csv, test: b.csv}``."""
-    format: Literal["parquet", "csv", "tsv", "json", "arrow"] | None = None
-    """Of the files; None tells it by their names. JSON is one list, or one object per line."""
+    format: Literal["parquet", "csv", "tsv", "json", "arrow", "text"] | None = None
+    """Of the files; None tells it by their names. JSON is one list, or one object per line; a text
+    file is one row, its ``text`` and itself as the ``document``."""
     columns: dict[str, str | int] = {}
     """What the source calls the task's columns, such as ``{text: sentence, label: y}``; those left
     out have the task's names. Whole numbers are places in rows that are tuples."""
@@ -219,16 +219,3 @@ class UserTaskConfig(Frozen):
         if unknown:
             raise ValueError(f"unknown: {', '.join(unknown)}; known are {', '.join(METRICS)}")
         return names
-
-
-def _tag_of(task: object) -> str:
-    """Which of the tasks' models a section is of: by its kind."""
-    kind = task.get("kind") if isinstance(task, dict) else getattr(task, "kind", None)
-    return USER_TASK if isinstance(kind, str) and ":" in kind else IMAGES
-
-
-AnyTaskConfig = Annotated[
-    Annotated[TaskConfig, Tag(IMAGES)] | Annotated[UserTaskConfig, Tag(USER_TASK)],
-    Discriminator(_tag_of),
-]
-"""A task of one of the domains, by its ``kind``."""

@@ -43,6 +43,10 @@ class TrainConfig(OptimizerConfig):
 
     epochs: int = Field(default=10, ge=1)
     """Passes over the train split."""
+    freeze: Literal["body"] | None = None
+    """``body`` leaves all but the heads as they are: every example is encoded once, and the heads
+    are fitted to these states in seconds. For models of ``transformers`` and
+    ``small_transformer``."""
 
 
 class ExecutionConfig(Frozen):

@@ -80,14 +80,15 @@ def combine(
         student: the trained student.
         spec: how to build it again.
         cost: its cost.
-        directory: receives ``student/`` and, if configured, ``composite/``.
+        directory: receives ``student/`` and, if configured and the task's models can be combined,
+            ``composite/``.
 
     Returns:
         Rows of the modes, and what is known of the trial now.
     """
     directory.mkdir(parents=True)
     save_model(directory / "student", student, spec)
-    if config.recipe.composite is None:
+    if config.recipe.composite is None or task.uncombined:
         return [TrialRow(model="student")]
     parts = Parts(config, task, teaching, cost, next(student.parameters()).device)
     rows = _fit(parts, student)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pdo_search.config.task import AnyTaskConfig
+from pdo_search.config.domains import AnyTaskConfig
 from pdo_search.store import Store
 from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Task

@@ -215,6 +215,7 @@ class Epochs:
             temperature=stage.temperature or 1.0,
             smoothing=self.state.tuning.label_smoothing,
             weights=self.state.head_weights or (config.heads if config.heads != "learned" else {}),
+            mean=self.worker.mean,
         )
         kl, avg, init = found.kl, found.avg, found.init
         nothing = torch.zeros_like(init)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pdo_search.base.columns import Taught
 from pdo_search.base.seeds import seed_for
 from pdo_search.config.metrics import gain_of, score_of
+from pdo_search.config.model import TeacherConfig
 from pdo_search.config.recipe import Recipe, SimplifyConfig
 from pdo_search.config.training import ExecutionConfig, OptimizerConfig
 from pdo_search.distill.context import Context
@@ -32,13 +33,16 @@ from pdo_search.distill.simplify import simplified
 from pdo_search.models.build import placed
 from pdo_search.models.cost import Cost, measure_cost
 from pdo_search.models.modelfile import load_for, save_model
+from pdo_search.models.sequences import SEQUENCE_MODELS
 from pdo_search.records import TeacherRow
 from pdo_search.tasks.base import Batch, Outputs, Split, Task
 
-__all__ = ["Attempt", "Ladder", "Level", "LevelStatus", "next_ratio"]
+__all__ = ["Attempt", "Ladder", "Level", "LevelStatus", "next_ratio", "recovery_of"]
 
 VERSION = 2
 LEVEL_FILE = "level.json"
+SGD_LR, ADAMW_LR, PRETRAINED_LR = 0.02, 1e-3, 1e-4
+ADAMW_BATCH = 32
 RECOVERY_TEMPERATURE = 2.0
 RATIO_DECIMALS = 3
 
@@ -138,6 +142,18 @@ def next_ratio(attempts: Sequence[Attempt], asked: float, backoffs: int) -> floa
     return round(asked * 0.5 ** len(attempts), RATIO_DECIMALS)
 
 
+def recovery_of(teacher: TeacherConfig, simplify: SimplifyConfig) -> OptimizerConfig:
+    """How a level of a teacher is recovered: by what trains the teacher, or would train it."""
+    kind = "adamw" if teacher.arch in SEQUENCE_MODELS else "sgd"
+    if teacher.train is not None:
+        kind = teacher.train.kind
+    if kind == "sgd":
+        return OptimizerConfig(lr=simplify.recovery_lr or SGD_LR)
+    usual = ADAMW_LR if teacher.weights is None else PRETRAINED_LR
+    lr = simplify.recovery_lr or usual
+    return OptimizerConfig(kind="adamw", lr=lr, batch_size=ADAMW_BATCH)
+
+
 def primary_of(task: Task, model: nn.Module, device: torch.device) -> float:
     """A teacher's primary metric on validation."""
     return metrics_of(task, model, task.examples(Split.VALIDATION), device)[task.metrics[0]]
@@ -152,6 +168,7 @@ class Ladder:
         recipe: ``prune_ratio`` and ``simplify``.
         on: where levels are recovered and run, and lie.
         seed: of recovery.
+        recovery: how levels are recovered; see ``recovery_of``.
         execution: how recovery is computed.
     """
 
@@ -163,9 +180,11 @@ class Ladder:
         on: Context,
         *,
         seed: int,
+        recovery: OptimizerConfig | None = None,
         execution: ExecutionConfig = USUAL,
     ) -> None:
         self.task = task
+        self.recovery = recovery or OptimizerConfig(lr=recipe.simplify.recovery_lr or SGD_LR)
         self.ratio = round(recipe.prune_ratio, RATIO_DECIMALS)
         self.simplify: SimplifyConfig = recipe.simplify
         self.on = on
@@ -207,10 +226,15 @@ class Ladder:
             "parent": parent.key,
             "task": self.task.fingerprint,
             "ratio": self.ratio,
-            "simplify": self.simplify.model_dump(exclude={"timeout"}),
+            "simplify": {
+                **self.simplify.model_dump(exclude={"timeout"}),
+                "recovery_lr": self.recovery.lr,
+            },
             "seed": self.seed,
             **computed_by(self.execution, self.on.device),
         }
+        if self.recovery.kind != "sgd":
+            key["recovery"] = self.recovery.model_dump()
         found = self.on.store.get_or_build("level", key, lambda folder: self._build(folder, parent))
         record = json.loads((found.path / LEVEL_FILE).read_text(encoding="utf-8"))
         build_s = json.loads((found.path / "manifest.json").read_text(encoding="utf-8"))["build_s"]
@@ -307,7 +331,7 @@ class Ladder:
             model,
             feed,
             loss_of,
-            OptimizerConfig(lr=self.simplify.recovery_lr),
+            self.recovery,
             epochs=epochs,
             seed=seed_for(self.seed, "recovery", parent.index),
             execution=self.execution,

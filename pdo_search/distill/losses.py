@@ -7,7 +7,7 @@ Legend: B examples in a batch, L positions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -43,6 +43,11 @@ class Terms:
     by_head: Tensor
 
 
+def _own(share: Tensor) -> Tensor:
+    """A mean over the shares of one worker."""
+    return share
+
+
 def batch_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Sum of values (B,) under a boolean mask (B,), divided by the size of the batch.
 
@@ -68,6 +73,7 @@ def terms(
     temperature: float = 1.0,
     smoothing: float = 0.0,
     weights: Mapping[str, float],
+    mean: Callable[[Tensor], Tensor] = _own,
 ) -> Terms:
     """A batch's terms.
 
@@ -80,13 +86,14 @@ def terms(
         temperature: of the divergence.
         smoothing: of labels.
         weights: by head; 1 where none is named.
+        mean: of a number over the shares that several workers have of a batch.
     """
     in_train = batch[IN_TRAIN]
     labels = task.label_loss(outputs, batch, smoothing)
     rows = []
     for head in task.heads:
         loss, known = labels[head.name]
-        lengths = _relative_lengths(head, batch) if config.reduce == "position" else None
+        lengths = _relative_lengths(head, batch, mean) if config.reduce == "position" else None
         loss = loss if lengths is None else loss * lengths
         avg, init = batch_mean(loss, known & ~in_train), batch_mean(loss, known & in_train)
         kl = torch.zeros_like(init)
@@ -106,12 +113,13 @@ def terms(
     return Terms(kl, avg, init, torch.stack(by_head).detach())
 
 
-def _relative_lengths(head: Head, batch: Batch) -> Tensor | None:
-    """(B,) how many positions each example has, over their mean: so every position weighs alike."""
+def _relative_lengths(head: Head, batch: Batch, mean: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """(B,) how many positions each example has, over their mean in the whole batch: so every
+    position weighs alike, whichever worker has it."""
     if head.positions is None:
         return None
     lengths = batch[head.positions].sum(dim=1).to(torch.get_default_dtype())
-    return lengths / lengths.mean().clamp(min=1)
+    return lengths / mean(lengths.mean()).clamp(min=1)
 
 
 def head_weights(losses: Mapping[str, float]) -> dict[str, float]:

@@ -92,6 +92,9 @@ def _evaluated(task: Task, model: nn.Module) -> list[str]:
         raise _Refused(
             "its outputs are not finite numbers", "give weights and a normalization that make such"
         )
+    with torch.inference_mode():
+        if objection := task.objection(model, batch):
+            raise _Refused(*objection)
     if task.heads[0].kind is not HeadKind.CATEGORICAL:
         return []
     logits = outputs[task.heads[0].name].flatten(0, -2)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from pdo_search.config.keep import ALL, Amount
+from pdo_search.config.keep import ALL, Amount, keep_of
+from pdo_search.config.model import StudentConfig
 from pdo_search.config.recipe import SimplifyConfig
 from pdo_search.distill.norms import Calibration, refresh_statistics
 from pdo_search.models.anatomy import transformer_in
+from pdo_search.models.build import build_for
 from pdo_search.models.layout import placed
 from pdo_search.models.prune import drop_blocks, pixels_of, prune_channels
 from pdo_search.models.units import Surgery, kept
 from pdo_search.tasks.base import Task
 
-__all__ = ["cut", "simplified"]
+log = logging.getLogger(__name__)
+
+__all__ = ["cut", "new_student", "simplified"]
 
 
 def simplified(
@@ -63,6 +70,36 @@ def simplified(
     return model, drop_blocks(model, pixels_of(example), config.drop_blocks)
 
 
+def new_student(
+    task: Task,
+    config: StudentConfig,
+    simplify: SimplifyConfig,
+    *,
+    seed: int,
+    base_dir: Path | None = None,
+    say: Callable[[str], None] = log.info,
+) -> nn.Module:
+    """A student that is not cut from the teacher, on the CPU, its vocabulary trimmed where the
+    configuration says so.
+
+    Args:
+        task: whose inputs it takes.
+        config: which.
+        simplify: rounding.
+        seed: of the initial weights.
+        base_dir: folder that relative paths and factories refer to.
+        say: called with a line when layers are new although weights are given.
+
+    Raises:
+        Infeasible: its vocabulary cannot be trimmed.
+        InputError: see ``build_for``.
+    """
+    model = build_for(task, config, seed=seed, base_dir=base_dir, say=say)
+    if keep := keep_of(config):
+        cut(task, model, keep, simplify, None)
+    return model
+
+
 def cut(
     task: Task,
     model: nn.Module,
@@ -78,5 +115,8 @@ def cut(
     batch = task.example() if calibration is None else next(calibration.batches())
     device = next(model.parameters()).device
     batches = [{name: tensor.to(device) for name, tensor in batch.items()}]
-    surgery = Surgery(task.heads, task.forward, batches, config.round_to, config.timeout)
+    vocabulary = task.vocabulary() if "vocab" in keep else None
+    surgery = Surgery(
+        task.heads, task.forward, batches, config.round_to, config.timeout, vocabulary
+    )
     return tuple(name for removed in kept(model, keep, surgery) for name in removed.names)

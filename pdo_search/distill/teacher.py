@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pdo_search.base.factory import is_factory, load_factory, source_digest
 from pdo_search.base.seeds import seed_for
 from pdo_search.config.model import TeacherConfig
-from pdo_search.config.training import ExecutionConfig
+from pdo_search.config.training import ExecutionConfig, TrainConfig
 from pdo_search.distill.context import Context
 from pdo_search.distill.execution import USUAL, computed_by, threads
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
+from pdo_search.distill.frozen import fit_heads
 from pdo_search.distill.ladder import LEVEL_FILE, VERSION, Level, LevelStatus, primary_of
 from pdo_search.distill.losses import label_mean
 from pdo_search.models.build import build_for, placed
@@ -65,20 +66,12 @@ def trained_teacher(
         built = build_for(task, config, seed=own, base_dir=on.base_dir, path="teacher")
         model = placed(built, on.device)
         if config.train is not None:
-            smoothing = config.train.label_smoothing
-            feed = Feed(task.examples(Split.TRAIN), on.device)
-
-            def loss_of(outputs: Outputs, batch: Batch, rows: Tensor) -> Tensor:
-                return label_mean(task, outputs, batch, smoothing)
-
-            fit(
+            _train(
                 task,
                 model,
-                feed,
-                loss_of,
                 config.train,
-                epochs=config.train.epochs,
                 seed=own,
+                device=on.device,
                 execution=execution,
                 on_epoch=on_epoch,
             )
@@ -109,6 +102,41 @@ def trained_teacher(
         value=record["value"],
         build_s=build_s,
         cached=not found.built,
+    )
+
+
+def _train(
+    task: Task,
+    model: nn.Module,
+    config: TrainConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    execution: ExecutionConfig,
+    on_epoch: Callable[[dict[str, float]], None] | None,
+) -> None:
+    """Train a model on the train split in place, all of it or its heads alone."""
+    examples = task.examples(Split.TRAIN)
+    if config.freeze is not None:
+        fit_heads(
+            task, model, examples, config, seed=seed, device=device, execution=execution,
+            on_epoch=on_epoch,
+        )  # fmt: skip
+        return
+
+    def loss_of(outputs: Outputs, batch: Batch, rows: Tensor) -> Tensor:
+        return label_mean(task, outputs, batch, config.label_smoothing)
+
+    fit(
+        task,
+        model,
+        Feed(examples, device),
+        loss_of,
+        config,
+        epochs=config.epochs,
+        seed=seed,
+        execution=execution,
+        on_epoch=on_epoch,
     )
 
 

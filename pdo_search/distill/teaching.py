@@ -6,7 +6,7 @@ once per recorded view, kept in the store, and read by every trial; no teacher r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.losses import IN_TRAIN
 from pdo_search.distill.stage import plan_stages
 from pdo_search.store.bank import Bank, Compute, bank, in_process
-from pdo_search.store.encoding import Said, StoredHead
+from pdo_search.store.encoding import Said, Sampled, StoredHead
 from pdo_search.store.plan import Outputs, Plan
 from pdo_search.tasks.base import PARTNER, SHARE, Batch, Examples, Split, Task
 from pdo_search.tasks.base import Outputs as ModelOutputs
@@ -32,6 +32,7 @@ __all__ = [
     "planned_views",
     "pool_of",
     "pool_outputs",
+    "stored_heads",
 ]
 
 BATCH = 512
@@ -187,9 +188,22 @@ def _lengths(task: Task, raw_batches: Iterable[Batch]) -> dict[str, Tensor]:
     return {name: torch.cat([m[name].sum(dim=1).cpu() for m in masks]) for name in masks[0]}
 
 
-def plan_of(task: Task, count: int, raw_batches: Iterable[Batch]) -> Plan:
+def stored_heads(task: Task, *, drawn: bool = True) -> dict[str, StoredHead]:
+    """How the heads' outputs are stored, by name.
+
+    Args:
+        task: says it.
+        drawn: whether classes may be drawn (``Sampled``), which serves training alone; where they
+            may not, such a head is stored as others are.
+    """
+    kept = {n: k for n, k in task.kept.items() if drawn or not isinstance(k, Sampled)}
+    return {h.name: StoredHead(h.size, h.positions, kept.get(h.name)) for h in task.heads}
+
+
+def plan_of(
+    task: Task, count: int, raw_batches: Iterable[Batch], heads: Mapping[str, StoredHead]
+) -> Plan:
     """What is stored of so many examples, whose raw inputs come batch after batch."""
-    heads = {head.name: StoredHead(head.size, head.positions) for head in task.heads}
     return Plan(heads, count, _lengths(task, raw_batches))
 
 
@@ -202,7 +216,7 @@ def bytes_of_outputs(task: Task, splits: Sequence[Split] = POOL) -> int:
         for part in parts
         for rows in evaluation_batches(task, part, torch.device("cpu"))
     )
-    return plan_of(task, sum(map(len, parts)), raw).nbytes
+    return plan_of(task, sum(map(len, parts)), raw, stored_heads(task)).nbytes
 
 
 def planned_views(recipe: Recipe, num_views: int) -> dict[int, list[int]]:
@@ -265,7 +279,12 @@ class Teaching:
                 level,
                 "train+transfer",
                 view,
-                plan_of(self.task, len(self.pool), self.pool.drawn(view, batches)),
+                plan_of(
+                    self.task,
+                    len(self.pool),
+                    self.pool.drawn(view, batches),
+                    stored_heads(self.task),
+                ),
                 compute or in_process(outputs),
                 on_progress,
             ).to(self.device)
@@ -281,7 +300,8 @@ class Teaching:
                 yield rows[own], {**said, **_masks(self.task, batch)}
 
         raw = map(examples.raw_inputs, evaluation_batches(self.task, examples, self.device))
-        plan = plan_of(self.task, len(examples), raw)
+        heads = stored_heads(self.task, drawn=False)
+        plan = plan_of(self.task, len(examples), raw, heads)
         return self._bank(level, split.value, 0, plan, in_process(outputs), on_progress)
 
     def taught(
@@ -322,8 +342,9 @@ class Teaching:
     def difficulty(self, kind: str, student: nn.Module | None = None) -> Tensor:
         """How hard (N,) the pool's examples are, on the CPU.
 
-        By the full teacher's outputs on the first view, which are stored anyway, or on plain
-        examples where views are mixed, since difficulty is about one example.
+        By the full teacher's outputs on the first view, which are stored anyway; or on plain
+        examples where views are mixed, since difficulty is about one example, or where of the
+        first view drawn classes alone are stored.
 
         Args:
             kind: see ``curriculum.difficulty``.
@@ -331,7 +352,7 @@ class Teaching:
         """
         judged = (
             [(self.split_bank(0, s), self.task.examples(s)) for s in POOL]
-            if self.mixes
+            if self.mixes or any(isinstance(k, Sampled) for k in self.task.kept.values())
             else [(self.pool_bank(0, 0), self.pool.examples)]
         )
         scores = []

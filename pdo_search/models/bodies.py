@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from pdo_search.base.errors import InputError
 from pdo_search.tasks.base import Batch, Head, Outputs, mask_of
-from pdo_search.tasks.inputs import Inputs
+from pdo_search.tasks.inputs import SequenceInputs
 
 __all__ = ["Body", "BodyAndHeads", "TrimmedEmbedding", "refuse_longer", "the_input"]
 
@@ -75,8 +75,7 @@ class BodyAndHeads(nn.Module):
 
     def forward(self, batch: Batch) -> Outputs:
         """Outputs by head: (B, K), or (B, L, K) of heads with positions."""
-        states = self.body(batch)
-        pooled = states if states.dim() == 2 else _mean(states, self.body.own_positions(batch))
+        states, pooled = self.pooled(batch)
         outputs = {}
         for head, layer in zip(self.heads, self.out, strict=True):
             read = pooled if head.positions is None else states
@@ -86,6 +85,13 @@ class BodyAndHeads(nn.Module):
                 assert self.body.embedding is not None
                 outputs[head.name] = F.linear(read, self.body.embedding.weight[: head.size])
         return outputs
+
+    def pooled(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The body's states, and (B, D) their mean over each example's own positions."""
+        states = self.body(batch)
+        if states.dim() == 2:
+            return states, states
+        return states, _mean(states, self.body.own_positions(batch))
 
 
 def _check_tied(head: Head, body: Body) -> None:
@@ -128,7 +134,7 @@ class TrimmedEmbedding(nn.Embedding):
         return F.embedding(self.row_of[ids], self.weight)
 
 
-def the_input(inputs: Inputs, named: str | None) -> str:
+def the_input(inputs: SequenceInputs, named: str | None) -> str:
     """The input that a sequence model reads.
 
     Raises:

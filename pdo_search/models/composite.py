@@ -24,12 +24,10 @@ from pdo_search.models.modelfile import (
     ModelSpec,
     load_inference,
     load_model_file,
-    named_answers,
     save_model,
-    single,
 )
+from pdo_search.models.predict import RawInputs, predicted, raw_batch, single
 from pdo_search.tasks.base import Batch, Head, HeadKind, Outputs
-from pdo_search.tasks.inputs import PIXELS
 from pdo_search.tasks.kinds import KINDS, confidence_of, mask_of_head
 
 __all__ = [
@@ -149,12 +147,18 @@ class CompositeModel(nn.Module):
         assert model is not None
         return model.spec
 
-    def outputs(self, raw: Tensor | Batch) -> Outputs:
-        """Outputs by head of raw inputs by name; of pictures (N, C, H, W) alone, too.
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return next(self.parameters()).device
+
+    def outputs(self, raw: RawInputs) -> Outputs:
+        """Outputs by head of raw inputs by name; of pictures (N, C, H, W) or a list of texts
+        alone, too.
 
         A cascade runs the teacher on the examples that it defers, and on no others.
         """
-        return self.said({PIXELS: raw} if isinstance(raw, Tensor) else raw)[0]
+        return self.said(raw_batch(self.spec.inputs, raw, self.device))[0]
 
     def said(self, batch: Batch) -> tuple[Outputs, Tensor]:
         """Outputs by head of raw inputs, and which examples (N,) the teacher was asked about."""
@@ -174,15 +178,18 @@ class CompositeModel(nn.Module):
                 teacher[name][asked] = theirs
         return composite_outputs(heads, self.fit, student, teacher, batch), asked
 
-    def forward(self, raw: Tensor | Batch) -> Any:
-        """Log-probabilities (N, C) of raw pictures (N, C, H, W), in the values that the source has;
-        of a model of several heads outputs by head."""
+    def forward(self, raw: RawInputs) -> Any:
+        """Log-probabilities (N, C) of raw pictures (N, C, H, W), in the values that the source has,
+        or of a list of texts; of a model of several heads outputs by head."""
         return single(self.outputs(raw))
 
     @torch.inference_mode()
-    def predict(self, raw: Tensor | Batch) -> Any:
-        """The names of the classes of raw pictures; of other models answers by head."""
-        return named_answers(self.spec, self.outputs(raw), raw)
+    def predict(self, raw: RawInputs, **options: Any) -> Any:
+        """The names of the classes of raw pictures; of texts those of all classes with their
+        probabilities, the most probable first; of other models answers by head."""
+        return predicted(
+            self.spec.inputs, self.spec.heads, self.outputs, raw, self.device, **options
+        )
 
 
 def save_composite(

@@ -24,11 +24,11 @@ from pdo_search.models.anatomy import remove_part
 from pdo_search.models.bodies import TrimmedEmbedding
 from pdo_search.models.build import build_model
 from pdo_search.models.normalization import normalization_of, normalized_as
+from pdo_search.models.predict import RawInputs, predicted, raw_batch, single
 from pdo_search.models.sequences import built_with
 from pdo_search.models.tensorfile import read_safetensors
-from pdo_search.tasks.base import Batch, Head, Outputs, Task
+from pdo_search.tasks.base import Head, Outputs, Task
 from pdo_search.tasks.inputs import PIXELS, AnyInputs, PictureInputs
-from pdo_search.tasks.kinds import answers_of
 
 __all__ = [
     "InferenceModel",
@@ -37,15 +37,14 @@ __all__ = [
     "load_for",
     "load_inference",
     "load_model_file",
-    "named_answers",
     "save_model",
-    "single",
 ]
 
 FORMAT = 2
 SPEC_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
-MAX_SPEC_BYTES = 16 << 20
+MAX_SPEC_BYTES = 64 << 20
+"""A tokenizer of texts is in it."""
 MAX_OUTPUTS = 1 << 20
 MAX_PARAMS = 1 << 33
 """Of a stored model before its layers are fitted to the weights; more is a claim, not a model."""
@@ -89,8 +88,8 @@ class ModelSpec:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names by output of a classifier of pictures; none of other models."""
-        return self.inputs.class_names if isinstance(self.inputs, PictureInputs) else ()
+        """Names by output of a classifier; none of other models."""
+        return self.inputs.class_names
 
 
 _SPEC = TypeAdapter(ModelSpec)
@@ -108,36 +107,38 @@ class InferenceModel(nn.Module):
         self.model = model
         self.spec = spec
 
-    def outputs(self, raw: Tensor | Batch) -> Outputs:
-        """Outputs by head of raw inputs by name; of pictures (N, C, H, W) alone, too."""
-        batch = {PIXELS: raw} if isinstance(raw, Tensor) else raw
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return next(self.model.parameters()).device
+
+    def outputs(self, raw: RawInputs) -> Outputs:
+        """Outputs by head of raw inputs by name; of pictures (N, C, H, W) or a list of texts
+        alone, too."""
+        batch = raw_batch(self.spec.inputs, raw, self.device)
         prepared = {**batch, **self.spec.inputs.prepared(batch)}
         pictures = isinstance(self.spec.inputs, PictureInputs)
         found = self.model(prepared[PIXELS] if pictures else prepared)
         return {self.spec.heads[0].name: found} if isinstance(found, Tensor) else found
 
-    def forward(self, raw: Tensor | Batch) -> Any:
-        """Logits (N, C) of raw pictures (N, C, H, W), in the values that the data source has; of a
-        model of several heads its outputs by head."""
+    def forward(self, raw: RawInputs) -> Any:
+        """Logits (N, C) of raw pictures (N, C, H, W), in the values that the data source has, or of
+        a list of texts; of a model of several heads its outputs by head."""
         return single(self.outputs(raw))
 
     @torch.inference_mode()
-    def predict(self, raw: Tensor | Batch) -> Any:
-        """The names of the classes of raw pictures; of other models answers by head."""
-        return named_answers(self.spec, self.outputs(raw), raw)
+    def predict(self, raw: RawInputs, **options: Any) -> Any:
+        """The names of the classes of raw pictures; of texts those of all classes with their
+        probabilities, the most probable first; of other models answers by head.
 
-
-def single(outputs: Outputs) -> Any:
-    """The outputs of a model of one head; those of several by head."""
-    return next(iter(outputs.values())) if len(outputs) == 1 else outputs
-
-
-def named_answers(spec: ModelSpec, outputs: Outputs, raw: Tensor | Batch) -> Any:
-    """Answers by head; of a classifier of pictures the names of the classes."""
-    answers = answers_of(spec.heads, outputs, {} if isinstance(raw, Tensor) else raw)
-    if names := spec.class_names:
-        return [names[index] for index in single(answers).tolist()]
-    return answers
+        A language model says how texts go on: a ``Continuation`` for each, with the text that
+        follows, the log-probability of each of its tokens and the bits per byte of what was given;
+        ``max_new_tokens`` (32), ``temperature`` (0: the most probable token each time) and ``seed``
+        are its options.
+        """
+        return predicted(
+            self.spec.inputs, self.spec.heads, self.outputs, raw, self.device, **options
+        )
 
 
 def save_model(directory: Path, model: nn.Module, spec: ModelSpec) -> None:

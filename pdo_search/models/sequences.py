@@ -18,7 +18,7 @@ from pdo_search.models.hugging_face import HuggingFaceBody, hugging_face
 from pdo_search.models.transformer import small_transformer
 from pdo_search.models.weights import load_weights, weights_file
 from pdo_search.tasks.base import Head
-from pdo_search.tasks.inputs import Inputs
+from pdo_search.tasks.inputs import SequenceInputs
 
 __all__ = ["SEQUENCE_MODELS", "built_with", "model_of_columns"]
 
@@ -32,7 +32,7 @@ SEQUENCE_MODELS: Mapping[str, Callable[..., nn.Module]] = {
 def model_of_columns(
     config: ModelConfig,
     heads: Sequence[Head],
-    inputs: Inputs,
+    inputs: SequenceInputs,
     trained: bool,
     *,
     seed: int,
@@ -63,6 +63,7 @@ def model_of_columns(
         "width": config.width,
         "depth": config.depth,
         "weights": file,
+        **({"num_ids": inputs.num_ids, "max_length": inputs.max_length} if known is None else {}),
     }
     function = _factory(config, where, base_dir) if known is None else known
     taken = set(inspect.signature(function).parameters)
@@ -83,9 +84,31 @@ def model_of_columns(
         raise InputError(
             f"returned {type(model).__name__}, not an nn.Module", path=where, value=config.arch
         )
+    _refuse_few_ids(model, inputs, config, path)
     if file is not None and "weights" not in taken:
         load_weights(model, file, path=f"{path}.weights", trained=trained)
     return model
+
+
+def _refuse_few_ids(
+    model: nn.Module, inputs: SequenceInputs, config: ModelConfig, path: str
+) -> None:
+    """Refuse an embedding without a row for every id of the task.
+
+    Raises:
+        InputError: it has fewer.
+    """
+    table = model.body.embedding if isinstance(model, BodyAndHeads) else None
+    if table is None or inputs.num_ids is None or table.num_embeddings >= inputs.num_ids:
+        return
+    raise InputError(
+        f"has rows for {table.num_embeddings:,} ids, and the task's tokenizer has"
+        f" {inputs.num_ids:,}",
+        path=f"{path}.arch",
+        value=config.arch,
+        remedy="name the tokenizer that belongs to the weights in task.tokenizer.path; a student"
+        " of fewer rows is made by `vocab`",
+    )
 
 
 def _factory(config: ModelConfig, where: str, base_dir: Path | None) -> Callable[..., Any]:
@@ -121,7 +144,8 @@ def _sequence_model(
             value=config.args[unknown[0]],
             remedy=f"args are {', '.join(sorted(known))}",
         )
-    if config.arch == "transformers" and not trained:
+    new = any(head.tied is None for head in offered["heads"])
+    if config.arch == "transformers" and new and not trained:
         raise InputError(
             "has new heads, and nothing trains them",
             path=f"{path}.arch",

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from pdo_search.base.errors import InputError
 from pdo_search.models.bodies import Body, BodyAndHeads, refuse_longer, the_input
 from pdo_search.tasks.base import Batch, Head, mask_of
-from pdo_search.tasks.inputs import Inputs
+from pdo_search.tasks.inputs import SequenceInputs
 
 __all__ = ["SmallTransformer", "small_transformer"]
 
@@ -152,7 +152,7 @@ class SmallTransformer(Body):
 
 def small_transformer(
     heads: Sequence[Head],
-    inputs: Inputs,
+    inputs: SequenceInputs,
     width: int = 128,
     depth: int = 2,
     *,
@@ -166,8 +166,8 @@ def small_transformer(
 ) -> BodyAndHeads:
     """A small transformer with a task's heads.
 
-    It takes ids where ``vocab`` says how many there are, or a head is tied to its input; frames
-    otherwise.
+    It takes ids where ``vocab`` or the task says how many there are, or a head is tied to its
+    input; frames otherwise.
 
     Args:
         heads: of the task.
@@ -177,8 +177,9 @@ def small_transformer(
         input: name of the one it reads, where there are several.
         num_heads: attention heads; by default of 32 each.
         ffn: neurons of a feed-forward network; by default 4 ``width``.
-        vocab: number of ids; by default the size of the head that is tied to the input.
-        max_length: most positions; by default those of inputs of one length, or 512.
+        vocab: number of ids; by default the task's, or the size of the head that is tied to the
+            input.
+        max_length: most positions; by default the task's, those of inputs of one length, or 512.
         causal: whether a position sees those before it alone.
         stride: frames that make one position.
 
@@ -187,7 +188,8 @@ def small_transformer(
     """
     name = the_input(inputs, input)
     shape = inputs.shapes[name]
-    vocab = vocab or max((head.size for head in heads if head.tied == name), default=None)
+    tied = max((head.size for head in heads if head.tied == name), default=None)
+    vocab = vocab or inputs.num_ids or tied
     num_heads = num_heads or max(1, width // HEAD_DIM)
     _check(width, num_heads, stride, vocab, shape)
     of_one_length = len(shape) > (0 if vocab else 1)
@@ -199,7 +201,7 @@ def small_transformer(
         ffn=ffn or 4 * width,
         vocab=vocab,
         features=None if vocab else shape[-1],
-        max_length=max_length or (shape[0] if of_one_length else MAX_LENGTH),
+        max_length=max_length or inputs.max_length or (shape[0] if of_one_length else MAX_LENGTH),
         causal=causal,
         stride=stride,
     )

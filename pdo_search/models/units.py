@@ -23,7 +23,7 @@ from pdo_search.models.anatomy import Transformer, remove_part, transformer_in
 from pdo_search.models.bodies import BodyAndHeads, TrimmedEmbedding
 from pdo_search.models.modelfile import fit_shapes
 from pdo_search.models.prune import drop_blocks, droppable_blocks, pixels_of, prune_channels
-from pdo_search.tasks.base import Batch, Head, Outputs
+from pdo_search.tasks.base import Batch, Head, Outputs, Vocabulary
 from pdo_search.tasks.kinds import KINDS, mask_of_head
 
 __all__ = ["UNITS", "Removed", "Surgery", "kept", "layer_changes", "shown", "units_of"]
@@ -39,8 +39,7 @@ class Surgery:
         batches: prepared calibration batches, on the model's device.
         round_to: channels and neurons become a multiple of it.
         timeout_s: longest time for tracing what depends on channels, seconds.
-        token_counts: (V,) how often each id occurs; for the vocabulary alone.
-        unknown: the id that stands for those that are not kept.
+        vocabulary: how often each id of the inputs occurs; for the unit of that name alone.
     """
 
     heads: tuple[Head, ...]
@@ -48,8 +47,7 @@ class Surgery:
     batches: Sequence[Batch]
     round_to: int = 1
     timeout_s: float = 600.0
-    token_counts: Tensor | None = None
-    unknown: int = 0
+    vocabulary: Vocabulary | None = None
 
 
 @dataclass(frozen=True)
@@ -266,17 +264,18 @@ def _vocabulary(model: nn.Module, amount: Amount, surgery: Surgery) -> Removed:
     name = found.full(found.anatomy.embedding)
     whole = torch.arange(table.num_embeddings, device=table.weight.device)
     row_of = table.row_of if isinstance(table, TrimmedEmbedding) else whole
-    counts = surgery.token_counts
-    if counts is None or len(counts) != len(row_of):
+    ids = surgery.vocabulary
+    if ids is None or len(ids.counts) > len(row_of):
         raise Infeasible(
             f"the vocabulary of {len(row_of):,} ids is trimmed by how often each occurs, and"
-            f" {'nothing counts them' if counts is None else f'{len(counts):,} are counted'}"
+            f" {'nothing counts them' if ids is None else f'{len(ids.counts):,} are counted'}"
         )
     number = table.num_embeddings
-    uses = torch.zeros(number, device=row_of.device).index_add_(
-        0, row_of, counts.to(row_of.device, torch.float32)
+    # A table may have rows beyond the last id, to be of a round size.
+    uses = torch.zeros(number, dtype=torch.float32, device=row_of.device).index_add_(
+        0, row_of[: len(ids.counts)], ids.counts.to(row_of.device, torch.float32)
     )
-    unknown = row_of[surgery.unknown]
+    unknown = row_of[ids.unknown]
     uses[unknown] = torch.inf
     stays = _best(uses, _count(amount, number))
     moved = torch.full((number,), int(torch.searchsorted(stays, unknown)), device=row_of.device)
@@ -340,7 +339,7 @@ def _mean_inputs(
 
     def hook(at: int) -> Callable[..., None]:
         def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x, mask = inputs[0].float(), own[0]
+            x, mask = inputs[0].to(torch.get_default_dtype()), own[0]
             # Some models flatten positions before these layers.
             flat = x.flatten(0, -2)
             rows = flat if mask is None else flat[mask.flatten()]

@@ -24,7 +24,7 @@ from pdo_search.base.columns import Column, Taught
 from pdo_search.base.seeds import seed_for
 from pdo_search.store.artifacts import Store
 from pdo_search.store.chunked import ChunkedFiles
-from pdo_search.store.encoding import Arrays, Found, StoredHead
+from pdo_search.store.encoding import Arrays, Found, Rows, StoredHead
 from pdo_search.store.plan import Outputs, Plan, starts_of
 
 __all__ = ["Bank", "Compute", "bank", "in_process"]
@@ -51,16 +51,15 @@ class Bank:
     def __init__(self, path: Path, heads: Mapping[str, StoredHead]) -> None:
         self._heads = dict(heads)
         masks = {head.positions for head in heads.values() if head.positions is not None}
-        starts: dict[str | None, Tensor] = {
-            mask: _mapped(path / f"{_offsets(mask)}.npy") for mask in masks
-        }
-        self._columns = {
-            file_name: Column(
-                _mapped(path / f"{file_name}.npy", file.readable), starts.get(file.mask)
-            )
-            for name, head in heads.items()
-            for file_name, file in head.kept.files(name, head).items()
-        }
+        starts = {Rows(mask): _mapped(path / f"{_offsets(mask)}.npy") for mask in masks}
+        self._lengths = {mask: starts[Rows(mask)].diff() for mask in masks}
+        self._columns: dict[str, Column] = {}
+        for name, head in heads.items():
+            for file_name, file in head.kept.files(name, head).items():
+                rows, values = file.rows, _mapped(path / f"{file_name}.npy", file.readable)
+                if rows.mask is not None and rows not in starts:
+                    starts[rows] = starts_of(self._lengths[rows.mask], rows.most)
+                self._columns[file_name] = Column(values, starts.get(rows), file.pad)
         self._device = torch.device("cpu")
 
     def to(self, device: torch.device) -> Bank:
@@ -71,6 +70,7 @@ class Bank:
         size = sum(column.values.nbytes for column in self._columns.values())
         if device.type != "cpu" and size <= LARGEST_ON_DEVICE:
             self._columns = {name: column.to(device) for name, column in self._columns.items()}
+            self._lengths = {mask: found.to(device) for mask, found in self._lengths.items()}
             self._device = device
         return self
 
@@ -89,8 +89,15 @@ class Bank:
             Of a head that keeps k classes (B, k) or (B, L, k). In torch's default type, where the
             files are: on the CPU, unless ``to`` moved them.
         """
-        stored, found = self._heads[head], Found(self._columns, rows.to(self._device))
+        stored, found = (
+            self._heads[head],
+            Found(self._columns, self._lengths, rows.to(self._device)),
+        )
         return stored.kept.taught(head, stored, found, temperature)
+
+    def rows(self, head: str, rows: Tensor, temperature: float = 1.0) -> Tensor:
+        """Outputs (B, K) of examples, dense; see ``take``."""
+        return self.take(head, rows, temperature).dense(self._heads[head].size)
 
 
 def bank(

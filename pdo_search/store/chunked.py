@@ -37,7 +37,7 @@ class ChunkedFiles:
         self._descriptors: dict[str, int] = {}
         self._offsets: dict[str, int] = {}
         paths = {name: directory / f"{name}.npy" for name in plan.files}
-        shapes = {n: (plan.num_rows(file.mask), file.width) for n, file in plan.files.items()}
+        shapes = {n: (plan.num_rows(file.rows), file.width) for n, file in plan.files.items()}
         if not all(_fits(paths[n], shapes[n], file.dtype) for n, file in plan.files.items()):
             self._log.unlink(missing_ok=True)
             for name, file in plan.files.items():
@@ -85,7 +85,7 @@ class ChunkedFiles:
         found = {}
         for name, offset in self._offsets.items():
             file = self._plan.files[name]
-            rows = self._plan.span(file.mask, chunk)
+            rows = self._plan.span(file.rows, chunk)
             place = offset + rows.start * file.row_bytes
             found[name] = place, (rows.stop - rows.start) * file.row_bytes
         return found

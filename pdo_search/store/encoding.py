@@ -1,4 +1,5 @@
-"""How a bank keeps a head's outputs: whole, the largest classes, or sampled classes.
+"""How a bank keeps a head's outputs: whole, the largest classes, sampled classes, or the positions
+that show something.
 
 Legend: N examples, b of a batch, L positions (padded), S stored rows (an example's, or one for each
 of its positions), K size of a head, k classes kept of it. Knows no task.
@@ -37,8 +38,10 @@ __all__ = [
     "Arrays",
     "Draws",
     "File",
+    "Foreground",
     "Found",
     "Keep",
+    "Rows",
     "Said",
     "Sampled",
     "StoredHead",
@@ -71,18 +74,33 @@ Draws = Callable[[int], Tensor]
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Which rows a file has.
+
+    Attributes:
+        mask: None for one row per example; else one for every position under this mask.
+        most: at most so many of an example; None for all.
+    """
+
+    mask: str | None = None
+    most: int | None = None
+
+
+@dataclass(frozen=True)
 class File:
     """One file of a bank.
 
     Attributes:
         dtype: as it is stored.
         width: columns.
-        mask: None for one row per example; else one for every position under this mask.
+        rows: which rows it has.
+        pad: what fills examples with fewer rows up when they are read together.
     """
 
     dtype: DTypeLike
     width: int
-    mask: str | None
+    rows: Rows
+    pad: float = 0
 
     @property
     def readable(self) -> DTypeLike:
@@ -100,17 +118,25 @@ class Found:
 
     Args:
         columns: all files by name.
+        lengths: (N,) positions of each example, by mask.
         rows: (B,) int64, which examples.
     """
 
-    def __init__(self, columns: Mapping[str, Column], rows: Tensor) -> None:
+    def __init__(
+        self, columns: Mapping[str, Column], lengths: Mapping[str, Tensor], rows: Tensor
+    ) -> None:
         self._columns = columns
+        self._lengths = lengths
         self._rows = rows
 
     def take(self, name: str) -> Tensor:
         """(B, width) or (B, L, width) of a file; floating ones in torch's default type."""
         taken = self._columns[name].take(self._rows)
         return taken.to(torch.get_default_dtype()) if taken.is_floating_point() else taken
+
+    def longest(self, mask: str) -> int:
+        """Positions of the longest of the examples."""
+        return int(self._lengths[mask][self._rows].max())
 
 
 class Keep(Protocol):
@@ -136,7 +162,7 @@ class Whole:
 
     def files(self, name: str, head: StoredHead) -> dict[str, File]:
         """One file."""
-        return {name: File(np.float16, head.size, head.positions)}
+        return {name: File(np.float16, head.size, Rows(head.positions))}
 
     def encoded(self, name: str, head: StoredHead, outputs: Said, draws: Draws) -> Arrays:
         """The outputs, cut to what half precision can hold."""
@@ -159,10 +185,11 @@ class Top:
 
     def files(self, name: str, head: StoredHead) -> dict[str, File]:
         """Values, classes, and levels of the rest."""
+        rows = Rows(head.positions)
         return {
-            f"{name}.top": File(np.float16, self.classes, head.positions),
-            f"{name}.index": File(_index_dtype(head.size), self.classes, head.positions),
-            f"{name}.rest": File(np.float16, len(REST_AT), head.positions),
+            f"{name}.top": File(np.float16, self.classes, rows),
+            f"{name}.index": File(_index_dtype(head.size), self.classes, rows),
+            f"{name}.rest": File(np.float16, len(REST_AT), rows),
         }
 
     def encoded(self, name: str, head: StoredHead, outputs: Said, draws: Draws) -> Arrays:
@@ -208,9 +235,10 @@ class Sampled:
 
     def files(self, name: str, head: StoredHead) -> dict[str, File]:
         """Log-probabilities and classes."""
+        rows = Rows(head.positions)
         return {
-            f"{name}.logp": File(np.float16, self.draws, head.positions),
-            f"{name}.index": File(_index_dtype(head.size), self.draws, head.positions),
+            f"{name}.logp": File(np.float16, self.draws, rows),
+            f"{name}.index": File(_index_dtype(head.size), self.draws, rows),
         }
 
     def encoded(self, name: str, head: StoredHead, outputs: Said, draws: Draws) -> Arrays:
@@ -229,6 +257,73 @@ class Sampled:
         """Drawn classes and their log-probabilities at temperature 1, whatever is asked for."""
         logp = found.take(f"{name}.logp")
         return Taught(logp, _index(found, f"{name}.index", head.size), sampled=True)
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """All K outputs of an example's positions that show something; the others stand at one level,
+    the mean of their outputs.
+
+    Attributes:
+        positions: so many of an example.
+        scored_by: the head, of the same positions, by whose foreground score they are chosen; the
+            heads that have it in common keep the same positions.
+        background: which of that head's classes is the background, in a softmax: the score is 1
+            minus its probability. None for sigmoids: the score is the largest of their outputs.
+    """
+
+    positions: int
+    scored_by: str
+    background: int | None = None
+
+    def files(self, name: str, head: StoredHead) -> dict[str, File]:
+        """Values, their places among the example's positions, and the level of the others."""
+        assert head.positions is not None
+        rows = Rows(head.positions, self.positions)
+        return {
+            name: File(np.float16, head.size, rows),
+            f"{name}.level": File(np.float16, head.size, Rows()),
+            self._places: File(np.int32, 1, rows, pad=-1),
+        }
+
+    def encoded(self, name: str, head: StoredHead, outputs: Said, draws: Draws) -> Arrays:
+        """Of positions with equal scores the first are kept."""
+        assert head.positions is not None
+        mask = outputs[head.positions]
+        own = _own(name, head, outputs)
+        values = own.new_zeros(*mask.shape, head.size)
+        values[mask] = own
+        score = self._score(outputs[self.scored_by]).masked_fill(~mask, -math.inf)
+        rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        kept, others = mask & (rank < self.positions), mask & (rank >= self.positions)
+        count = others.sum(dim=1, keepdim=True).clamp(min=1)
+        level = (values * others[..., None]).sum(dim=1) / count
+        places = (mask.cumsum(dim=1) - 1)[kept]
+        return {
+            name: _half(values[kept]),
+            f"{name}.level": _half(level),
+            self._places: places[:, None].cpu().numpy().astype(np.int32),
+        }
+
+    def taught(self, name: str, head: StoredHead, found: Found, temperature: float) -> Taught:
+        """Outputs (B, L, K) of all positions: a student's take as much memory."""
+        assert head.positions is not None
+        length = found.longest(head.positions)
+        places = found.take(self._places).long()
+        # What pads the kept ones goes to one position more than there are.
+        places = places.where(places >= 0, length).expand(-1, -1, head.size)
+        level = found.take(f"{name}.level")[:, None].repeat(1, length + 1, 1)
+        return Taught(level.scatter_(1, places, found.take(name))[:, :length])
+
+    @property
+    def _places(self) -> str:
+        return f"{self.scored_by}.places{self.positions}"
+
+    def _score(self, scorer: Tensor) -> Tensor:
+        """A score (b, L) that orders as the foreground's probability, without its ties at 1."""
+        if self.background is None:
+            return scorer.float().amax(dim=-1)
+        return -F.log_softmax(scorer.float(), dim=-1)[..., self.background]
 
 
 @dataclass(frozen=True)

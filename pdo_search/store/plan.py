@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pdo_search.base.errors import PdoError
 from pdo_search.base.seeds import seed_for
-from pdo_search.store.encoding import Arrays, File, Said, StoredHead
+from pdo_search.store.encoding import Arrays, File, Rows, Said, StoredHead
 
 __all__ = ["CHUNK", "CHUNK_POSITIONS", "Outputs", "Plan", "starts_of"]
 
@@ -60,30 +60,34 @@ class Plan:
     @property
     def nbytes(self) -> int:
         """Size of a bank: of one view of one teacher."""
-        rows = sum(self.num_rows(file.mask) * file.row_bytes for file in self.files.values())
+        rows = sum(self.num_rows(file.rows) * file.row_bytes for file in self.files.values())
         return rows + sum(8 * (len(lengths) + 1) for lengths in self.lengths.values())
 
     @cached_property
-    def _starts(self) -> dict[str, Tensor]:
-        return {mask: starts_of(lengths) for mask, lengths in self.lengths.items()}
+    def _starts(self) -> dict[Rows, Tensor]:
+        return {
+            file.rows: starts_of(self.lengths[file.rows.mask], file.rows.most)
+            for file in self.files.values()
+            if file.rows.mask is not None
+        }
 
-    def num_rows(self, mask: str | None) -> int:
-        """S of a file of this mask."""
-        whole: int = self.span(mask, slice(0, self.num_examples)).stop
+    def num_rows(self, rows: Rows) -> int:
+        """S of a file."""
+        whole: int = self.span(rows, slice(0, self.num_examples)).stop
         return whole
 
-    def span(self, mask: str | None, examples: slice) -> slice:
-        """Where successive examples lie in a file of this mask."""
-        if mask is None:
+    def span(self, rows: Rows, examples: slice) -> slice:
+        """Where successive examples lie in a file."""
+        if rows.mask is None:
             return examples
-        starts = self._starts[mask]
+        starts = self._starts[rows]
         return slice(int(starts[examples.start]), int(starts[examples.stop]))
 
-    def _places(self, mask: str | None, examples: Tensor) -> Tensor:
+    def _places(self, rows: Rows, examples: Tensor) -> Tensor:
         """(S,) int64 where the rows of examples (b,) lie in a file, one example after the other."""
-        if mask is None:
+        if rows.mask is None:
             return examples
-        starts = self._starts[mask]
+        starts = self._starts[rows]
         first, count = starts[examples], starts[examples + 1] - starts[examples]
         before = count.cumsum(0) - count
         return torch.arange(int(count.sum())) + (first - before).repeat_interleave(count)
@@ -115,7 +119,7 @@ class Plan:
             PdoError: the outputs are not finite, or their masks leave other numbers of positions
                 than the plan has.
         """
-        spans = {name: self.span(file.mask, chunk) for name, file in self.files.items()}
+        spans = {name: self.span(file.rows, chunk) for name, file in self.files.items()}
         arrays: Arrays = {
             name: np.empty((span.stop - span.start, self.files[name].width), self.files[name].dtype)
             for name, span in spans.items()
@@ -127,7 +131,7 @@ class Plan:
             own = own.cpu()
             seen += len(own)
             for name, values in self._encoded_batch(own, said).items():
-                places = self._places(self.files[name].mask, own) - spans[name].start
+                places = self._places(self.files[name].rows, own) - spans[name].start
                 arrays[name][places.numpy()] = values
         assert seen == len(examples), "outputs of some examples are missing"
         return arrays
@@ -140,16 +144,24 @@ class Plan:
                 )
         batch: Arrays = {}
         for name, head in self.heads.items():
-            places = self._places(head.positions, examples)
-            draws = partial(_uniform, seed_for(self.seed, "classes", name), places)
+            rows, seed = Rows(head.positions), seed_for(self.seed, "classes", name)
+
+            def draws(count: int, rows: Rows = rows, seed: int = seed) -> Tensor:
+                return _uniform(seed, self._places(rows, examples), count)
 
             batch |= head.kept.encoded(name, head, outputs, draws)
         return batch
 
 
-def starts_of(lengths: Tensor) -> Tensor:
-    """(N + 1,) int64, where each example's positions begin, of (N,) lengths; the last one's end."""
-    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+def starts_of(lengths: Tensor, most: int | None = None) -> Tensor:
+    """(N + 1,) int64, where the rows of each example begin, and the end of the last.
+
+    Args:
+        lengths: (N,) int64 positions of each.
+        most: rows of an example at most; None for one per position.
+    """
+    count = lengths if most is None else lengths.clamp(max=most)
+    return torch.cat([count.new_zeros(1), count.cumsum(0)])
 
 
 def _uniform(seed: int, rows: Tensor, count: int) -> Tensor:

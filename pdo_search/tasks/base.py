@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pdo_search.base.columns import Column, Taught
 from pdo_search.base.safetext import one_line
+from pdo_search.store.encoding import Keep
 from pdo_search.tasks.inputs import AnyInputs
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Outputs",
     "Split",
     "Task",
+    "Vocabulary",
     "mask_of",
     "target_of",
 ]
@@ -261,6 +263,19 @@ class LeftOut:
         return one_line(f"{self.count:,} {self.what}{f' ({self.where})' if self.where else ''}")
 
 
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """The ids of an input, such as those of a tokenizer.
+
+    Attributes:
+        counts: (V,) int64, how often each occurs in train and transfer.
+        unknown: the one that stands for others.
+    """
+
+    counts: Tensor
+    unknown: int
+
+
 class Task(Protocol):
     """Data, heads, and how examples become a model's inputs and outputs become numbers.
 
@@ -275,6 +290,9 @@ class Task(Protocol):
         epoch_examples: how many examples an epoch of distillation has: as many as these.
         dropped: what was left out, so that no two splits share a content.
         left_out: files of the source that are no examples, or of whose use a user should know.
+        kept: how teachers' outputs are stored, by head; what is not named is stored whole, or its
+            largest outputs.
+        uncombined: why no composite of its models is made; empty where one is.
     """
 
     seed: int
@@ -286,6 +304,8 @@ class Task(Protocol):
     epoch_examples: int
     dropped: tuple[Dropped, ...]
     left_out: tuple[LeftOut, ...]
+    kept: Mapping[str, Keep]
+    uncombined: str
 
     def examples(self, split: Split) -> Examples:
         """Examples of train, transfer or validation.
@@ -344,8 +364,17 @@ class Task(Protocol):
     def confidence(self, outputs: Outputs, batch: Batch) -> Tensor:
         """How sure each answer (B,) is, 0 to 1."""
 
+    def objection(self, model: nn.Module, batch: Batch) -> tuple[str, str] | None:
+        """Why a model is none of the task though its outputs have the right form, and what to do
+        about it; None where nothing is wrong. ``batch`` is prepared, the model in evaluation
+        mode."""
+
     def inputs(self) -> AnyInputs:
         """What its models take, to be kept with each."""
+
+    def vocabulary(self) -> Vocabulary | None:
+        """The ids of its inputs, by which models with rows of an embedding for each of them can be
+        made smaller; None where inputs are no ids."""
 
     def example(self) -> Batch:
         """One prepared example of typical length, for cost, export and surgery."""

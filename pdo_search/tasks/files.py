@@ -44,6 +44,7 @@ FORMATS = {
     ".jsonl": "json",
     ".ndjson": "json",
     ".arrow": "arrow",
+    ".txt": "text",
 }
 """Formats by what names end in; ``.gz`` and the like may follow."""
 STATE, SPLIT_LIST, INFO = "state.json", "dataset_dict.json", "dataset_info.json"
@@ -158,7 +159,10 @@ def _files(path: Path, where: str, given: str | None) -> list[Path]:
         inside = sorted(f for f in path.rglob("*") if f.is_file())
         hidden = [f for f in inside if any(p[0] in "._" for p in f.relative_to(path).parts)]
         inside = [f for f in inside if f not in set(hidden)]
-        found = inside if given else [f for f in inside if _format_of(f)]
+        known = [f for f in inside if _format_of(f)]
+        # Beside tables a text file is a note about them.
+        tables = [f for f in known if _format_of(f) != "text"]
+        found = inside if given else tables or known
     else:
         found = sorted(f for f in map(Path, glob(str(path), recursive=True)) if f.is_file())
     formats = {_format_of(f) for f in found} if given is None else {given}
@@ -271,8 +275,8 @@ def _read(file: Path, wanted: Sequence[str], where: str, given: str | None) -> T
             "has a name that tells no format",
             path=where,
             value=str(file),
-            remedy=f"say it: format: csv, tsv, json, parquet or arrow; or end the name in one of"
-            f" {', '.join(FORMATS)}",
+            remedy="say it: format: csv, tsv, json, parquet, arrow or text; or end the name in one"
+            f" of {', '.join(FORMATS)}",
         )
     try:
         values, names = READERS[form](file, wanted)

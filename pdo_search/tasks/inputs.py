@@ -6,7 +6,7 @@ Stored ones are checked field by field, since anybody may have written them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,9 +14,21 @@ import torch
 from pydantic import FiniteFloat
 from torch import Tensor
 
-__all__ = ["PIXELS", "AnyInputs", "Inputs", "PictureInputs"]
+from pdo_search.base.columns import Column
+from pdo_search.tasks.tokenizers import MAX_DEFINITION, Tokenizer, tokenizer_of
+
+__all__ = [
+    "PIXELS",
+    "TOKENS",
+    "AnyInputs",
+    "Inputs",
+    "PictureInputs",
+    "SequenceInputs",
+    "TextInputs",
+]
 
 PIXELS = "pixels"
+TOKENS = "tokens"
 MAX_INPUT = 1 << 24
 """Values of one example: four thousand by four thousand pixels."""
 
@@ -40,8 +52,82 @@ class Inputs:
         ):
             raise ValueError(f"shapes are {dict(self.shapes)}")
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names by output: none are known."""
+        return ()
+
+    @property
+    def num_ids(self) -> int | None:
+        """How many ids an input has, where its numbers are ids: that is not known."""
+        return None
+
+    @property
+    def max_length(self) -> int | None:
+        """Most positions of an example: not known."""
+        return None
+
     def prepared(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """Raw inputs as the model takes them."""
+        return raw
+
+
+@dataclass(frozen=True)
+class TextInputs:
+    """Texts by the ids of a tokenizer, and the names of their classes, if they have any.
+
+    Attributes:
+        class_names: names by output.
+        tokenizer: its definition, as ``Tokenizer`` has it.
+        max_length: most ids of a text; what comes later is cut off.
+        continues: whether a model says how a text goes on: then the mark of a text's end, which
+            stands between texts, is what it reads first, and the only mark.
+        kind: what tells stored ones apart.
+    """
+
+    class_names: tuple[str, ...]
+    tokenizer: str
+    max_length: int
+    continues: bool = False
+    kind: Literal["texts"] = "texts"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_length <= MAX_INPUT or len(self.tokenizer) > MAX_DEFINITION:
+            raise ValueError(f"max_length is {self.max_length}, or the tokenizer is too large")
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of one position, by input: ids are numbers."""
+        return {TOKENS: ()}
+
+    @property
+    def num_ids(self) -> int:
+        """How many ids there are."""
+        return self.read_by.size
+
+    @property
+    def read_by(self) -> Tokenizer:
+        """The tokenizer."""
+        return tokenizer_of(self.tokenizer)
+
+    def begun(self, texts: Sequence[str]) -> list[list[int]]:
+        """Texts as what goes on reads them: ids of any length, the first of them the mark."""
+        end = self.read_by.end
+        if end is None:
+            raise ValueError("the tokenizer has no mark for the end of a text")
+        return [[end, *ids] for ids in self.read_by.encode(texts, marks=False).rows]
+
+    def column(self, texts: Sequence[str]) -> Column:
+        """Texts as a model takes them, ids (S,) int32."""
+        if self.continues:
+            rows = [ids[: self.max_length] for ids in self.begun(texts)]
+        else:
+            rows = self.read_by.encode(texts, self.max_length).rows
+        ids = [torch.tensor(row, dtype=torch.int32) for row in rows]
+        return Column.ragged(ids, self.read_by.padding)
+
+    def prepared(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Raw inputs, as they are."""
         return raw
 
 
@@ -83,4 +169,6 @@ class PictureInputs:
         return {PIXELS: (pictures.float() - by_channel(self.mean)) / by_channel(self.std)}
 
 
-AnyInputs = Inputs | PictureInputs
+SequenceInputs = Inputs | TextInputs
+"""Of models of batches by name."""
+AnyInputs = SequenceInputs | PictureInputs

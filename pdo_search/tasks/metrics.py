@@ -18,7 +18,14 @@ from pdo_search.base.columns import Taught
 from pdo_search.tasks.base import Batch, Head, HeadKind, Meter, Outputs
 from pdo_search.tasks.kinds import KINDS, mask_of_head, shown_target
 
-__all__ = ["METERS", "HeadsMeter", "meter_of", "metrics_of_heads"]
+__all__ = [
+    "METERS",
+    "CategoricalMeter",
+    "HeadsMeter",
+    "confusion_of",
+    "meter_of",
+    "metrics_of_heads",
+]
 
 ECE_BINS = 15
 
@@ -87,7 +94,9 @@ class CategoricalMeter(_ByHead):
     """
 
     share: ClassVar = "accuracy"
-    names: ClassVar = ("accuracy", "precision", "recall", "f1", "loss", "ece", "agreement", "kl")
+    names: ClassVar[tuple[str, ...]] = (
+        "accuracy", "precision", "recall", "f1", "loss", "ece", "agreement", "kl",
+    )  # fmt: skip
 
     def update(
         self, outputs: Outputs, batch: Batch, taught: Mapping[str, Taught] | None = None
@@ -113,7 +122,7 @@ class CategoricalMeter(_ByHead):
         right = predicted == labels
         return {
             "accuracy": right.float().mean().item(),
-            **_macro(predicted, labels, self.head.size),
+            **_macro(confusion_of(predicted, labels, self.head.size)),
             "loss": rows.mean("loss"),
             "ece": _calibration_error(rows["confidence"], right),
             **self.compared(),
@@ -269,9 +278,13 @@ def metrics_of_heads(heads: Sequence[Head]) -> tuple[str, ...]:
     return ("mean", "loss", "agreement", "kl", *own)
 
 
-def _macro(predicted: Tensor, labels: Tensor, classes: int) -> dict[str, float]:
+def confusion_of(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """(K, K) float64, how many examples of each class (rows) were given which (columns)."""
     confusion = torch.bincount(labels * classes + predicted, minlength=classes**2)
-    confusion = confusion.view(classes, classes).double()
+    return confusion.view(classes, classes).double()
+
+
+def _macro(confusion: Tensor) -> dict[str, float]:
     hits = confusion.diagonal()
     actual, claimed = confusion.sum(dim=1), confusion.sum(dim=0)
     seen = (actual + claimed) > 0

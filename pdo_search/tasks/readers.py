@@ -88,6 +88,14 @@ def _json(file: Path, wanted: Sequence[str]) -> Found:
     return pa.concat_tables(chunks, promote_options="permissive"), list(names)
 
 
+def _text(file: Path, wanted: Sequence[str]) -> Found:
+    """The whole file as one row: its ``text``, and itself as the ``document``."""
+    with pa.input_stream(str(file)) as stream:
+        whole = stream.read().decode("utf-8-sig")
+    row = {"text": [whole], "document": [str(file)]}
+    return pa.table({name: row[name] for name in wanted if name in row}), list(row)
+
+
 def _cells(values: list[Any], name: str, first: int) -> Any:
     """An Arrow array of a column's values, of which the first is that of a row."""
     try:
@@ -137,4 +145,5 @@ READERS: Mapping[str, Callable[[Path, Sequence[str]], Found]] = {
     "csv": _csv,
     "tsv": _tsv,
     "json": _json,
+    "text": _text,
 }

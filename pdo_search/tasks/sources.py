@@ -6,7 +6,7 @@ Splitting, tokenizing and turning columns into tensors come later.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,12 @@ from pdo_search.tasks.files import SPLITS, joined, read_path
 from pdo_search.tasks.given import Asked, tables_of
 from pdo_search.tasks.records import Raw, Records, Table
 
-__all__ = ["FILES", "read_records"]
+__all__ = ["FILES", "Named", "read_records"]
 
 FILES = "files"
+Named = Callable[[Any, Path, str], dict[Split, Table]]
+"""A source by name: of its configuration, the folder that relative paths refer to, and where it
+stands in the experiment, it makes columns by split."""
 SHOWN = 12
 
 
@@ -36,6 +39,9 @@ def read_records(
     path: str,
     base_dir: Path | None,
     seed: int = 0,
+    named: Mapping[str, Named] | None = None,
+    order: Sequence[str] = (),
+    optional: Sequence[str] = (),
 ) -> Records:
     """Read the columns that a task wants.
 
@@ -47,21 +53,37 @@ def read_records(
         path: where the source stands in the experiment, such as ``task.data``.
         base_dir: folder that relative paths and factories refer to.
         seed: of the rows that are used, where ``limit`` is set.
+        named: further sources that a domain knows, by name.
+        order: names of the columns of a function's rows that are tuples; by default inputs, then
+            targets.
+        optional: names of targets that are left out where no source's column has the name.
 
     Raises:
         InputError: the source or a column is not there, or it cannot be read, or a row has no
             input; names the file, the row and the value.
     """
-    order = (*inputs, *targets)
-    wanted = order if config.labelled else tuple(inputs)
+    known = (*inputs, *targets)
+    order = tuple(order) or known
+    wanted = known if config.labelled else tuple(inputs)
     names = {name: str(config.columns.get(name, name)) for name in wanted}
-    _refuse_unknown(config.columns, order, path)
-    label = names.get(targets[0]) if len(targets) == 1 else None
-    tables = _tables(config, tuple(names.values()), order, label, path=path, base_dir=base_dir)
+    _refuse_unknown(config.columns, known, path)
+    others = {} if named is None else named
+    folder = base_dir or Path.cwd()
+    if config.source in others:
+        tables = others[config.source](config, folder, path)
+    else:
+        label = names.get(targets[0]) if len(targets) == 1 else None
+        where = f"{path}.source"
+        asked = Asked(tuple(names.values()), order, config.source, where, folder, label)
+        tables = _tables(config, asked, path, base_dir, (FILES, *others))
     for name in inputs:
         for table in tables.values():
             if names[name] not in table.names:
                 raise _no_column(names[name], name, table, path)
+    there = {name for table in tables.values() for name in table.names}
+    for name in set(optional) - set(config.columns):
+        if names.get(name) not in there:
+            names.pop(name, None)
     found = _records(tables, names, path)
     found = _with_inputs(found, inputs, skip=config.on_error == "skip")
     if config.limit is not None:
@@ -88,30 +110,29 @@ def _refuse_unknown(columns: Mapping[str, Any], known: Sequence[str], path: str)
 
 def _tables(
     config: RecordsConfig,
-    wanted: tuple[str, ...],
-    order: tuple[str, ...],
-    label: str | None,
-    *,
+    asked: Asked,
     path: str,
     base_dir: Path | None,
+    known: Sequence[str],
 ) -> dict[Split, Table]:
-    """The source's columns by split."""
-    folder = Path.cwd() if base_dir is None else base_dir
+    """The columns of files, or of what a function returns, by split."""
+    folder, wanted, where = asked.folder, asked.wanted, asked.path
     if is_factory(config.source):
-        where = f"{path}.source"
         function = load_factory(config.source, where, base_dir)
-        asked = Asked(wanted, order, config.source, where, folder, label)
         # A generator that the function seeds, or draws from, goes on as if it had not been called.
         with torch.random.fork_rng(devices=[]):
             result = call_factory(function, config.args, name=config.source, path=where)
             with user_code(config.source, where):  # A Dataset loads its rows here.
                 return tables_of(result, asked)
     if config.source != FILES:
+        near = difflib.get_close_matches(config.source, known, n=1)
         raise InputError(
             "unknown data source",
-            path=f"{path}.source",
+            path=where,
             value=config.source,
-            remedy=f"known: {FILES}, or module:function",
+            remedy=f"did you mean {near[0]!r}?"
+            if near
+            else f"known: {', '.join(known)}, or module:function",
         )
     if config.path is None:
         raise InputError(

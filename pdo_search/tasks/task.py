@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pdo_search.base.columns import Taught
 from pdo_search.base.errors import PdoError
 from pdo_search.base.sparse import sampled_kl, topk_kl
+from pdo_search.store.encoding import Keep
 from pdo_search.tasks.base import (
     PARTNER,
     SHARE,
@@ -24,6 +25,7 @@ from pdo_search.tasks.base import (
     Meter,
     Outputs,
     Split,
+    Vocabulary,
 )
 from pdo_search.tasks.inputs import AnyInputs, Inputs
 from pdo_search.tasks.kinds import (
@@ -53,6 +55,7 @@ class BaseTask:
     """
 
     varies = False
+    uncombined = ""
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class BaseTask:
         self.epoch_examples = len(inputs)
         self.dropped = dropped
         self.left_out = left_out
+        self.kept: Mapping[str, Keep] = {}
 
     def examples(self, split: Split) -> Examples:
         """Examples of train, transfer or validation.
@@ -175,11 +179,19 @@ class BaseTask:
         """How sure each answer (B,) is, 0 to 1: the least sure head."""
         return confidence_of(self.heads, outputs, batch)
 
+    def objection(self, model: nn.Module, batch: Batch) -> tuple[str, str] | None:
+        """None: what gives outputs of the right form is a model of the task."""
+        return None
+
     def inputs(self) -> AnyInputs:
         """The inputs as they are."""
         examples = self.train_inputs
         shapes = {name: tuple(c.values.shape[1:]) for name, c in examples.inputs.items()}
         return Inputs(shapes)
+
+    def vocabulary(self) -> Vocabulary | None:
+        """None: inputs are no ids."""
+        return None
 
     def example(self) -> Batch:
         """The prepared train example whose length is the median, the first of them."""

@@ -29,20 +29,20 @@ from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.combine import combine
 from pdo_search.distill.context import Context
 from pdo_search.distill.execution import make_deterministic, threads
-from pdo_search.distill.ladder import Ladder, Level
+from pdo_search.distill.ladder import Ladder, Level, recovery_of
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.norms import Calibration
 from pdo_search.distill.protocol import Report, Worker
-from pdo_search.distill.simplify import cut
+from pdo_search.distill.simplify import cut, new_student
 from pdo_search.distill.state import TrialState, pack, unpack
 from pdo_search.distill.teacher import trained_teacher
-from pdo_search.distill.teaching import Teaching
+from pdo_search.distill.teaching import Teaching, stored_heads
 from pdo_search.distill.tested import tested_composite, tested_student, tested_teacher
-from pdo_search.models.build import build_for, placed
+from pdo_search.models.build import placed
 from pdo_search.models.cost import Cost, cost_of
 from pdo_search.models.modelfile import ModelSpec, load_for
 from pdo_search.records import FullTeacher, Row, TrialRow
-from pdo_search.store.encoding import DENSE_SIZE
+from pdo_search.store.encoding import Whole
 from pdo_search.tasks.base import Task
 from pdo_search.trial.checkpoints import CheckpointFile
 from pdo_search.trial.protocol import Places
@@ -95,8 +95,15 @@ def teaching_of(config: TrialConfig, full: Level, on: Context) -> Teaching:
 
 def _ladder(config: TrialConfig, task: Task, full: Level, on: Context) -> Ladder:
     """A trial's ladder, under the seed that all trials of its sweep share."""
-    seed, execution = config.teacher_seed, config.execution
-    return Ladder(task, full, config.recipe, on, seed=seed, execution=execution)
+    return Ladder(
+        task,
+        full,
+        config.recipe,
+        on,
+        seed=config.teacher_seed,
+        recovery=recovery_of(config.teacher, config.recipe.simplify),
+        execution=config.execution,
+    )
 
 
 def _teaching(config: TrialConfig, ladder: Ladder) -> Teaching:
@@ -157,7 +164,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
         examples = task.test_examples()
         yield tested_student(task, student, examples, on.device)
         yield tested_teacher(task, level, examples, on)
-        if config.recipe.composite is not None:
+        if config.recipe.composite is not None and not task.uncombined:
             yield tested_composite(
                 task,
                 models / "composite",
@@ -198,8 +205,9 @@ def build_student(config: TrialConfig, task: Task, ladder: Ladder) -> tuple[nn.M
         Infeasible: the teacher cannot be shrunk.
         InputError: weights do not fit.
     """
-    keep, base_dir = keep_of(config.student), ladder.on.base_dir
+    base_dir = ladder.on.base_dir
     if config.student.is_cut:
+        keep = keep_of(config.student)
         model, spec = load_for(task, ladder.level(0).path, base_dir)
         # Channels are judged by their weights alone.
         by = None if keep.keys() == {"channels"} else Calibration(task, torch.device("cpu"))
@@ -207,9 +215,8 @@ def build_student(config: TrialConfig, task: Task, ladder: Ladder) -> tuple[nn.M
         names = (*spec.dropped_blocks, *dropped)
         return model, ModelSpec.of(task, config.teacher, model, names)
     seed = seed_for(config.seed, "student")
-    model = build_for(task, config.student, seed=seed, base_dir=base_dir)
-    if keep:
-        cut(task, model, keep, config.recipe.simplify, None)
+    simplify = config.recipe.simplify
+    model = new_student(task, config.student, simplify, seed=seed, base_dir=base_dir)
     return model, ModelSpec.of(task, config.student, model)
 
 
@@ -263,12 +270,12 @@ def check_standardize(recipe: Recipe, task: Task) -> None:
     Raises:
         Infeasible: the stored logits lack the spread of the others.
     """
-    largest = max(head.size for head in task.heads)
-    if recipe.loss.standardize and largest > DENSE_SIZE:
-        raise Infeasible(
-            f"loss.standardize needs the spread of all logits, and of a head of {largest} classes"
-            f" (more than {DENSE_SIZE}) only the largest are stored"
-        )
+    for name, head in stored_heads(task).items():
+        if recipe.loss.standardize and not isinstance(head.kept, Whole):
+            raise Infeasible(
+                f"loss.standardize needs the spread of all logits, and of the {head.size:,} of head"
+                f" {name!r} only some are stored"
+            )
 
 
 def _restored(checkpoint: CheckpointFile, config_key: str) -> TrialState | None:

@@ -47,11 +47,11 @@ def banks(store: Path) -> list[Path]:
 def test_a_trial_with_more_views_uses_those_of_one_with_fewer(tmp_path: Path) -> None:
     everything = torch.arange(100)
     two = opened(config_with({"crop": 1}, num_views=2), tmp_path)
-    seen = [two.pool_bank(0, view).take("class", everything).values for view in range(2)]
+    seen = [two.pool_bank(0, view).rows("class", everything) for view in range(2)]
     built = {path: path.stat().st_mtime_ns for path in banks(tmp_path)}
     assert len(built) == 2
     four = opened(config_with({"crop": 1}, num_views=4), tmp_path)
-    again = [four.pool_bank(0, view).take("class", everything).values for view in range(4)]
+    again = [four.pool_bank(0, view).rows("class", everything) for view in range(4)]
     assert len(banks(tmp_path)) == 4
     assert built.items() <= {path: path.stat().st_mtime_ns for path in banks(tmp_path)}.items()
     assert torch.equal(torch.stack(seen), torch.stack(again[:2]))

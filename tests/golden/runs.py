@@ -18,6 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.text.made import EXPERIMENT as MADE_TEXTS
+
 CURVES = Path(__file__).with_name("curves.json")
 TOLERANCE = 1e-9
 LEFT_OUT = ("key", "parent_key", "cached", "host", "pid", "model", "composite")
@@ -50,6 +52,9 @@ CASES: dict[str, dict[str, Any]] = {
 TWO_WORKERS = "two workers"
 PLAIN = "a student without norms and dropout"
 STUDENTS = {PLAIN: {"arch": "tests.golden.plain:student"}}
+TEXTS = "texts"
+TREES = {TEXTS: MADE_TEXTS}
+"""Experiments of other domains."""
 
 
 def config_of(case: str) -> Any:
@@ -57,6 +62,7 @@ def config_of(case: str) -> Any:
 
     tree = {**TREE, "trial": {**TREE["trial"], **CASES.get(case, {})}}
     tree["student"] = STUDENTS.get(case, TREE["student"])
+    tree = TREES.get(case, tree)
     return resolve(parse_experiment(tree, file=Path("g.yaml"), base_dir=Path.cwd()).experiment, {})
 
 

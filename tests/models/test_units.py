@@ -18,7 +18,7 @@ from pdo_search.models.bodies import BodyAndHeads
 from pdo_search.models.modelfile import ModelSpec, load_model_file, save_model
 from pdo_search.models.sequences import built_with
 from pdo_search.models.units import Removed, kept, layer_changes, shown, units_of
-from pdo_search.tasks.base import Head, HeadKind
+from pdo_search.tasks.base import Head, HeadKind, Vocabulary
 from pdo_search.tasks.inputs import Inputs
 from pdo_search.tasks.kinds import KINDS as KL
 from pdo_search.tasks.kinds import mask_of_head
@@ -203,7 +203,7 @@ def test_a_trimmed_vocabulary_reads_rare_ids_as_unknown(kind: str, tmp_path: Pat
     counts = torch.zeros(VOCAB)
     common = torch.arange(10, 30)
     counts[common] = torch.arange(20.0, 40.0)
-    how = surgery(HEADS, [texts()], token_counts=counts, unknown=3)
+    how = surgery(HEADS, [texts()], vocabulary=Vocabulary(counts, 3))
     batch = texts()
     rare = ~torch.isin(batch["tokens"], common[5:])
     replaced = {**batch, "tokens": batch["tokens"].masked_fill(rare, 3)}

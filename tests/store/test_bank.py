@@ -79,7 +79,7 @@ def files(root: Path) -> dict[str, bytes]:
 def test_rows_by_position(tmp_path: Path) -> None:
     values = logits(8.0)
     rows = torch.tensor([4999, 0, 4096, 17])
-    found = opened(tmp_path, in_process(outputs_from(values))).take("class", rows).values
+    found = opened(tmp_path, in_process(outputs_from(values))).rows("class", rows)
     assert found.dtype == torch.float32
     assert torch.equal(found, values[rows].half().float())
 
@@ -91,9 +91,7 @@ def test_every_view_is_built_once_and_apart(tmp_path: Path) -> None:
     assert len(computed) == 2 * CHUNKS
     everything = torch.arange(EXAMPLES)
     for view in (0, 1):
-        found = (
-            opened(tmp_path, counted(logits(1.0), computed), view).take("class", everything).values
-        )
+        found = opened(tmp_path, counted(logits(1.0), computed), view).rows("class", everything)
         assert torch.equal(found, logits(1.0, view).half().float())
 
 
@@ -109,11 +107,7 @@ def test_progress_counts_examples_up_to_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("scale", "bound"), [(8.0, 3e-6), (32.0, 5e-5)])
 def test_half_precision_costs_next_to_nothing(tmp_path: Path, scale: float, bound: float) -> None:
     values = logits(scale)
-    found = (
-        opened(tmp_path, in_process(outputs_from(values)))
-        .take("class", torch.arange(EXAMPLES))
-        .values
-    )
+    found = opened(tmp_path, in_process(outputs_from(values))).rows("class", torch.arange(EXAMPLES))
     exact, stored = F.log_softmax(values.double(), 1), F.log_softmax(found.double(), 1)
     gap = (exact.exp() * (exact - stored)).sum(1)
     assert gap.max() < bound
@@ -130,9 +124,7 @@ def test_outputs_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 def test_outputs_beyond_half_precision_are_cut_not_infinite(tmp_path: Path) -> None:
     values = logits(1.0)
     values[0, 0] = 1e6
-    found = (
-        opened(tmp_path, in_process(outputs_from(values))).take("class", torch.tensor([0])).values
-    )
+    found = opened(tmp_path, in_process(outputs_from(values))).rows("class", torch.tensor([0]))
     assert torch.isfinite(found).all()
     assert found.argmax() == 0
 

@@ -21,9 +21,11 @@ from pdo_search.store import plan as module
 from pdo_search.store.bank import Bank, Compute, bank, in_process
 from pdo_search.store.encoding import (
     Arrays,
+    Foreground,
     Sampled,
     StoredHead,
     Top,
+    Whole,
 )
 from pdo_search.store.plan import Outputs, Plan
 
@@ -251,9 +253,11 @@ def test_outputs_at_unmasked_positions_must_be_finite(tmp_path: Path) -> None:
 
 
 def test_bytes_are_known_before(tmp_path: Path) -> None:
-    opened(tmp_path, in_process(in_batches(7)))
+    heads = {**HEADS, "char": StoredHead(5, TOKENS, Foreground(3, "char"))}
+    plan = replace(PLAN, heads=heads)
+    opened(tmp_path, in_process(in_batches(7)), plan)
     found = [f.stat().st_size - 128 for f in tmp_path.rglob("*.npy")]
-    assert PLAN.nbytes == sum(found)
+    assert plan.nbytes == sum(found)
 
 
 def test_sampled_classes_depend_on_teacher_view_and_position_alone(tmp_path: Path) -> None:
@@ -298,3 +302,33 @@ def test_sampled_classes_are_unbiased(tmp_path: Path) -> None:
     ratio = logp - log_s
     independent = float((logp.exp() * (ratio - exact) ** 2).sum()) / 4
     assert float(estimate.var()) < independent
+
+
+@pytest.mark.parametrize("background", [None, 2])
+def test_positions_of_the_foreground_are_kept_and_the_others_are_level(
+    tmp_path: Path, background: int | None
+) -> None:
+    keep = Foreground(3, "char", background)
+    heads = {
+        "char": StoredHead(5, TOKENS, keep),
+        "box": StoredHead(4, TOKENS, keep),
+        "plain": StoredHead(5, TOKENS, Whole()),
+    }
+    generator = torch.Generator().manual_seed(3)
+    box = torch.randn(EXAMPLES, LONGEST, 4, generator=generator)
+    said = {"char": SAID["char"], "plain": SAID["char"], "box": box, TOKENS: SAID[TOKENS]}
+    plan = Plan(heads, EXAMPLES, {TOKENS: PLAN.lengths[TOKENS]})
+    found = opened(tmp_path, in_process(in_batches(7, said)), plan)
+    rows = torch.randperm(EXAMPLES, generator=generator)[:20]
+    for name, values in (("char", SAID["char"]), ("box", box)):
+        taught = found.take(name, rows).values
+        assert taught.shape[1] == found.take("plain", rows).values.shape[1]
+        for place, example in enumerate(rows.tolist()):
+            mask = SAID[TOKENS][example]
+            scores, wanted = SAID["char"][example][mask].double(), values[example][mask].clone()
+            foreground = scores.sigmoid().amax(1)
+            if background is not None:
+                foreground = 1 - scores.softmax(1)[:, background]
+            others = foreground.argsort(descending=True)[3:]
+            wanted[others] = wanted[others].mean(0, keepdim=True)
+            assert torch.allclose(taught[place, : len(wanted)], wanted, atol=4e-3)

@@ -97,7 +97,7 @@ def test_soft_targets_lose_little_at_any_temperature(
     trained: Tensor, tmp_path: Path, temperature: float, bound: float
 ) -> None:
     rows = torch.arange(len(trained))
-    found = stored(tmp_path, trained).take("class", rows, temperature).dense(CLASSES)
+    found = stored(tmp_path, trained).rows("class", rows, temperature)
     exact = F.log_softmax(trained.double() / temperature, 1)
     rebuilt = F.log_softmax(found.double() / temperature, 1)
     assert float((exact.exp() * (exact - rebuilt)).sum(1).mean()) < bound
@@ -110,7 +110,7 @@ def test_the_largest_stay_as_they_are_and_the_rest_is_level(
     trained: Tensor, tmp_path: Path
 ) -> None:
     rows = torch.tensor([5, 0, 1400])
-    found = stored(tmp_path, trained).take("class", rows).dense(CLASSES)
+    found = stored(tmp_path, trained).rows("class", rows)
     top = trained[rows].topk(TOP_K, dim=1)
     assert found.shape == (3, CLASSES)
     assert torch.equal(found.gather(1, top.indices), top.values.half().float())
@@ -122,7 +122,7 @@ def test_the_largest_stay_as_they_are_and_the_rest_is_level(
 @pytest.mark.parametrize("size", [DENSE_SIZE, DENSE_SIZE + 1, 70_000])
 def test_every_size_of_head_comes_back(tmp_path: Path, size: int) -> None:
     logits = torch.randn(100, size, generator=torch.Generator().manual_seed(0))
-    found = stored(tmp_path, logits).take("class", torch.arange(100)).dense(size)
+    found = stored(tmp_path, logits).rows("class", torch.arange(100))
     top = logits.topk(TOP_K, dim=1)
     assert torch.equal(found.gather(1, top.indices), top.values.half().float())
     width = sum(f.stat().st_size - 128 for f in tmp_path.rglob("*.npy")) / 100

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pdo_search.config import TrialConfig, parse_experiment, resolve
-from pdo_search.config.task import AnyTaskConfig, TaskConfig
+from pdo_search.config.domains import AnyTaskConfig
+from pdo_search.config.task import TaskConfig
 from pdo_search.testing.task import TaskContract
 
 from ..conftest import TINY
