@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from pdo_search.config import parse_experiment
+from pdo_search.distill.protocol import Report
 from pdo_search.records import TrialRow
 from pdo_search.results.schema import Decision, TrialStatus, trial_id
 from pdo_search.results.writer import TableWriter
@@ -22,7 +23,6 @@ from pdo_search.search.tune.by_method import SchedulerByMethod
 from pdo_search.search.tune.recorder import Recorder, Sink, Work
 from pdo_search.search.tune.scheduler import Ruling
 from pdo_search.trial.messages import failure_message, report_message
-from pdo_search.trial.protocol import Report
 
 __all__ = ["SinkContract"]
 
