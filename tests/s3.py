@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pdo_search.base import storage
+from pdo_search.base import remote
 
 __all__ = ["Answer", "emulated_s3", "s3_settings"]
 
@@ -57,9 +57,9 @@ def emulated_s3(
         host, port = running.get_host_and_port()
         for name, value in s3_settings(f"http://{host}:{port}").items():
             patch.setenv(name, value)
-        storage._filesystem.cache_clear()
+        remote._filesystem.cache_clear()
         boto3.client("s3").create_bucket(Bucket="bucket")
         requests.clear()
         yield requests
         running.stop()
-        storage._filesystem.cache_clear()
+        remote._filesystem.cache_clear()

@@ -33,7 +33,7 @@ ALLOWED = {
 } | {"__init__": {"analysis", "models"}}
 FOREIGN = {
     "ray.tune": ("search/tune/", "trial/"),
-    "pyarrow.fs": ("base/storage.py",),
+    "pyarrow.fs": ("base/remote.py",),
     "boto3": ("base/conditional.py",),
     "google": ("base/conditional.py",),
 }

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from pdo_search.base.remote import Remote
 from pdo_search.base.storage import Storage
 
 __all__ = ["Conditional", "Unsupported", "Version", "conditional_on"]
@@ -134,7 +135,7 @@ class _Bucket:
 
     def __init__(self, storage: Storage) -> None:
         parts = urlsplit(storage.root)
-        self._storage = storage
+        self._remote = Remote(storage.root)
         self._bucket = parts.netloc.rpartition("@")[2]
         self._folder = unquote(parts.path).strip("/")
 
@@ -213,7 +214,7 @@ class _S3(_Bucket):
                     return None
                 raise _failure(status, error) from error
 
-        return self._storage.retried(name, answered)
+        return self._remote.retried(name, answered)
 
 
 class _Gcs(_Bucket):
@@ -272,7 +273,7 @@ class _Gcs(_Bucket):
             except GoogleAPICallError as error:
                 raise _failure(error.code or 500, error) from error
 
-        return self._storage.retried(name, answered)
+        return self._remote.retried(name, answered)
 
 
 CLIENTS: dict[str, Callable[[Storage], Conditional]] = {"s3": _S3, "gs": _Gcs, "gcs": _Gcs}

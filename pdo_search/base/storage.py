@@ -2,98 +2,38 @@
 
 A ``Storage`` is a directory, by path or URI. It knows bytes and names; what they mean is known
 above. On a disk a file is replaced by a rename, and links below the directory are never followed by
-what writes: whoever made the directory may be a stranger. On an object store a write of up to 10
-MiB is one request, larger ones go up in pieces, what the network refuses is tried again for
-``patience``, and no folder markers are made but those that Arrow leaves where it deletes and moves.
+what writes: whoever made the directory may be a stranger. How an object store is asked is known to
+``remote``.
 """
 
 from __future__ import annotations
 
-import atexit
 import errno
 import hashlib
-import logging
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from pdo_search.base.errors import InputError, StoreError
+from pdo_search.base.errors import StoreError
 from pdo_search.base.process import host_and_process
+from pdo_search.base.remote import CHUNK, ObjectInfo, Remote, Unreachable
 from pdo_search.base.safefile import NOT_REGULAR, odd_entry, open_regular, read_regular
 
-__all__ = ["ObjectInfo", "Storage", "Unreachable", "is_unreachable", "is_uri", "patience"]
-
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
+__all__ = ["Storage", "is_uri"]
 
 TEMPORARY = ".tmp-"
 MAX_BYTES = 256 << 20
 """Of a file that is read at once: a block of 64 trials with a thousand epochs each has about ten
 million."""
-CHUNK = 1 << 23
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 """Errors of file systems where a file has one name, such as exFAT and mounted buckets."""
-FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 15.0
-BY_BUCKET = ("s3", "gs", "gcs")
-"""Schemes whose host is a bucket: all roots in one share a client, and there are no folders."""
-FINAL = ("ACCESS_DENIED", "NO_SUCH", "INVALID_", "SIGNATURE", "UNRECOGNIZED_CLIENT", "PERMISSION")
-"""Words in an object store's answer that no waiting changes."""
-
-_patience_s = 0.0
-
-
-class Unreachable(ConnectionError):
-    """An object store did not answer for as long as it was waited for."""
 
 
 def is_uri(path: str) -> bool:
     """Whether a path names an object store (``s3://…``) and not the local disk."""
     return "://" in path and not PurePath(path).is_absolute()
-
-
-def is_unreachable(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is an object store that did not answer."""
-    while error is not None:
-        if isinstance(error, Unreachable):
-            return True
-        error = error.__cause__
-    return False
-
-
-@contextmanager
-def patience(seconds: float) -> Iterator[None]:
-    """Let every storage of this process try again for so long what the network refuses.
-
-    Outside of such a block nothing is tried again: whoever asks at a terminal is told at once.
-    """
-    global _patience_s
-    before, _patience_s = _patience_s, seconds
-    try:
-        yield
-    finally:
-        _patience_s = before
-
-
-@dataclass(frozen=True)
-class ObjectInfo:
-    """A file in a listing.
-
-    Attributes:
-        bytes: its size.
-        changed_at: when it was written, by the storage's clock, seconds since 1970.
-    """
-
-    bytes: int
-    changed_at: float
 
 
 class Storage:
@@ -111,9 +51,15 @@ class Storage:
         self.root = str(root)
         if self.root.startswith("file://"):
             self.root = unquote(urlsplit(self.root).path)
-        self.is_local = not is_uri(self.root)
-        if not self.is_local:
+        self._remote: Remote | None = None
+        if is_uri(self.root):
             self.root = self.root.rstrip("/")
+            self._remote = Remote(self.root)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on a disk."""
+        return self._remote is None
 
     def write(self, name: str, data: bytes) -> None:
         """Replace a file; readers and crashes see the old one or the new one.
@@ -122,10 +68,10 @@ class Storage:
             StoreError: it cannot be written; the old file is still there.
         """
         try:
-            if self.is_local:
+            if self._remote is None:
                 self._write_local(name, data)
             else:
-                self.retried(name, lambda: self._put(name, data))
+                self._remote.write(name, data)
         except OSError as error:
             raise self._unwritten(name, error) from error
 
@@ -152,10 +98,9 @@ class Storage:
         Raises:
             OSError: it is none that a sweep has, such as a pipe, or larger than the limit.
         """
-        if self.is_local:
+        if self._remote is None:
             return read_regular(Path(self.root) / name, limit)
-
-        data = self.retried(name, lambda: self._read_remote(name, limit))
+        data = self._remote.read(name, limit)
         if data is None:
             raise OSError(errno.EFBIG, f"is larger than {limit:,} bytes", name)
         return data
@@ -169,19 +114,13 @@ class Storage:
 
     def info(self, name: str) -> ObjectInfo | None:
         """Size and time of a file; None where there is none."""
-        if self.is_local:
-            try:
-                found = (Path(self.root) / name).stat()
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-            return ObjectInfo(found.st_size, found.st_mtime)
-
-        def work() -> ObjectInfo | None:
-            filesystem, path = self._remote
-            info = filesystem.get_file_info(f"{path}/{name}")
-            return _info(info) if info.is_file else None
-
-        return self.retried(name, work)
+        if self._remote is not None:
+            return self._remote.info(name)
+        try:
+            found = (Path(self.root) / name).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return ObjectInfo(found.st_size, found.st_mtime)
 
     def files(self, folder: str = "", suffix: str = "") -> list[str]:
         """Names of the entries directly in a folder that end in a suffix, sorted; hidden ones not.
@@ -193,50 +132,29 @@ class Storage:
 
     def objects(self, folder: str = "") -> dict[str, ObjectInfo]:
         """All files below a folder, by name, in the names' order."""
-        if self.is_local:
-            root = Path(self.root)
-            found = {}
-            for path in (root / folder).rglob("*"):
-                if path.is_file() and not path.is_symlink():
-                    stat = path.stat()
-                    name = path.relative_to(root).as_posix()
-                    found[name] = ObjectInfo(stat.st_size, stat.st_mtime)
-            return dict(sorted(found.items()))
-
-        def work() -> dict[str, ObjectInfo]:
-            _, path = self._remote
-            listed = self._listed(folder, recursive=True)
-            return {info.path[len(path) + 1 :]: _info(info) for info in listed}
-
-        return dict(sorted(self.retried(folder, work).items()))
+        if self._remote is not None:
+            return dict(sorted(self._remote.objects(folder).items()))
+        root = Path(self.root)
+        found = {}
+        for path in (root / folder).rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                stat = path.stat()
+                found[path.relative_to(root).as_posix()] = ObjectInfo(stat.st_size, stat.st_mtime)
+        return dict(sorted(found.items()))
 
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""
-        if self.is_local:
+        if self._remote is None:
             self._own(name).unlink(missing_ok=True)
-            return
-
-        def work() -> None:
-            filesystem, path = self._remote
-            with suppress(FileNotFoundError):
-                filesystem.delete_file(f"{path}/{name}")
-
-        self.retried(name, work)
+        else:
+            self._remote.delete(name)
 
     def move(self, name: str, new_name: str) -> None:
         """Give a file another name."""
-        if self.is_local:
-            target = self._own(new_name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._own(name).rename(target)
-            return
-
-        def work() -> None:
-            filesystem, path = self._remote
-            self._make_folder(new_name)
-            filesystem.move(f"{path}/{name}", f"{path}/{new_name}")
-
-        self.retried(name, work)
+        if self._remote is None:
+            self._own(name).rename(self._own_file(new_name))
+        else:
+            self._remote.move(name, new_name)
 
     def set_aside(self, name: str) -> str:
         """Rename a file so that no reader takes it for a part of a table; its new name."""
@@ -250,19 +168,10 @@ class Storage:
 
     def sha256_of(self, name: str) -> str:
         """Hexadecimal checksum of a file's content."""
-        if self.is_local:
-            with open_regular(Path(self.root) / name) as stream:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
-
-        def work() -> str:
-            filesystem, path = self._remote
-            checksum = hashlib.sha256()
-            with filesystem.open_input_stream(f"{path}/{name}") as stream:
-                while block := stream.read(CHUNK):
-                    checksum.update(block)
-            return checksum.hexdigest()
-
-        return self.retried(name, work)
+        if self._remote is not None:
+            return self._remote.sha256_of(name)
+        with open_regular(Path(self.root) / name) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def fetch(self, folder: str, names: Iterable[str], target: Path) -> None:
         """Copy files of a folder of this storage into a local directory."""
@@ -270,21 +179,25 @@ class Storage:
             file = target / name
             file.parent.mkdir(parents=True, exist_ok=True)
             source = f"{folder}/{name}" if folder else name
-            self.retried(source, partial(self._get, source, file))
+            if self._remote is None:
+                shutil.copyfile(Path(self.root) / source, file)
+            else:
+                self._remote.get(source, file)
 
     def put(self, source: Path, folder: str, names: Iterable[str]) -> None:
-        """Copy files of a local directory into a folder of this storage, in their order.
+        """Copy files of a local directory into a folder of an object store, in their order.
 
         Raises:
             StoreError: a file cannot be written.
         """
+        assert self._remote is not None
         for name in names:
             target = f"{folder}/{name}"
             if (source / name).stat().st_size <= CHUNK:
                 self.write(target, (source / name).read_bytes())
                 continue
             try:
-                self.retried(target, partial(self._put_file, source / name, target))
+                self._remote.put(source / name, target)
             except OSError as error:
                 raise self._unwritten(target, error) from error
 
@@ -341,30 +254,6 @@ class Storage:
             raise StoreError(f"{self.root}/{name} cannot be written: {error}") from error
         return path
 
-    def retried(self, name: str, work: Callable[[], T]) -> T:
-        """Do it, again and again for the process's patience where the network refuses it.
-
-        Raises:
-            Unreachable: it was refused to the end.
-        """
-        deadline, pause = time.monotonic() + _patience_s, FIRST_PAUSE_S
-        while True:
-            try:
-                return work()
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                if self.is_local or any(word in str(error).upper() for word in FINAL):
-                    raise
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise Unreachable(
-                        errno.EHOSTUNREACH, f"the object store does not answer: {error}"
-                    ) from error
-                log.warning("%s/%s: tried again in %.1f s: %s", self.root, name, pause, error)
-                time.sleep(min(pause, left))
-                pause = min(2 * pause, LONGEST_PAUSE_S)
-
     def _own_file(self, name: str) -> Path:
         path = self._own(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -380,94 +269,10 @@ class Storage:
         return path
 
     def _all(self, folder: str) -> list[str]:
-        if self.is_local:
-            place = Path(self.root) / folder
-            return sorted(p.name for p in place.iterdir()) if place.exists() else []
-        return sorted(
-            info.base_name
-            for info in self.retried(folder, lambda: self._listed(folder, recursive=False))
-        )
-
-    def _listed(self, folder: str, *, recursive: bool) -> list[Any]:
-        from pyarrow import fs
-
-        filesystem, path = self._remote
-        selector = fs.FileSelector(
-            f"{path}/{folder}".rstrip("/"), allow_not_found=True, recursive=recursive
-        )
-        return [info for info in filesystem.get_file_info(selector) if info.is_file]
-
-    @cached_property
-    def _remote(self) -> tuple[Any, str]:
-        """The filesystem and the root's path in it.
-
-        Raises:
-            InputError: it is no URI that can be opened.
-        """
-        parts = urlsplit(self.root)
-        try:
-            if parts.scheme not in BY_BUCKET:
-                filesystem, path = _filesystem(self.root)
-                return filesystem, path.rstrip("/")
-            # Without waiting for the first bytes: a small object is one request and not three.
-            query = "?allow_delayed_open=true" if parts.scheme == "s3" else ""
-            filesystem, bucket = _filesystem(f"{parts.scheme}://{parts.netloc}{query}")
-            return filesystem, f"{bucket}{unquote(parts.path)}".rstrip("/")
-        except ValueError as error:
-            raise InputError(
-                f"is neither a path nor a URI that can be opened: {error}",
-                file=self.root,
-                remedy="write s3://bucket/folder, gs://bucket/folder or a local path",
-            ) from None
-
-    def _make_folder(self, name: str) -> None:
-        """Make the folder of a file where a file system of the network has some."""
-        if urlsplit(self.root).scheme not in BY_BUCKET:
-            filesystem, path = self._remote
-            filesystem.create_dir(f"{path}/{name}".rpartition("/")[0], recursive=True)
-
-    def _put(self, name: str, data: bytes) -> None:
-        filesystem, path = self._remote
-        self._make_folder(name)
-        with filesystem.open_output_stream(f"{path}/{name}") as stream:
-            stream.write(data)
-
-    def _put_file(self, file: Path, name: str) -> None:
-        filesystem, path = self._remote
-        self._make_folder(name)
-        with file.open("rb") as source, filesystem.open_output_stream(f"{path}/{name}") as stream:
-            while block := source.read(CHUNK):
-                stream.write(block)
-
-    def _get(self, name: str, file: Path) -> None:
-        if self.is_local:
-            shutil.copyfile(Path(self.root) / name, file)
-            return
-        filesystem, path = self._remote
-        with filesystem.open_input_stream(f"{path}/{name}") as source, file.open("wb") as target:
-            while block := source.read(CHUNK):
-                target.write(block)
-
-    def _read_remote(self, name: str, limit: int) -> bytes | None:
-        """An object's content; None where it is larger than the limit.
-
-        Its size is one request and its content another: a longer object that comes in between would
-        be cut off. So it is read until it is known to be of one version.
-        """
-        filesystem, path = self._remote
-        data, before = b"", None
-        while True:
-            with filesystem.open_input_file(f"{path}/{name}") as file:
-                version = (file.metadata() or {}).get("ETag")
-                if version is not None and version == before:
-                    return data
-                if file.size() > limit:
-                    return None
-                data, before = bytes(file.read()), version
-            # The usual tag is a checksum; of another kind, it is asked for once more.
-            checksum = hashlib.md5(data, usedforsecurity=False).hexdigest()
-            if version is None or version.strip(b'"') == checksum.encode():
-                return data
+        if self._remote is not None:
+            return sorted(self._remote.names(folder))
+        place = Path(self.root) / folder
+        return sorted(p.name for p in place.iterdir()) if place.exists() else []
 
     def _unwritten(self, name: str, error: OSError) -> StoreError:
         """What is told of a file that cannot be written, and what the user can do."""
@@ -516,20 +321,3 @@ def _place_new(beside: Path, path: Path) -> None:
         if path.exists():
             raise FileExistsError(str(path)) from None
         beside.replace(path)
-
-
-@lru_cache(maxsize=64)
-def _filesystem(uri: str) -> tuple[Any, str]:
-    """A client, made once: making one asks the object store where the bucket is."""
-    from pyarrow import fs
-
-    found: tuple[Any, str] = fs.FileSystem.from_uri(uri)
-    return found
-
-
-# A client that outlives pyarrow's own clean-up can hang it (apache/arrow issue 50188).
-atexit.register(_filesystem.cache_clear)
-
-
-def _info(found: Any) -> ObjectInfo:
-    return ObjectInfo(found.size, found.mtime.timestamp() if found.mtime else 0.0)

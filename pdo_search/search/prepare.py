@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from pdo_search.base.errors import PdoError
-from pdo_search.base.storage import patience
+from pdo_search.base.remote import patience
 
 if TYPE_CHECKING:
     from pdo_search.config.schema import TrialConfig

@@ -19,8 +19,9 @@ from rich.console import Console
 
 from pdo_search.base.errors import InputError, PdoError
 from pdo_search.base.log import log_to_file
+from pdo_search.base.remote import patience
 from pdo_search.base.scratch import scratch_folder
-from pdo_search.base.storage import is_uri, patience
+from pdo_search.base.storage import is_uri
 from pdo_search.config.load import Loaded, parse_experiment
 from pdo_search.results.schema import param_types
 from pdo_search.results.sweepfile import SweepInfo

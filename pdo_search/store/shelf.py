@@ -18,8 +18,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pdo_search.base.lease import Lease, is_forgotten
+from pdo_search.base.remote import ObjectInfo
 from pdo_search.base.safefile import read_regular
-from pdo_search.base.storage import ObjectInfo, Storage
+from pdo_search.base.storage import Storage
 from pdo_search.store.layout import (
     DAMAGED,
     PARTIAL,

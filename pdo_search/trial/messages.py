@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pdo_search.base.errors import Infeasible, disk_is_full
+from pdo_search.base.remote import is_unreachable
 from pdo_search.base.safetext import presentable
-from pdo_search.base.storage import is_unreachable
 from pdo_search.config.resolve import confirming, resolve
 from pdo_search.config.schema import Experiment, TrialConfig
 from pdo_search.config.search import STUDENT_COSTS

@@ -18,9 +18,10 @@ import torch
 from torch import nn
 
 from pdo_search.base.errors import Infeasible, InputError, StoreError
+from pdo_search.base.remote import patience
 from pdo_search.base.scratch import scratch_folder
 from pdo_search.base.seeds import seed_for
-from pdo_search.base.storage import Storage, patience
+from pdo_search.base.storage import Storage
 from pdo_search.config.keep import keep_of
 from pdo_search.config.metrics import score_of
 from pdo_search.config.recipe import Recipe

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pdo_search.base import lease, storage
+from pdo_search.base import lease, remote
 from pdo_search.base.conditional import conditional_on
 from pdo_search.base.errors import StoreError
 from pdo_search.base.lease import Lease
@@ -58,12 +58,12 @@ def bucket(asked: Callable[[Answer, dict[str, Any], Answer], Any]) -> Iterator[l
         host, port = running.get_host_and_port()
         for name, value in s3_settings(f"http://{host}:{port}").items():
             patch.setenv(name, value)
-        storage._filesystem.cache_clear()
+        remote._filesystem.cache_clear()
         boto3.client("s3").create_bucket(Bucket="bucket")
         requests.clear()
         yield requests
         running.stop()
-        storage._filesystem.cache_clear()
+        remote._filesystem.cache_clear()
 
 
 def plainly(answer: Answer, environ: dict[str, Any], start_response: Answer) -> Any:
@@ -125,7 +125,7 @@ class TestGoogle(ConditionalContract):
             google.Client(project=None).create_bucket("bucket")
             address = {"scheme": "http", "endpoint_override": server.url.removeprefix("http://")}
             arrow = fs.GcsFileSystem(anonymous=True, **address)
-            monkeypatch.setattr(storage, "_filesystem", lambda _: (arrow, "bucket"))
+            monkeypatch.setattr(remote, "_filesystem", lambda _: (arrow, "bucket"))
             yield Storage("gs://bucket/a folder")
 
     @pytest.mark.xfail(reason="fake-gcs-server deletes whichever version is there")

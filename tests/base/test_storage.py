@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pdo_search.base import storage
+from pdo_search.base import remote, storage
 from pdo_search.base.errors import StoreError
 from pdo_search.base.process import host_and_process, identity, is_dead
-from pdo_search.base.storage import Storage, Unreachable, is_unreachable, patience
+from pdo_search.base.remote import Remote, Unreachable, is_unreachable, patience
+from pdo_search.base.storage import Storage
 from pdo_search.testing.storage import StorageContract
 
 from ..faults.object_store import BUCKET, Hold, object_store
@@ -61,7 +62,7 @@ def test_a_replacement_during_a_read_never_tears_it(monkeypatch: pytest.MonkeyPa
     with object_store() as store:
         for name, value in s3_settings(store.address).items():
             monkeypatch.setenv(name, value)
-        storage._filesystem.cache_clear()
+        remote._filesystem.cache_clear()
         place = Storage(f"s3://{BUCKET}/read")
         directly = boto3.client("s3", endpoint_url=store.direct)
         for now in (b"longer than before", b"short"):
@@ -77,7 +78,7 @@ def test_a_replacement_during_a_read_never_tears_it(monkeypatch: pytest.MonkeyPa
         large = os.urandom(HIGH)
         place.write("large", large)
         assert place.read("large") == large
-    storage._filesystem.cache_clear()
+    remote._filesystem.cache_clear()
 
 
 def test_what_stands_in_the_way_is_never_followed(tmp_path: Path) -> None:
@@ -119,9 +120,9 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         taken.bind(("127.0.0.1", 0))
         for name, value in s3_settings(f"http://127.0.0.1:{taken.getsockname()[1]}").items():
             monkeypatch.setenv(name, value)
-        storage._filesystem.cache_clear()
+        remote._filesystem.cache_clear()
         yield "s3://bucket/gone"
-    storage._filesystem.cache_clear()
+    remote._filesystem.cache_clear()
 
 
 @pytest.mark.slow
@@ -139,15 +140,15 @@ def test_an_outage_is_waited_for(
 ) -> None:
     uri, _ = s3
     place, met = Storage(f"{uri}/outage"), threading.Event()
-    usual = storage.Storage._put
+    usual = Remote._write
 
-    def refused(self: Storage, name: str, data: bytes) -> None:
+    def refused(self: Remote, name: str, blocks: Iterator[bytes]) -> None:
         if not met.is_set():
             threading.Timer(1.0, met.set).start()
             raise OSError("When uploading: AWS Error NETWORK_CONNECTION")
-        usual(self, name, data)
+        usual(self, name, blocks)
 
-    monkeypatch.setattr(storage.Storage, "_put", refused)
+    monkeypatch.setattr(Remote, "_write", refused)
     with patience(30):
         place.write("a", b"kept")
     assert place.read("a") == b"kept"

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import pdo_search
-from pdo_search.base import storage
+from pdo_search.base import remote
 from pdo_search.base.process import began_at, descendants
 
 from ..conftest import Pdo
@@ -42,9 +42,9 @@ def store() -> Iterator[ObjectStore]:
     with object_store() as found, pytest.MonkeyPatch.context() as patch:
         for name, value in s3_settings(found.direct).items():
             patch.setenv(name, value)
-        storage._filesystem.cache_clear()
+        remote._filesystem.cache_clear()
         yield found
-        storage._filesystem.cache_clear()
+        remote._filesystem.cache_clear()
 
 
 class Sweeps:

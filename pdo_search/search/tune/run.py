@@ -12,7 +12,7 @@ from typing import Any
 
 from ray import tune
 
-from pdo_search.base.storage import patience
+from pdo_search.base.remote import patience
 from pdo_search.config.resolve import planned_epochs
 from pdo_search.results.schema import TRIALS
 from pdo_search.search.cluster import alive_nodes, fitting
