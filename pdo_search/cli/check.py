@@ -27,7 +27,8 @@ from pdo_search.cli.before import (
     print_lengths,
     print_notes,
 )
-from pdo_search.cli.estimate import TIMED_BATCH, estimated, stored_outputs, trials_at_ends
+from pdo_search.cli.estimate import TIMED_BATCH, estimated, trials_at_ends
+from pdo_search.cli.stored import stored_outputs
 from pdo_search.config.domains import AnyTaskConfig
 from pdo_search.config.load import Loaded
 from pdo_search.config.model import StudentConfig
@@ -83,10 +84,11 @@ def preflight(loaded: Loaded, notes: Sequence[str] = ()) -> str:
         The fingerprint of its task.
 
     Raises:
-        InputError: data, models or weights cannot be used, or the teacher is given and no better
-            than guessing.
+        InputError: data, models or weights cannot be used, the teacher is given and no better than
+            guessing, or what teachers say takes too much of the store.
     """
     parts = _parts(loaded)
+    stored_outputs(loaded, parts.task)
     if (known := _standing(loaded, parts)) is not None:
         try:
             refuse_guessing(loaded.experiment.teacher, known)
@@ -113,7 +115,8 @@ def check_experiment(loaded: Loaded, notes: Sequence[str] = ()) -> dict[str, Any
         What was found, JSON-able.
 
     Raises:
-        InputError: data, models or weights cannot be used.
+        InputError: data, models or weights cannot be used, or what teachers say takes too much of
+            the store.
     """
     # What a user's model prints must not come between the lines of JSON.
     with contextlib.redirect_stdout(sys.stderr):
@@ -123,6 +126,7 @@ def check_experiment(loaded: Loaded, notes: Sequence[str] = ()) -> dict[str, Any
 def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
     experiment, parts = loaded.experiment, _parts(loaded)
     task = parts.task
+    stored = stored_outputs(loaded, task)
     # As trials measure it, but a cluster's machine may have more CPUs than this one.
     with threads(min(experiment.resources.threads, os.cpu_count() or 1)):
         teacher = measure_cost(task, parts.teacher, torch.device("cpu"))
@@ -159,7 +163,7 @@ def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
             experiment.search.baselines, experiment.search.trials_per_baseline
         ),
         "estimate": estimated(loaded, task, parts.teacher, *parts.trials[0]),
-        "stored_outputs": stored_outputs(loaded, parts.task),
+        "stored_outputs": asdict(stored),
         "notes": [
             *parts.notes,
             *_beyond_limits(experiment.limits, costs),

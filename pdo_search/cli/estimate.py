@@ -1,4 +1,4 @@
-"""What a sweep will take, from a few timed steps: seconds, and bytes of stored outputs."""
+"""What a sweep will take, from a few timed steps: seconds."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pdo_search.distill.execution import threads
 from pdo_search.distill.losses import label_mean
 from pdo_search.distill.stage import num_levels
 from pdo_search.distill.step import Updates
-from pdo_search.distill.teaching import bytes_per_view, views_of_full_teacher
+from pdo_search.distill.teaching import planned_views
 from pdo_search.models.layout import placed
 from pdo_search.tasks.base import IDS, Outputs, Split, Task
 
-__all__ = ["TIMED_BATCH", "estimated", "stored_outputs", "trials_at_ends"]
+__all__ = ["TIMED_BATCH", "estimated", "trials_at_ends"]
 
 FORWARD = 1 / 3
 """Cost of a forward pass as a share of an update: backward costs twice as much."""
@@ -42,7 +42,7 @@ def estimated(
     student_rate = teacher_rate if student is None else _rate(task, student, execution)
     epochs = _teacher_passes(experiment.teacher)
     outputs = len(task.examples(Split.VALIDATION))
-    outputs += epoch * len(views_of_full_teacher(trial.recipe, trial.recipe.num_views))
+    outputs += epoch * len(planned_views(trial.recipe, trial.recipe.num_views).get(0, []))
     ladder, ladders = _ladder_passes(loaded), _num_ladders(loaded)
     trials_s = sum(experiment.num_trials.values()) * trial.recipe.epochs * epoch / student_rate
     return {
@@ -66,18 +66,6 @@ def _teacher_passes(config: TeacherConfig) -> float:
     if config.train is None:
         return 0
     return config.train.epochs if config.train.freeze is None else FORWARD
-
-
-def stored_outputs(loaded: Loaded, task: Task) -> dict[str, int]:
-    """Bytes of teachers' outputs: of a view, and of all that one trial may ask for."""
-    each = bytes_per_view(task)
-    most = 0
-    for trial in trials_at_ends(loaded, ""):
-        recipe = trial.recipe
-        if recipe.teacher_outputs == "stored" and recipe.method != "scratch":
-            views = recipe.num_views if task.varies else 1
-            most = max(most, each * views * (1 + num_levels(recipe)))
-    return {"bytes_per_view": each, "bytes_per_trial": most}
 
 
 @dataclass(frozen=True)

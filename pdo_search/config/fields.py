@@ -11,7 +11,10 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from pdo_search.base.sizes import SIZE_REMEDY, bytes_of
+
 __all__ = [
+    "Bytes",
     "Fraction",
     "Frozen",
     "Given",
@@ -56,6 +59,16 @@ def _seconds(value: object) -> object:
     return value
 
 
+def _size(value: object) -> object:
+    """``500MB`` as bytes; a number, or anything else, is left to succeed or fail as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return bytes_of(value)
+    except ValueError as error:
+        raise ValueError(f"{error}: {SIZE_REMEDY}") from None
+
+
 def _name(value: object) -> object:
     if isinstance(value, str) and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", value):
         raise ValueError("a name is 1 to 64 letters, digits, '_', '.' or '-'; it names a directory")
@@ -79,6 +92,7 @@ Given = Annotated[str, BeforeValidator(_home)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 """What a column of whole numbers holds."""
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(_size), Field(ge=1)]
 Name = Annotated[str, BeforeValidator(_name)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]

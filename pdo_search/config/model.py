@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -16,6 +17,20 @@ __all__ = [
     "StudentConfig",
     "TeacherConfig",
 ]
+
+
+def _section(model: type[Frozen], value: Mapping[str, Any]) -> Frozen:
+    """A section where something else may stand as well: says what is wrong with it alone."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where, said = ".".join(map(str, first["loc"])), str(first["msg"])
+        if first["type"] == "extra_forbidden":
+            said = f"is none of {', '.join(model.model_fields)}"
+        said = said.removeprefix("Value error, ")
+        between = " " if said.startswith("is ") else ": "
+        raise ValueError(f"{where}{between}{said}" if where else said) from None
 
 
 def _numbers(value: object) -> object:
@@ -52,13 +67,7 @@ def _normalization(value: object) -> object:
         return value
     if not isinstance(value, dict):
         raise ValueError("is data, imagenet, or {mean: [...], std: [...]}")
-    try:
-        return NormalizationConfig.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        said = str(first["msg"]).removeprefix("Value error, ")
-        raise ValueError(f"{where}: {said}" if where else said) from None
+    return _section(NormalizationConfig, value)
 
 
 class ModelConfig(Frozen):
@@ -161,14 +170,7 @@ def _keep(value: object) -> object:
         if isinstance(value, float) and 0 < value < 1:
             return value
         raise ValueError("is a share between 0 and 1, or {layers: 2, heads: 0.5, vocab: 4500}")
-    try:
-        return KeepConfig.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        said = str(first["msg"]).removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            said = f"is none of {', '.join(KeepConfig.model_fields)}"
-        raise ValueError(f"{first['loc'][0]} {said}" if first["loc"] else said) from None
+    return _section(KeepConfig, value)
 
 
 class StudentConfig(ModelConfig):

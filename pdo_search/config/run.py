@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pdo_search.config.fields import Frozen, Given, Seconds
+from pdo_search.config.fields import Bytes, Frozen, Given, Seconds
 
 __all__ = [
     "LimitsConfig",
@@ -106,6 +106,10 @@ class OutputConfig(Frozen):
     """Directory or object-store URI; the sweep is ``<root>/<name>``. Relative to where you run."""
     store: Given | None = None
     """Artifacts shared by sweeps (teachers, ladders, banks); None is ``<root>/.store``."""
+    max_bank: Bytes | None = None
+    """Most bytes, such as ``20GB``, of the teachers' outputs that one trial has the store keep: of
+    all its teachers, on all its views. None is a quarter of what is free on the store's disk, or on
+    that of its cache, where the outputs that are kept there already count as free."""
 
     @property
     def store_root(self) -> str:

@@ -90,6 +90,16 @@ class RecordsConfig(Frozen):
     """Keyword arguments of the ``module:function`` factory."""
 
 
+def _column(value: object) -> object:
+    """A name, false or null; true is left out, with words that say what is meant."""
+    if value is None or value is False or (isinstance(value, str) and value):
+        return value
+    raise ValueError("is a name, or false")
+
+
+Column = Annotated[str | Literal[False] | None, BeforeValidator(_column)]
+
+
 class SplitsConfig(Frozen):
     """Shares of the four disjoint, stratified splits; what is left is the train split."""
 
@@ -109,6 +119,20 @@ class SplitsConfig(Frozen):
     group: str | None = None
     """A column such as user, document or speaker: all rows with the same value come into the same
     split, which then has about its share, and ``labels`` go to whole groups. Not for pictures."""
+    stratify: Column = None
+    """Which head's classes have their shares in every split. None is the first categorical head of
+    whole examples; false balances nothing. Not for pictures, which are balanced by their class."""
+    leave_one_out: Column = False
+    """A column of times or of other numbers that say what came first: of each ``group``'s examples
+    the last one is for test and the last but one for validation, whose shares do not count then;
+    ``transfer`` is a share of the others. Groups of one or two are never measured. Not for
+    pictures."""
+
+    @model_validator(mode="after")
+    def _last_of_what(self) -> SplitsConfig:
+        if self.leave_one_out and self.group is None:
+            raise ValueError("leave_one_out takes the last example of each group: give group, too")
+        return self
 
     @model_validator(mode="after")
     def _leaves_train(self) -> SplitsConfig:
@@ -166,8 +190,13 @@ class TaskConfig(Frozen):
         splits = self.splits
         if self.transfer_data is None and splits.transfer == 0 and splits.labels is None:
             raise ValueError("splits.transfer is 0 and there is no transfer_data: give one of them")
-        if splits.group is not None:
-            raise ValueError("splits.group needs columns, and pictures have none: leave it out")
+        for name in ("group", "leave_one_out"):
+            if getattr(splits, name):
+                raise ValueError(
+                    f"splits.{name} needs columns, and pictures have none: leave it out"
+                )
+        if splits.stratify is not None:
+            raise ValueError("pictures are balanced by their one class: leave splits.stratify out")
         return self
 
 
