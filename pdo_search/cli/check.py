@@ -47,6 +47,7 @@ from pdo_search.distill.frozen import refuse_frozen
 from pdo_search.distill.probe import probe
 from pdo_search.distill.rehearsal import Removal, rehearse, removal_of, shrinking_of
 from pdo_search.distill.simplify import new_student
+from pdo_search.distill.tail import refuse_lost_tail
 from pdo_search.models.build import build_for
 from pdo_search.models.cost import Cost, measure_cost
 from pdo_search.tasks import cached_task
@@ -272,6 +273,8 @@ def _parts(loaded: Loaded) -> _Parts:
         teacher = build_for(
             task, experiment.teacher, seed=0, base_dir=base_dir, path="teacher", say=notes.append
         )
+        recipes = [trial.recipe for trial in trials_at_ends(loaded, "")]
+        refuse_lost_tail(task, recipes, teacher if experiment.teacher.is_given else None)
         if experiment.teacher.train is not None and experiment.teacher.train.freeze is not None:
             refuse_frozen(task, teacher, "teacher")
         make = partial(_student_of, task, base_dir=base_dir, say=notes.append)

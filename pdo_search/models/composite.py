@@ -184,10 +184,12 @@ class CompositeModel(nn.Module):
         return single(self.outputs(raw))
 
     @torch.inference_mode()
-    def predict(self, raw: RawInputs) -> Any:
+    def predict(self, raw: RawInputs, **options: Any) -> Any:
         """The names of the classes of raw pictures; of texts those of all classes with their
         probabilities, the most probable first; of other models answers by head."""
-        return predicted(self.spec.inputs, self.spec.heads, self.outputs, raw, self.device)
+        return predicted(
+            self.spec.inputs, self.spec.heads, self.outputs, raw, self.device, **options
+        )
 
 
 def save_composite(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ ABSENT = ("pooler.",)
 LOCAL = ("transformers_version", "auto_map", "quantization_config", "dtype", "attn_implementation")
 """Of a configuration: what says nothing about the architecture, or asks for code; names that begin
 with ``_`` do, too."""
+FEW, TOLERANCE = 8, 1e-3
+"""Ids by which outputs are compared, and how far they may be apart."""
 MAX_LAYERS = 1 << 10
 """Of a configuration; more are a claim, not a model."""
 POSITIONS = ("position_embeddings", "wpe")
@@ -88,7 +91,10 @@ def hugging_face(
     input: str | None = None,
     types: str | None = None,
 ) -> BodyAndHeads:
-    """A model of the transformers library with a task's heads, which are new.
+    """A model of the transformers library with a task's heads.
+
+    They are new, but for one that is tied to the input, as of language models: that is the
+    checkpoint's own, whether it has the embedding as its matrix or another one.
 
     Args:
         heads: of the task.
@@ -111,21 +117,68 @@ def hugging_face(
             value=ARCH,
             remedy="pip install 'transformers>=5,<6'",
         ) from None
+    own = any(head.tied == name for head in heads)
     with _quiet(transformers):
-        model = _loaded(transformers, weights) if config is None else _made(transformers, config)
+        if config is not None:
+            return _with_heads(_made(transformers, config), heads, name, types)
+        auto = transformers.AutoModelForCausalLM if own else transformers.AutoModel
+        loaded = _loaded(auto, weights)
+        model = _with_heads(loaded.base_model if own else loaded, heads, name, types)
+        if own:
+            _take_outputs(model, loaded, str(weights))
+        return model
+
+
+def _with_heads(model: Any, heads: Sequence[Head], name: str, types: str | None) -> BodyAndHeads:
+    """A model with heads. Where its configuration does not tie them to the embedding, a tied one
+    becomes a matrix of its own."""
     untied = not getattr(model.config, "tie_word_embeddings", True)
-    if untied and any(head.tied == name for head in heads):
-        raise InputError(
-            "has an output matrix of its own, and the task's head is its embedding",
-            path="weights",
-            value=None if weights is None else str(weights),
-            remedy="take a checkpoint whose config.json has tie_word_embeddings: true",
-        )
-    return BodyAndHeads(HuggingFaceBody(model, name, types), heads)
+    own = [replace(h, tied=None) if untied and h.tied == name else h for h in heads]
+    made = BodyAndHeads(HuggingFaceBody(model, name, types), own)
+    for place, (head, ours) in enumerate(zip(heads, own, strict=True)):
+        if head.tied != ours.tied:
+            made.out[place] = nn.Linear(made.body.width, head.size, bias=False)
+    return made
 
 
-def _loaded(transformers: Any, weights: Path | None) -> Any:
-    """A model from a directory, in torch's default type."""
+@torch.no_grad()
+def _take_outputs(model: BodyAndHeads, whole: Any, weights: str) -> None:
+    """Give a model the output matrix of the language model that its body was loaded with.
+
+    Rows beyond the task's ids, by which some are of a round size, are left out.
+
+    Raises:
+        InputError: it has too few rows, or does more with them than a matrix does.
+    """
+    for head, layer in zip(model.heads, model.out, strict=True):
+        if isinstance(layer, nn.Linear) and layer.bias is None:
+            matrix = whole.get_output_embeddings().weight
+            if len(matrix) < head.size:
+                raise InputError(
+                    f"has outputs for {len(matrix):,} ids, and the task's tokenizer has"
+                    f" {head.size:,}",
+                    path="weights",
+                    value=weights,
+                    remedy="name the tokenizer that belongs to the weights in task.tokenizer.path",
+                )
+            layer.weight.copy_(matrix[: head.size])
+        elif head.tied is None:
+            continue
+        ids = torch.arange(FEW)[None] % head.size
+        whole.eval()
+        theirs = whole(input_ids=ids).logits[..., : head.size]
+        ours = model({model.body.input: ids})[head.name]
+        if not torch.allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE):
+            raise InputError(
+                "makes more of its states than a matrix does, such as scaled or capped outputs",
+                path="weights",
+                value=weights,
+                remedy="take a GPT-2, Llama, Mistral or Qwen2",
+            )
+
+
+def _loaded(auto: Any, weights: Path | None) -> Any:
+    """A model from a directory, by one of the library's classes, in torch's default type."""
     if weights is None or not (weights / "config.json").is_file():
         raise InputError(
             "names no model of the transformers library",
@@ -134,7 +187,7 @@ def _loaded(transformers: Any, weights: Path | None) -> Any:
             remedy="give a local directory with config.json and model.safetensors",
         )
     try:
-        model, info = transformers.AutoModel.from_pretrained(
+        model, info = auto.from_pretrained(
             weights,
             local_files_only=True,
             trust_remote_code=False,
@@ -147,7 +200,7 @@ def _loaded(transformers: Any, weights: Path | None) -> Any:
             f"cannot be loaded: {str(error).strip().splitlines()[0]}",
             path="weights",
             value=str(weights),
-            remedy="give a directory that transformers' AutoModel loads without remote code",
+            remedy=f"give a directory that transformers' {auto.__name__} loads without remote code",
         ) from None
     missing = [key for key in sorted(info["missing_keys"]) if not key.startswith(ABSENT)]
     if missing:

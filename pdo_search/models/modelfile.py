@@ -127,10 +127,18 @@ class InferenceModel(nn.Module):
         return single(self.outputs(raw))
 
     @torch.inference_mode()
-    def predict(self, raw: RawInputs) -> Any:
+    def predict(self, raw: RawInputs, **options: Any) -> Any:
         """The names of the classes of raw pictures; of texts those of all classes with their
-        probabilities, the most probable first; of other models answers by head."""
-        return predicted(self.spec.inputs, self.spec.heads, self.outputs, raw, self.device)
+        probabilities, the most probable first; of other models answers by head.
+
+        A language model says how texts go on: a ``Continuation`` for each, with the text that
+        follows, the log-probability of each of its tokens and the bits per byte of what was given;
+        ``max_new_tokens`` (32), ``temperature`` (0: the most probable token each time) and ``seed``
+        are its options.
+        """
+        return predicted(
+            self.spec.inputs, self.spec.heads, self.outputs, raw, self.device, **options
+        )
 
 
 def save_model(directory: Path, model: nn.Module, spec: ModelSpec) -> None:

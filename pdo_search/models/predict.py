@@ -1,5 +1,5 @@
 """From what a user has, pictures or texts, to a stored model's batch, and from its outputs to the
-names of classes. Knows no file and no network."""
+names of classes or to further text. Knows no file and no network."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pdo_search.base.errors import InputError
+from pdo_search.models.continuation import continued
 from pdo_search.tasks.base import Batch, Head, Outputs, mask_of
 from pdo_search.tasks.inputs import PIXELS, TOKENS, AnyInputs, TextInputs
 from pdo_search.tasks.kinds import answers_of
@@ -57,10 +58,26 @@ def predicted(
     outputs_of: Callable[[RawInputs], Outputs],
     raw: RawInputs,
     device: torch.device,
+    **options: Any,
 ) -> Any:
     """Answers by head; of a classifier of pictures the names of the classes, of a classifier of
-    texts those of all classes with their probabilities, the most probable first."""
+    texts those of all classes with their probabilities, the most probable first; of a language
+    model how texts go on (``continuation``, which has the options).
+
+    Raises:
+        InputError: options are given that the model has no use for.
+    """
     names = inputs.class_names
+    if isinstance(inputs, TextInputs) and inputs.continues and isinstance(raw, list | tuple):
+        return continued(
+            inputs, lambda batch: single(outputs_of(batch)), list(raw), device, **options
+        )
+    if options:
+        raise InputError(
+            f"this model has no use for {', '.join(options)} here",
+            value=options,
+            remedy="leave them out; a language model that is given a list of texts has options",
+        )
     if names and isinstance(inputs, TextInputs) and not isinstance(raw, Tensor | Mapping | str):
         parts = [raw[k : k + TEXTS] for k in range(0, len(raw), TEXTS)]
         return [found for part in parts for found in _by_class(names, single(outputs_of(part)))]

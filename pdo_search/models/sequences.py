@@ -144,7 +144,8 @@ def _sequence_model(
             value=config.args[unknown[0]],
             remedy=f"args are {', '.join(sorted(known))}",
         )
-    if config.arch == "transformers" and not trained:
+    new = any(head.tied is None for head in offered["heads"])
+    if config.arch == "transformers" and new and not trained:
         raise InputError(
             "has new heads, and nothing trains them",
             path=f"{path}.arch",

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pdo_search.config.domains import AnyTaskConfig
+from pdo_search.config.language import LANGUAGE
 from pdo_search.config.task import IMAGES, UserTaskConfig
 from pdo_search.config.texts import TEXTS
 from pdo_search.store import Store
@@ -26,6 +27,12 @@ def _images(config: Any, base_dir: Path | None, store: Store | None) -> Task:
     return build_image_classification(config, base_dir, store)
 
 
+def _language(config: Any, base_dir: Path | None, store: Store | None) -> Task:
+    from pdo_search.tasks.language.task import build_language_model
+
+    return build_language_model(config, base_dir, store)
+
+
 def _texts(config: Any, base_dir: Path | None, store: Store | None) -> Task:
     from pdo_search.tasks.texts.task import build_text_classification
 
@@ -38,7 +45,7 @@ def _users(config: Any, base_dir: Path | None, store: Store | None) -> Task:
     return build_user_task(config, base_dir)
 
 
-DOMAINS: Mapping[str, Build] = {IMAGES: _images, TEXTS: _texts}
+DOMAINS: Mapping[str, Build] = {IMAGES: _images, TEXTS: _texts, LANGUAGE: _language}
 """What builds the tasks of a kind; a domain's own module is imported when it is asked for."""
 
 

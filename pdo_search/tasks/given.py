@@ -228,4 +228,4 @@ def _fields(row: Any, asked: Asked) -> Mapping[str, Any]:
         return dict(zip(names, row, strict=False))
     if hasattr(row, "__dict__") and not isinstance(row, Tensor):
         return dict(vars(row))
-    return {asked.order[0]: row}
+    return {asked.wanted[0]: row}

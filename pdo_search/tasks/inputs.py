@@ -80,12 +80,15 @@ class TextInputs:
         class_names: names by output.
         tokenizer: its definition, as ``Tokenizer`` has it.
         max_length: most ids of a text; what comes later is cut off.
+        continues: whether a model says how a text goes on: then the mark of a text's end, which
+            stands between texts, is what it reads first, and the only mark.
         kind: what tells stored ones apart.
     """
 
     class_names: tuple[str, ...]
     tokenizer: str
     max_length: int
+    continues: bool = False
     kind: Literal["texts"] = "texts"
 
     def __post_init__(self) -> None:
@@ -107,9 +110,19 @@ class TextInputs:
         """The tokenizer."""
         return tokenizer_of(self.tokenizer)
 
+    def begun(self, texts: Sequence[str]) -> list[list[int]]:
+        """Texts as what goes on reads them: ids of any length, the first of them the mark."""
+        end = self.read_by.end
+        if end is None:
+            raise ValueError("the tokenizer has no mark for the end of a text")
+        return [[end, *ids] for ids in self.read_by.encode(texts, marks=False).rows]
+
     def column(self, texts: Sequence[str]) -> Column:
         """Texts as a model takes them, ids (S,) int32."""
-        rows = self.read_by.encode(texts, self.max_length).rows
+        if self.continues:
+            rows = [ids[: self.max_length] for ids in self.begun(texts)]
+        else:
+            rows = self.read_by.encode(texts, self.max_length).rows
         ids = [torch.tensor(row, dtype=torch.int32) for row in rows]
         return Column.ragged(ids, self.read_by.padding)
 

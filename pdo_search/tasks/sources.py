@@ -41,6 +41,7 @@ def read_records(
     seed: int = 0,
     named: Mapping[str, Named] | None = None,
     order: Sequence[str] = (),
+    optional: Sequence[str] = (),
 ) -> Records:
     """Read the columns that a task wants.
 
@@ -55,6 +56,7 @@ def read_records(
         named: further sources that a domain knows, by name.
         order: names of the columns of a function's rows that are tuples; by default inputs, then
             targets.
+        optional: names of targets that are left out where no source's column has the name.
 
     Raises:
         InputError: the source or a column is not there, or it cannot be read, or a row has no
@@ -78,6 +80,10 @@ def read_records(
         for table in tables.values():
             if names[name] not in table.names:
                 raise _no_column(names[name], name, table, path)
+    there = {name for table in tables.values() for name in table.names}
+    for name in set(optional) - set(config.columns):
+        if names.get(name) not in there:
+            names.pop(name, None)
     found = _records(tables, names, path)
     found = _with_inputs(found, inputs, skip=config.on_error == "skip")
     if config.limit is not None:

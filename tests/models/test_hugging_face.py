@@ -28,6 +28,7 @@ from .sequences import (
     IDS,
     SPAN,
     TOKEN,
+    VOCAB,
     apart,
     made,
     num_params,
@@ -35,7 +36,7 @@ from .sequences import (
     surgery,
     texts,
 )
-from .test_units import CONFIGS
+from .test_units import CONFIGS, LLAMA
 
 HEADS = (CLASSES, SPAN)
 
@@ -153,10 +154,43 @@ def test_a_checkpoint_that_lacks_tensors_is_refused(tmp_path: Path) -> None:
         made("transformers", HEADS, weights=str(tmp_path))
 
 
-def test_a_head_is_not_tied_where_the_checkpoint_has_another_matrix(tmp_path: Path) -> None:
-    folder = directory(tmp_path, "llama", tie_word_embeddings=False)
-    with pytest.raises(InputError, match="an output matrix of its own"):
-        made("transformers", (TOKEN,), weights=str(folder))
+def language_model(folder: Path, kind: str, **more: Any) -> Any:
+    """A checkpoint of a whole language model."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.AutoConfig.for_model(kind, **{**CONFIGS.get(kind, LLAMA), **more})
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "mistral", "qwen2"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_language_model_brings_its_outputs_and_loses_the_rows_of_no_id(
+    tmp_path: Path, kind: str, tied: bool
+) -> None:
+    theirs = language_model(tmp_path / "a", kind, vocab_size=VOCAB + 4, tie_word_embeddings=tied)
+    batch = texts((9, 9))
+    config = TeacherConfig(arch="transformers", weights=str(tmp_path / "a"))
+    model = build_model(config, (TOKEN,), IDS, seed=0, path="teacher").eval()
+    with torch.inference_mode():
+        logits = theirs(batch["tokens"]).logits[..., :VOCAB]
+    assert torch.allclose(outputs_of(model, batch)["token"], logits, atol=1e-6)
+    own = config.model_copy(update={"weights": None, "args": built_with(config, model)})
+    save_model(tmp_path / "b", model, ModelSpec(own, (TOKEN,), IDS))
+    assert apart(load_inference(tmp_path / "b").outputs(batch), {"token": logits}) < 1e-6
+
+
+def test_a_language_model_of_too_few_ids_is_refused(tmp_path: Path) -> None:
+    language_model(tmp_path, "llama", vocab_size=VOCAB - 1, tie_word_embeddings=False)
+    with pytest.raises(InputError, match="59 ids, and the task's tokenizer has 60"):
+        made("transformers", (TOKEN,), weights=str(tmp_path))
+
+
+def test_a_language_model_that_scales_its_outputs_is_refused(tmp_path: Path) -> None:
+    language_model(tmp_path, "granite", logits_scaling=4.0)
+    with pytest.raises(InputError, match="makes more of its states than a matrix does"):
+        made("transformers", (TOKEN,), weights=str(tmp_path))
 
 
 def test_a_given_teacher_whose_heads_nothing_trains_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Language models: windows of documents, and the next token at every position."""
