@@ -1,8 +1,8 @@
 """Object stores, by the one file that knows pyarrow.fs: bytes by name, asked for with patience.
 
 A write of up to 10 MiB is one request, larger ones go up in pieces; what the network refuses is
-tried again for ``patience``; no folder markers are made but those that Arrow leaves where it deletes
-and moves. What a file on a disk needs beside is ``storage``'s matter.
+tried again for ``patience``; no folder markers are made but those that Arrow leaves where it
+deletes and moves. What a file on a disk needs beside is ``storage``'s matter.
 """
 
 from __future__ import annotations

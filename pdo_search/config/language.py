@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -18,17 +18,7 @@ LANGUAGE = "language_model"
 class DocumentsConfig(RecordsConfig):
     """Where documents come from: rows with a ``text`` and, if they have one, the name of the
     ``document`` that they are a part of. A text file is one document, with its own name; rows of
-    functions that are tuples are (name, text). ``files`` is short for ``path``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _files_are_a_path(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or "files" not in given:
-            return given
-        if "path" in given:
-            raise ValueError("`files` and `path` say the same: give one of them")
-        rest = {name: value for name, value in given.items() if name != "files"}
-        return {**rest, "path": given["files"]}
+    functions that are tuples are (name, text)."""
 
 
 class TokensConfig(Frozen):

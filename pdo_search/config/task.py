@@ -62,7 +62,8 @@ class DataConfig(Frozen):
 
 
 class RecordsConfig(Frozen):
-    """Where rows of named columns come from: texts, tables, sequences, measurements."""
+    """Where rows of named columns come from: texts, tables, sequences, measurements. ``files`` is
+    short for ``path``."""
 
     source: str = "files"
     """``files``, or ``module:function`` that returns a torch ``Dataset``, a data set of Hugging
@@ -88,6 +89,16 @@ class RecordsConfig(Frozen):
     leaves them out and says so. Rows without a label stay; they are unlabelled."""
     args: dict[str, Any] = {}
     """Keyword arguments of the ``module:function`` factory."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_are_a_path(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "files" not in given:
+            return given
+        if "path" in given:
+            raise ValueError("`files` and `path` say the same: give one of them")
+        rest = {name: value for name, value in given.items() if name != "files"}
+        return {**rest, "path": given["files"]}
 
 
 def _column(value: object) -> object:

@@ -17,6 +17,7 @@ from pdo_search.tasks.base import Batch, Examples, Outputs, Task
 __all__ = [
     "Evaluated",
     "TaughtOf",
+    "by_length",
     "evaluated",
     "evaluation_batches",
     "metrics_of",
@@ -63,6 +64,15 @@ def evaluation_batches(
     return [*batches, index[first:]]
 
 
+def by_length(examples: Examples, rows: Tensor) -> Tensor:
+    """Rows (B,) of examples, shortest first, so that batches have little padding; as they are where
+    examples have no positions."""
+    lengths = examples.lengths()
+    if lengths is None:
+        return rows
+    return rows[lengths.to(rows.device)[rows].argsort(stable=True)]
+
+
 def usual_numbers(outputs: Outputs) -> Outputs:
     """Outputs in torch's default type, whatever precision they were computed in."""
     return {head: found.to(torch.get_default_dtype()) for head, found in outputs.items()}
@@ -71,7 +81,8 @@ def usual_numbers(outputs: Outputs) -> Outputs:
 def outputs_of(
     task: Task, model: nn.Module, examples: Examples, device: torch.device
 ) -> Iterator[tuple[Tensor, Batch, Outputs]]:
-    """Outputs of a model on plain (not augmented) examples, in evaluation mode, batch by batch.
+    """Outputs of a model on plain (not augmented) examples, in evaluation mode, batch by batch;
+    examples of like length come together.
 
     Args:
         task: knows how examples become inputs and inputs become outputs.
@@ -84,7 +95,8 @@ def outputs_of(
     """
     was_training = model.training
     try:
-        for rows in evaluation_batches(task, examples, device):
+        ordered = by_length(examples, torch.arange(len(examples)))
+        for rows in evaluation_batches(task, examples, device, ordered):
             model.eval()
             batch = {name: tensor.to(device) for name, tensor in examples.batch(rows).items()}
             with torch.inference_mode():

@@ -14,6 +14,7 @@ from pdo_search.config.training import ExecutionConfig, OptimizerConfig
 from pdo_search.distill.execution import USUAL
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.norms import Calibration, refresh_statistics
+from pdo_search.distill.order import by_like_length
 from pdo_search.distill.step import Updates
 from pdo_search.tasks.base import IDS, Batch, Outputs, Task
 
@@ -53,7 +54,8 @@ def fit(
     examples = feed.examples
     device = examples.ids.device
     batch = min(config.batch_size, len(examples))
-    steps = len(examples) // batch
+    steps, lengths = len(examples) // batch, examples.lengths()
+    lengths = None if lengths is None else lengths.to(device)
     total = round(epochs * steps)
     plain = execution.model_copy(update={"compile": False})
     updates = Updates(task, model, config, plain)
@@ -65,7 +67,7 @@ def fit(
         if step == 0:
             started, losses = time.perf_counter(), torch.zeros((), device=device)
             order = torch.randperm(len(examples), generator=generator).to(device)
-            batches = torch.split(order[: steps * batch], batch)
+            batches = by_like_length(order[: steps * batch], batch, lengths, generator)
             loaded = feed.batches(batches)
         rows, raw = batches[step], next(loaded)
         labels = examples.labels(rows)

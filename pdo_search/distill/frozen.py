@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pdo_search.base.columns import Column
 from pdo_search.base.errors import InputError
 from pdo_search.config.training import ExecutionConfig, TrainConfig
-from pdo_search.distill.evaluate import evaluation_batches
+from pdo_search.distill.evaluate import by_length, evaluation_batches
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
 from pdo_search.distill.losses import label_mean
@@ -102,10 +102,9 @@ def fit_heads(
 def _encoded(task: Task, model: BodyAndHeads, examples: Examples, device: torch.device) -> Examples:
     """The examples with the body's states (N, D) as their one input; those of like length are
     encoded together."""
-    lengths = examples.lengths()
-    order = torch.arange(len(examples)) if lengths is None else lengths.argsort(stable=True)
+    order = by_length(examples, torch.arange(len(examples)))
     states = torch.empty(len(examples), model.body.width, device=device)
-    for rows in evaluation_batches(task, examples, device, order.cpu()):
+    for rows in evaluation_batches(task, examples, device, order):
         raw = {name: part.to(device) for name, part in examples.raw_inputs(rows).items()}
         states[rows.to(device)] = model.pooled({**raw, **task.prepare(raw)})[1]
     rows = torch.arange(len(examples)) if examples.rows is None else examples.rows

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pdo_search.base.seeds import seed_for
 
-__all__ = ["epoch_batches"]
+__all__ = ["by_like_length", "epoch_batches"]
 
 WINDOW = 50
 """Batches among whose examples those of like length come together."""
@@ -37,7 +37,20 @@ def epoch_batches(
         admitted[torch.randperm(len(admitted), generator=generator)]
         for _ in range(math.ceil(needed / len(admitted)))
     ]
-    order = torch.cat(passes)[:needed]
+    return by_like_length(torch.cat(passes)[:needed], size, lengths, generator)
+
+
+def by_like_length(
+    order: Tensor, size: int, lengths: Tensor | None, generator: torch.Generator
+) -> list[Tensor]:
+    """Rows (size,) of each batch of an order.
+
+    Args:
+        order: (M,) int64 rows.
+        size: examples in a batch.
+        lengths: (N,) positions of the examples, on the rows' device; None where they have none.
+        generator: shuffles batches of like length again.
+    """
     if lengths is None:
         return list(torch.split(order, size))
     batches: list[Tensor] = []

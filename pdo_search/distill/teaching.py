@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pdo_search.base.columns import Taught
 from pdo_search.config.recipe import Recipe
 from pdo_search.distill.curriculum import difficulty
-from pdo_search.distill.evaluate import evaluation_batches, outputs_of
+from pdo_search.distill.evaluate import by_length, evaluation_batches, outputs_of
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.losses import IN_TRAIN
@@ -196,7 +196,8 @@ def _run(
 ) -> Iterator[tuple[Tensor, Batch, ModelOutputs]]:
     """Rows, what they hold, and a teacher's outputs of a view of the pool, batch by batch."""
     device = pool.examples.ids.device
-    batches = evaluation_batches(task, pool.examples, device, rows.to(device))
+    ordered = by_length(pool.examples, rows.to(device))
+    batches = evaluation_batches(task, pool.examples, device, ordered)
     for own, raw in zip(batches, pool.drawn(view, batches), strict=True):
         batch = {**raw, **task.prepare(raw)}
         with torch.inference_mode():
@@ -407,10 +408,12 @@ class Teaching:
                 for batch, said in self._stored(opened, examples):
                     scores.append(difficulty(self.task, kind, said, batch, said))
                 continue
+            found = torch.empty(len(examples))
             for rows, batch, said in outputs_of(self.task, student, examples, self.device):
                 teacher = self.dense(opened, rows, batch)
-                scores.append(difficulty(self.task, kind, said, batch, teacher))
-        return torch.cat(scores).cpu()
+                found[rows] = difficulty(self.task, kind, said, batch, teacher).cpu()
+            scores.append(found)
+        return torch.cat([part.cpu() for part in scores])
 
     @property
     def mixes(self) -> bool:

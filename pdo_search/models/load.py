@@ -16,7 +16,7 @@ __all__ = ["load_model"]
 
 
 def load_model(path: str | Path, base_dir: str | Path | None = None) -> nn.Module:
-    """A saved student, teacher or composite that takes raw pictures, in evaluation mode.
+    """A saved student, teacher or composite that takes raw pictures or texts, in evaluation mode.
 
     Safe for files that others made: weights are safetensors, the rest is JSON, and no code runs but
     that of ``base_dir``. A model that a ``module:function`` made needs that function again; the
@@ -31,7 +31,8 @@ def load_model(path: str | Path, base_dir: str | Path | None = None) -> nn.Modul
 
     Returns:
         A module from pictures (N, C, H, W), in the values that the data source has, to
-        (N, classes): logits of a single model, log-probabilities of a composite.
+        (N, classes): logits of a single model, log-probabilities of a composite; or from a list of
+        N texts. Its ``predict`` names the classes.
 
     Raises:
         InputError: the directory holds no model, a damaged one, or one made by a function that

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 WORDS = {
@@ -63,3 +64,22 @@ class Texts(Dataset[tuple[str, str]]):
     def __getitem__(self, place: int) -> tuple[str, str]:
         row = self._rows[place]
         return row["text"], row["label"]
+
+
+class Bag(nn.Module):
+    """A model of a user's own: the mean of the tokens' rows, and a linear layer."""
+
+    def __init__(self, num_ids: int, num_outputs: int) -> None:
+        super().__init__()
+        self.rows = nn.Embedding(num_ids, 8)
+        self.out = nn.Linear(8, num_outputs)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        mask = batch["tokens.mask"][..., None]
+        found: Tensor = self.out((self.rows(batch["tokens"]) * mask).sum(1) / mask.sum(1))
+        return found
+
+
+def bag(num_ids: int, num_outputs: int) -> nn.Module:
+    """A model of the task."""
+    return Bag(num_ids, num_outputs)

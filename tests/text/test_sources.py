@@ -113,6 +113,29 @@ def test_splits_keep_the_shares_of_classes_and_few_labels_those_of_train() -> No
         assert (own - shares[0]).abs().max() < 0.03
 
 
+def test_splits_may_be_balanced_by_nothing_and_a_class_may_then_be_rare(tmp_path: Path) -> None:
+    lines = [*rows(120), {"text": "the only one of its class", "label": "rare"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(InputError, match="class 'rare' has no example"):
+        task_of(tmp_path, data={"files": "a.jsonl"})
+    found = task_of(tmp_path, data={"files": "a.jsonl"}, splits={"stratify": False})
+    assert found.class_names == ("animal", "food", "place", "rare")
+
+
+def test_the_last_texts_of_each_group_may_be_left_out(tmp_path: Path) -> None:
+    frame = pd.DataFrame(rows()).assign(author=[k % 30 for k in range(300)], when=range(300))
+    frame.to_parquet(tmp_path / "a.parquet")
+    splits = {"group": "author", "leave_one_out": "when"}
+    found = task_of(
+        tmp_path, data={"path": "a.parquet"}, splits=splits,
+        tokenizer={"train": 300, "max_length": 128},
+    )  # fmt: skip
+    raw = found.test_examples().raw_inputs()
+    ids = zip(raw["tokens"], raw["tokens.mask"], strict=True)
+    texts = {found.tokenizer.decode(row[mask].tolist()) for row, mask in ids}
+    assert texts == {row["text"] for row in rows()[270:]}
+
+
 def test_rows_without_a_label_join_transfer() -> None:
     data = {"source": "tests.text.made:rows", "args": {"labelled": 0.7}}
     found = task_of(data=data)

@@ -29,6 +29,7 @@ from pdo_search.tasks.convert import (
     class_column,
     group_values,
     text_batches,
+    time_values,
     token_column,
     unknown_column,
 )
@@ -40,6 +41,7 @@ from pdo_search.tasks.splitting import (
     Divided,
     Part,
     Told,
+    balanced_head,
     divide,
     examples_of,
     own_parts,
@@ -52,7 +54,7 @@ from pdo_search.tasks.tokenizers import Tokenizer, tokenizer_for
 __all__ = ["HEAD", "TextClassification", "build_text_classification"]
 
 HEAD = "class"
-TEXT, LABEL, GROUP = "text", "label", "group"
+TEXT, LABEL, GROUP, TIME = "text", "label", "group", "time"
 NAMED = {WORDNET: wordnet}
 """Sources by name, beside files and functions."""
 
@@ -76,7 +78,7 @@ class TextClassification(BaseTask):
     ) -> None:
         super().__init__(
             divided.splits,
-            (Head(HEAD, HeadKind.CATEGORICAL, len(class_names)),),
+            (_head(class_names),),
             seed=config.seed,
             fingerprint=_digest(config, divided, class_names, tokenizer),
             train_inputs=divided.train_inputs,
@@ -132,14 +134,18 @@ def build_text_classification(
             remedy="name the column of the labels: task.data: {label: …}",
         )
 
+    balanced = balanced_head((_head(class_names),), config.splits.stratify)
+
     def divided(column_of: Callable[[Raw], Column]) -> Divided:
         examples = examples_of({TOKENS: column_of(rows.columns[TEXT])}, {HEAD: labels})
         groups = group_values(rows.columns[GROUP]) if GROUP in rows.columns else None
-        parts = own_parts(examples, rows.splits, HEAD, groups)
+        times = time_values(rows.columns[TIME]) if TIME in rows.columns else None
+        parts = own_parts(examples, rows.splits, balanced, groups, times)
         if other is not None:
             tokens = column_of(other.columns[TEXT])
             parts[Split.TRANSFER] = _as_transfer(other, tokens, labels, class_names)
-        return divide(parts, config.splits, config.seed, class_names, _told(config))
+        names = class_names if balanced else ()
+        return divide(parts, config.splits, config.seed, names, _told(config))
 
     tokenizer = _tokenizer(config, rows.columns[TEXT], divided, base_dir, store)
     reading = _Reading(tokenizer, config.tokenizer.max_length)
@@ -150,6 +156,10 @@ def build_text_classification(
     return TextClassification(
         config, found, class_names, tokenizer, (*left_out, *reading.left_out())
     )
+
+
+def _head(class_names: tuple[str, ...]) -> Head:
+    return Head(HEAD, HeadKind.CATEGORICAL, len(class_names))
 
 
 def _told(config: TextTaskConfig) -> Told:
@@ -185,11 +195,12 @@ class _Reading:
 def _read(
     config: TextTaskConfig, data: TextDataConfig, path: str, base_dir: Path | None
 ) -> Records:
-    """Rows with columns text, label and group, as far as there are any."""
-    columns, inputs = dict(data.named_columns), [TEXT]
-    if config.splits.group is not None and path == "task.data":
-        columns[GROUP] = config.splits.group
-        inputs.append(GROUP)
+    """Rows with columns text and label, and with those that splits are made by."""
+    columns, inputs, splits = dict(data.named_columns), [TEXT], config.splits
+    if path == "task.data":
+        by = {GROUP: splits.group, TIME: splits.leave_one_out or None}
+        columns |= {name: own for name, own in by.items() if own is not None}
+        inputs += [name for name, own in by.items() if own is not None]
     return read_records(
         data.model_copy(update={"columns": columns}),
         inputs,
