@@ -322,7 +322,10 @@ def _validate(
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        errors = error.errors(include_url=False)
+        # What is missing may stand there misspelt: then pydantic complains of both.
+        unknown = (e for e in errors if e["type"] == "extra_forbidden")
+        first = next(unknown, errors[0]) if errors[0]["type"] == "missing" else errors[0]
         raise translated(model, first, prefix, dimensions) from None
 
 
