@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.base.columns import Column, Taught
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models import build, cost
 from pdo_search.models.cost import Cost
 from pdo_search.models.modelfile import ModelSpec

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from pdo_search.cli.main import run_command
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 
 from .conftest import TINY
 from .pictures import build_model

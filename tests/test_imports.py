@@ -31,7 +31,12 @@ ALLOWED = {
     for height, floor in enumerate(ORDER)
     for name in floor
 } | {"__init__": {"analysis", "models"}}
-FOREIGN = {"ray.tune": ("search/tune/", "trial/"), "pyarrow.fs": ("base/storage.py",)}
+FOREIGN = {
+    "ray.tune": ("search/tune/", "trial/"),
+    "pyarrow.fs": ("base/storage.py",),
+    "boto3": ("base/conditional.py",),
+    "google": ("base/conditional.py",),
+}
 """What else may be imported only there."""
 
 

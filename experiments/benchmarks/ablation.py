@@ -30,6 +30,7 @@ from views import CPU, distilled
 
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.context import Context
 from pdo_search.trial.worker import prepare
 
 FILE = Path(__file__).parents[1] / "fashion_mnist.yaml"
@@ -83,7 +84,7 @@ def trained(run: tuple[int, str], epochs: int, size: Size, store: str) -> tuple[
     seed, variant = run
     torch.set_num_threads(1)
     config = configured(variant, epochs, seed, size)
-    full = prepare(config, store=store, base_dir=None, device=CPU)
+    full = prepare(config, Context(store, CPU))
     return seed, variant, distilled(config, full, store)[0]
 
 
@@ -102,7 +103,7 @@ def main() -> None:
         sizes = {"width": given.width, "depth": given.depth}
         size = {name: value for name, value in sizes.items() if value is not None}
         first = configured("plain", given.epochs, 0, size)
-        full = prepare(first, store=store, base_dir=None, device=CPU)
+        full = prepare(first, Context(store, CPU))
         print(f"teacher: val_accuracy {full.value:.4f}; {given.epochs} epochs\n", flush=True)
         variants = ["plain", *(v for v in given.variants if v != "plain")]
         seeds = range(given.first_seed, given.first_seed + given.seeds)

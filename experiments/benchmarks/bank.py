@@ -25,6 +25,7 @@ from torch import Tensor
 
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.context import Context
 from pdo_search.distill.evaluate import evaluation_batches
 from pdo_search.distill.teaching import Teaching
 from pdo_search.store import Store
@@ -66,9 +67,8 @@ def configured(examples: int) -> TrialConfig:
 
 
 def build_rate(examples: int, rounds: int, device: torch.device, folder: str) -> None:
-    config, base_dir = configured(examples), str(Path(__file__).parent)
-    full = prepare(config, store=folder, base_dir=base_dir, device=device)
-    teaching = teaching_of(config, full, store=folder, base_dir=base_dir, device=device)
+    config, on = configured(examples), Context(folder, device, Path(__file__).parent)
+    teaching = teaching_of(config, prepare(config, on), on)
     model, pool = teaching.ladder.model(0), teaching.pool
     rows = torch.arange(len(pool), device=device)
     prepared = list(pool.batches(0, evaluation_batches(teaching.task, pool.examples, device, rows)))

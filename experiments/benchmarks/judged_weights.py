@@ -31,6 +31,7 @@ from pdo_search.base.errors import Infeasible
 from pdo_search.config import load_experiment, resolve
 from pdo_search.config.load import Loaded
 from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.context import Context
 from pdo_search.distill.evaluate import metrics_of
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.norms import refresh_statistics
@@ -113,7 +114,7 @@ class Watched(Distillation):
         for name, model in models.items():
             for statistics in ("left", "fresh"):
                 if statistics == "fresh":
-                    refresh_statistics(model, self.calibration)
+                    refresh_statistics(model, self.epochs.calibration)
                 seen = self.measured(model, self.validation)
                 row: dict[str, Any] = {
                     "epoch": self.state.epoch + 1,
@@ -132,13 +133,12 @@ class Watched(Distillation):
 
 
 def trained(config: TrialConfig, full: Any, store: str) -> list[dict[str, Any]]:
-    teaching = teaching_of(config, full, store=store, base_dir=None, device=CPU)
+    teaching = teaching_of(config, full, Context(store, CPU))
     task = teaching.task
-    student, spec = build_student(config, task, teaching.ladder, None)
+    student, spec = build_student(config, task, teaching.ladder)
     student = placed(student, CPU)
     training = Watched(
         config,
-        task=task,
         teaching=teaching,
         student=student,
         cost=cost_of(task, student, spec.arch, CPU),
@@ -149,8 +149,8 @@ def trained(config: TrialConfig, full: Any, store: str) -> list[dict[str, Any]]:
         facts=TrialRow(),
     )
     training.found = []
-    training.averages = Averages(student, training.steps)
-    training.updates.optimizer.register_step_post_hook(training.averages.update)
+    training.averages = Averages(student, training.epochs.steps)
+    training.epochs.updates.optimizer.register_step_post_hook(training.averages.update)
     training.run()
     return training.found
 
@@ -165,7 +165,7 @@ def record(name: str, points: int, seeds: int, store: str) -> pd.DataFrame:
         for seed in range(1, seeds + 1):
             try:
                 config = resolve(loaded.experiment, point).model_copy(update={"seed": seed})
-                full = prepare(config, store=store, base_dir=None, device=CPU)
+                full = prepare(config, Context(store, CPU))
                 found = trained(config, full, store)
             except Infeasible:
                 break

@@ -19,13 +19,14 @@ from pictures import classifier
 from torch import nn
 
 from pdo_search.config import load_experiment
-from pdo_search.config.schema import ModelConfig, Recipe, SimplifyConfig
+from pdo_search.config.model import ModelConfig
+from pdo_search.config.recipe import Recipe, SimplifyConfig
+from pdo_search.distill.context import Context
 from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.teacher import trained_teacher
 from pdo_search.models.build import placed
 from pdo_search.models.cost import Cost, cost_of_run, measure_cost
 from pdo_search.models.prune import prune_channels
-from pdo_search.store import Store
 from pdo_search.tasks import build_task
 
 CPU = torch.device("cpu")
@@ -40,16 +41,15 @@ def trained(file: str, store: str) -> Iterator[str]:
     loaded = load_experiment(file)
     experiment = loaded.experiment
     task = build_task(experiment.task, loaded.base_dir)
+    on = Context(store, CPU, loaded.base_dir)
     full = trained_teacher(
         task,
         experiment.teacher,
-        store=Store(store),
+        on,
         seed=experiment.search.seed,
-        device=CPU,
-        base_dir=loaded.base_dir,
         on_epoch=lambda seen: print(f"  teacher epoch {seen['epoch']:.0f}", flush=True),
     )
-    first = Ladder(task, full, Recipe(), Store(store), seed=0, device=CPU)
+    first = Ladder(task, full, Recipe(), on, seed=0)
     whole = measure_cost(task, first.model(0), CPU)
     yield f"| full teacher | 0 | full | {sizes(whole, whole)} |  | {full.value:.4f} |"
     for asked, ratio, blocks in (
@@ -58,7 +58,7 @@ def trained(file: str, store: str) -> Iterator[str]:
         ("a block", 0.0, 1),
     ):
         recipe = Recipe(prune_ratio=ratio, simplify=SimplifyConfig(drop_blocks=blocks))
-        ladder = Ladder(task, full, recipe, Store(store), seed=experiment.search.seed, device=CPU)
+        ladder = Ladder(task, full, recipe, on, seed=experiment.search.seed)
         for index in range(1, LEVELS + 1):
             level = ladder.level(index)
             cost = measure_cost(task, ladder.model(index), CPU)

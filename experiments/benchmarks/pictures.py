@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models.build import build_model
 from pdo_search.tasks.base import Examples, Head, HeadKind, Task
 from pdo_search.tasks.images.task import class_labels

@@ -24,27 +24,24 @@ from typing import Any
 
 import torch
 from pictures import classes, prepared
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from pdo_search.base.columns import Taught
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.context import Context
+from pdo_search.distill.epochs import Epochs
 from pdo_search.distill.ladder import Ladder
-from pdo_search.distill.loop import Distillation, initial_state
+from pdo_search.distill.loop import initial_state
 from pdo_search.distill.optim import make_optimizer
 from pdo_search.distill.protocol import LocalWorker
-from pdo_search.distill.stage import Stage
 from pdo_search.distill.teacher import trained_teacher
 from pdo_search.distill.teaching import Teaching
+from pdo_search.distill.timing import PhaseClock
 from pdo_search.models.build import build_for, placed
-from pdo_search.models.cost import measure_cost
-from pdo_search.records import TrialRow
-from pdo_search.store import Store
-from pdo_search.store.bank import Bank
 from pdo_search.tasks import build_task
-from pdo_search.tasks.base import Batch, Split, Task
+from pdo_search.tasks.base import Split, Task
 
 CLASSES = 10
 TEMPERATURE = 4.0
@@ -107,36 +104,18 @@ def configured(pair: Pair, batch: int) -> TrialConfig:
     return resolve(loaded.experiment, {})
 
 
-class Online(Distillation):
-    """The loop with the teacher in every step instead of its stored outputs."""
-
-    def _taught(
-        self, stage: Stage, bank: Bank | None, rows: Tensor, batch: Batch
-    ) -> dict[str, Taught] | None:
-        return super()._taught(stage, None, rows, batch)
-
-
-def ours(kind: type[Distillation], config: TrialConfig, task: Task, ladder: Ladder, store: Store,
-         device: torch.device) -> Callable[[], int]:  # fmt: skip
-    student = placed(fresh(config, task), device)
-    training = kind(
-        config,
-        task=task,
-        teaching=Teaching(task, ladder, store, config.recipe, device),
-        student=student,
-        cost=measure_cost(task, student, device),
-        worker=LocalWorker(device=device),
-        state=initial_state(config),
-        save=lambda _: None,
-        finish=lambda _: [],
-        facts=TrialRow(),
-    )
-    stage = training.state.stage
-    bank = training.teaching.pool_bank(0, 0)
+def ours(config: TrialConfig, ladder: Ladder, outputs: str) -> Callable[[], int]:
+    """The loop's epochs, with the teacher's outputs stored, or online: run in every step."""
+    recipe = config.recipe.model_copy(update={"teacher_outputs": outputs})
+    config = config.model_copy(update={"recipe": recipe})
+    student = placed(fresh(config, ladder.task), ladder.on.device)
+    teaching, state = Teaching(ladder, recipe), initial_state(config)
+    worker = LocalWorker(device=ladder.on.device)
+    epochs = Epochs(config, teaching, student, worker, state, PhaseClock())
 
     def epoch() -> int:
-        training._train_epoch(stage, bank)
-        return training.steps * training.batch_size
+        epochs.train(state.stage)
+        return epochs.steps * epochs.batch_size
 
     return epoch
 
@@ -256,13 +235,13 @@ def measure(name: str, batch: int, rounds: int, device: torch.device) -> None:
     config = configured(pair, batch)
     task = build_task(config.task, Path(__file__).parent)
     with tempfile.TemporaryDirectory(prefix="pdo-step-") as folder:
-        store = Store(folder)
-        full = trained_teacher(task, config.teacher, store=store, seed=0, device=device)
-        ladder = Ladder(task, full, config.recipe, store, seed=0, device=device)
+        on = Context(folder, device)
+        full = trained_teacher(task, config.teacher, on, seed=0)
+        ladder = Ladder(task, full, config.recipe, on, seed=0)
         sides = {
             "bound": bound(config, task, pair.steps, device),
-            "bank": ours(Distillation, config, task, ladder, store, device),
-            "online": ours(Online, config, task, ladder, store, device),
+            "bank": ours(config, ladder, "stored"),
+            "online": ours(config, ladder, "online"),
             "plain": plain(config, task, ladder, device),
         }
         if importlib.util.find_spec("torchdistill"):

@@ -41,7 +41,9 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 import pdo_search
 from pdo_search.base.seeds import seed_for
 from pdo_search.config import load_experiment, resolve
-from pdo_search.config.schema import TaskConfig, TrialConfig
+from pdo_search.config.schema import TrialConfig
+from pdo_search.config.task import TaskConfig
+from pdo_search.distill.context import Context
 from pdo_search.distill.optim import lr_factor
 from pdo_search.tasks.base import Split
 from pdo_search.tasks.inputs import PictureInputs
@@ -101,7 +103,7 @@ def share(folder: Path) -> str:
     from pdo_search.tasks import cached_task
 
     config = trial_config(folder, points(1)[0])
-    level = prepare(config, store=str(folder / ".store"), base_dir=str(folder), device=CPU)
+    level = prepare(config, Context(str(folder / ".store"), CPU, folder))
     task = cached_task(config.task, folder)
     teacher, _ = load_model_file(level.path, folder)
     train, transfer, validation = (

@@ -20,6 +20,7 @@ import torch
 from pdo_search.base.seeds import seed_for
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.context import Context
 from pdo_search.distill.ladder import Level
 from pdo_search.distill.loop import Distillation, initial_state
 from pdo_search.distill.protocol import LocalWorker
@@ -57,14 +58,13 @@ def configured(num_views: int, epochs: int, limit: int) -> TrialConfig:
 
 def distilled(config: TrialConfig, full: Level, store: str) -> tuple[float, float]:
     """Validation accuracy and agreement with the teacher after the last epoch."""
-    teaching = teaching_of(config, full, store=store, base_dir=None, device=CPU)
+    teaching = teaching_of(config, full, Context(store, CPU))
     task = teaching.task
     seed = seed_for(config.seed, "student")
     student = build_for(task, config.student, seed=seed)
     worker = LocalWorker()
     Distillation(
         config,
-        task=task,
         teaching=teaching,
         student=placed(student, CPU),
         cost=measure_cost(task, student, CPU),
@@ -88,9 +88,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="pdo-views-") as folder:
         store = given.store or folder
-        full = prepare(
-            configured(1, given.epochs, given.limit), store=store, base_dir=None, device=CPU
-        )
+        full = prepare(configured(1, given.epochs, given.limit), Context(store, CPU))
         print(f"teacher: val_accuracy {full.value:.4f}\n")
         print("| views | val_accuracy | sd | val_agreement | s per trial |\n|---|---|---|---|---|")
         for num_views in sorted({1, 2, 4, 8, given.epochs}):

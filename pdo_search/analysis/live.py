@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from pdo_search.analysis.leaderboard import plain
 from pdo_search.base.errors import InputError
+from pdo_search.config.recipe import Recipe
 from pdo_search.config.resolve import most_trials
-from pdo_search.config.schema import Experiment, Recipe
+from pdo_search.config.schema import Experiment
 from pdo_search.config.space import Space, find_dimensions
 from pdo_search.results.schema import Col, TrialStatus, param_column
 from pdo_search.results.sweepfile import SweepInfo

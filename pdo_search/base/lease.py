@@ -3,11 +3,16 @@
 Owns who holds a lease, how long it is believed, and waiting for it. What it is good for, the right
 to build an artifact or to drive a sweep, is not its business.
 
-Object stores that pyarrow opens have no compare-and-swap that all of them know, so a lease is taken
-by writing it, waiting until others' writes have settled, and reading it back: the last writer has
-it. Two nodes can still both believe that they hold one: a write that takes longer than
-``SETTLE_S``, or a holder that slept for longer than ``STALE_S`` and wakes up. Then both build the
-same content, and the last to publish it wins: work is lost, results are not.
+Where the store knows writes under a condition (``conditional``), a lease is written only in the
+place of what was seen there: of several that want it one is granted it, at once. A holder that
+slept for longer than ``STALE_S`` still believes for a moment after it woke up.
+
+Elsewhere it is taken by writing it, waiting until others' writes have settled, and reading it back:
+the last writer has it, and two can hold one where a write takes longer than ``SETTLE_S``. The two
+ways do not see each other: nodes that share a store have its client installed, or none has.
+
+Where two hold one, both build the same content, and the last to publish it wins: work is lost,
+results are not.
 """
 
 from __future__ import annotations
@@ -18,8 +23,9 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from pdo_search.base.conditional import Unsupported, Version, conditional_on
 from pdo_search.base.errors import StoreError
 from pdo_search.base.process import identity, is_dead
 from pdo_search.base.storage import Storage
@@ -36,7 +42,7 @@ FORGOTTEN_S = 1200.0
 """One that is this old by the object store's clock is taken over at once. S3 refuses requests of
 machines whose clock is off by more than 15 minutes, so clocks cannot differ by so much."""
 SETTLE_S = 1.0
-"""Between writing a lease and reading it back."""
+"""Between writing a lease and reading it back, where the store knows no conditions."""
 POLL_S = 2.0
 """Between two looks of one who waits."""
 
@@ -61,7 +67,9 @@ class Lease:
         self._what = what
         self._token = secrets.token_hex(8)
         self._beat = 0
-        self._seen: tuple[bytes, float] | None = None
+        self._conditional = conditional_on(storage)
+        self._held: Version | None = None
+        self._seen: tuple[Version, float] | None = None
 
     @contextmanager
     def held(self, unless: Callable[[], bool]) -> Iterator[bool]:
@@ -92,11 +100,15 @@ class Lease:
         Args:
             settle_s: instead of ``SETTLE_S``.
         """
-        if not self._is_free():
+        found = self._read()
+        if not self._is_free(found):
             return False
-        self._write()
-        time.sleep(SETTLE_S if settle_s is None else settle_s)
-        return self._is_mine()
+        granted = self._put(instead_of=found)
+        if granted is None:
+            self._storage.write(self._name, self._next())
+            time.sleep(SETTLE_S if settle_s is None else settle_s)
+            return self._is_mine()
+        return granted
 
     def take_from_the_dead(self, waiting: Callable[[str], None]) -> str | None:
         """Take the lease, and find out first whether its holder lives: for a minute at most.
@@ -107,8 +119,8 @@ class Lease:
         Returns:
             None where it is taken; else the holder that lives.
         """
-        first: bytes | None = None
-        while not self.take(settle_s=0 if self._storage.is_local else None):
+        first: Version | None = None
+        while not self.take():
             seen = self._seen[0] if self._seen else None
             if first is None and seen is not None:
                 first = seen
@@ -121,6 +133,10 @@ class Lease:
     def release(self) -> None:
         """Give the lease back, if it is still this one's."""
         try:
+            if self._conditional is not None and self._held is not None:
+                with suppress(Unsupported):
+                    self._conditional.delete(self._name, self._held)
+                    return
             if self._is_mine():
                 self._storage.delete(self._name)
         except (OSError, StoreError) as error:
@@ -148,48 +164,84 @@ class Lease:
     def _renew(self, stop: threading.Event, lost: Callable[[str], None] | None) -> None:
         while not stop.wait(HEARTBEAT_S):
             try:
-                data = self._storage.read_if_there(self._name)
-                if _fields(data).get("token") != self._token:
+                if not self._renew_once():
                     log.warning("the lease on %s was taken over; both are at it now", self._what)
                     if lost is not None:
-                        lost(_holder(data))
+                        lost(_holder(self._read()))
                     return
-                self._write()
             except (OSError, StoreError) as error:
                 log.warning("lease %s cannot be renewed now: %s", self._name, error)
 
-    def _is_free(self) -> bool:
+    def _renew_once(self) -> bool:
+        """Write the lease again; False where another has it."""
+        granted = self._put(instead_of=self._held)
+        if granted is None:
+            granted = self._is_mine()
+            if granted:
+                self._storage.write(self._name, self._next())
+        return granted
+
+    def _put(self, instead_of: Version | None) -> bool | None:
+        """Write the lease if nobody was faster; None where the store knows no conditions."""
+        if self._conditional is None:
+            return None
+        try:
+            written = self._conditional.write(self._name, self._next(), instead_of)
+            if written is None:
+                # It may have been this one, if the answer was lost and the write tried again.
+                return self._is_mine()
+            if self._conditional.is_kept(self._name, written):
+                self._held = written
+                return True
+        except Unsupported as error:
+            log.info("%s knows no conditions: %s", self._storage.root, error)
+        self._conditional = None
+        return None
+
+    def _read(self) -> Version | None:
+        if self._conditional is not None:
+            try:
+                return self._conditional.read(self._name)
+            except Unsupported as error:
+                log.info("%s knows no conditions: %s", self._storage.root, error)
+                self._conditional = None
         data = self._storage.read_if_there(self._name)
-        if data is None:
+        return None if data is None else Version(data)
+
+    def _is_free(self, found: Version | None) -> bool:
+        if found is None:
             return True
         now = time.monotonic()
-        if self._seen is None or self._seen[0] != data:
-            self._seen = (data, now)
-        if not is_dead(_fields(data)) and now - self._seen[1] < STALE_S:
+        if self._seen is None or self._seen[0] != found:
+            self._seen = (found, now)
+        if not is_dead(_fields(found)) and now - self._seen[1] < STALE_S:
             info = self._storage.info(self._name)
             if info is not None and not is_forgotten(info.changed_at):
                 return False
-        log.warning("%s is no longer at %s: taken over", _holder(data), self._what)
+        log.warning("%s is no longer at %s: taken over", _holder(found), self._what)
         return True
 
     def _is_mine(self) -> bool:
-        return _fields(self._storage.read_if_there(self._name)).get("token") == self._token
+        found = self._read()
+        self._held = found if _fields(found).get("token") == self._token else None
+        return self._held is not None
 
-    def _write(self) -> None:
+    def _next(self) -> bytes:
+        """What the lease says from now on."""
         self._beat += 1
         mine = {"token": self._token, "beat": self._beat, "renewed_at": time.time()}
-        self._storage.write(self._name, json.dumps({**identity(), **mine}).encode())
+        return json.dumps({**identity(), **mine}).encode()
 
 
-def _fields(data: bytes | None) -> dict[str, object]:
+def _fields(found: Version | None) -> dict[str, object]:
     """What a lease says; nothing where there is none or it is torn."""
     try:
-        found = json.loads(data or b"{}")
+        fields = json.loads(found.data if found else b"{}")
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return fields if isinstance(fields, dict) else {}
 
 
-def _holder(data: bytes | None) -> str:
-    fields = _fields(data)
+def _holder(found: Version | None) -> str:
+    fields = _fields(found)
     return f"process {fields.get('pid', '?')} on {fields.get('host', 'an unknown host')}"

@@ -39,6 +39,8 @@ MAX_BYTES = 256 << 20
 """Of a file that is read at once: a block of 64 trials with a thousand epochs each has about ten
 million."""
 CHUNK = 1 << 23
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+"""Errors of file systems where a file has one name, such as exFAT and mounted buckets."""
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 15.0
 BY_BUCKET = ("s3", "gs", "gcs")
@@ -123,9 +125,26 @@ class Storage:
             if self.is_local:
                 self._write_local(name, data)
             else:
-                self._retried(name, lambda: self._put(name, data))
+                self.retried(name, lambda: self._put(name, data))
         except OSError as error:
             raise self._unwritten(name, error) from error
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file on a disk where there is none: of several processes one does.
+
+        Returns:
+            False where there is one already.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        try:
+            self._write_local(name, data, _place_new)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise self._unwritten(name, error) from error
+        return True
 
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
         """A file's content, all of it from one version, whoever replaces it meanwhile.
@@ -136,7 +155,7 @@ class Storage:
         if self.is_local:
             return read_regular(Path(self.root) / name, limit)
 
-        data = self._retried(name, lambda: self._read_remote(name, limit))
+        data = self.retried(name, lambda: self._read_remote(name, limit))
         if data is None:
             raise OSError(errno.EFBIG, f"is larger than {limit:,} bytes", name)
         return data
@@ -162,7 +181,7 @@ class Storage:
             info = filesystem.get_file_info(f"{path}/{name}")
             return _info(info) if info.is_file else None
 
-        return self._retried(name, work)
+        return self.retried(name, work)
 
     def files(self, folder: str = "", suffix: str = "") -> list[str]:
         """Names of the entries directly in a folder that end in a suffix, sorted; hidden ones not.
@@ -189,7 +208,7 @@ class Storage:
             listed = self._listed(folder, recursive=True)
             return {info.path[len(path) + 1 :]: _info(info) for info in listed}
 
-        return dict(sorted(self._retried(folder, work).items()))
+        return dict(sorted(self.retried(folder, work).items()))
 
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""
@@ -202,7 +221,7 @@ class Storage:
             with suppress(FileNotFoundError):
                 filesystem.delete_file(f"{path}/{name}")
 
-        self._retried(name, work)
+        self.retried(name, work)
 
     def move(self, name: str, new_name: str) -> None:
         """Give a file another name."""
@@ -217,7 +236,7 @@ class Storage:
             self._make_folder(new_name)
             filesystem.move(f"{path}/{name}", f"{path}/{new_name}")
 
-        self._retried(name, work)
+        self.retried(name, work)
 
     def set_aside(self, name: str) -> str:
         """Rename a file so that no reader takes it for a part of a table; its new name."""
@@ -243,7 +262,7 @@ class Storage:
                     checksum.update(block)
             return checksum.hexdigest()
 
-        return self._retried(name, work)
+        return self.retried(name, work)
 
     def fetch(self, folder: str, names: Iterable[str], target: Path) -> None:
         """Copy files of a folder of this storage into a local directory."""
@@ -251,7 +270,7 @@ class Storage:
             file = target / name
             file.parent.mkdir(parents=True, exist_ok=True)
             source = f"{folder}/{name}" if folder else name
-            self._retried(source, partial(self._get, source, file))
+            self.retried(source, partial(self._get, source, file))
 
     def put(self, source: Path, folder: str, names: Iterable[str]) -> None:
         """Copy files of a local directory into a folder of this storage, in their order.
@@ -265,7 +284,7 @@ class Storage:
                 self.write(target, (source / name).read_bytes())
                 continue
             try:
-                self._retried(target, partial(self._put_file, source / name, target))
+                self.retried(target, partial(self._put_file, source / name, target))
             except OSError as error:
                 raise self._unwritten(target, error) from error
 
@@ -322,6 +341,30 @@ class Storage:
             raise StoreError(f"{self.root}/{name} cannot be written: {error}") from error
         return path
 
+    def retried(self, name: str, work: Callable[[], T]) -> T:
+        """Do it, again and again for the process's patience where the network refuses it.
+
+        Raises:
+            Unreachable: it was refused to the end.
+        """
+        deadline, pause = time.monotonic() + _patience_s, FIRST_PAUSE_S
+        while True:
+            try:
+                return work()
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                if self.is_local or any(word in str(error).upper() for word in FINAL):
+                    raise
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise Unreachable(
+                        errno.EHOSTUNREACH, f"the object store does not answer: {error}"
+                    ) from error
+                log.warning("%s/%s: tried again in %.1f s: %s", self.root, name, pause, error)
+                time.sleep(min(pause, left))
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+
     def _own_file(self, name: str) -> Path:
         path = self._own(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -342,7 +385,7 @@ class Storage:
             return sorted(p.name for p in place.iterdir()) if place.exists() else []
         return sorted(
             info.base_name
-            for info in self._retried(folder, lambda: self._listed(folder, recursive=False))
+            for info in self.retried(folder, lambda: self._listed(folder, recursive=False))
         )
 
     def _listed(self, folder: str, *, recursive: bool) -> list[Any]:
@@ -405,30 +448,6 @@ class Storage:
             while block := source.read(CHUNK):
                 target.write(block)
 
-    def _retried(self, name: str, work: Callable[[], T]) -> T:
-        """Do it, again and again for the process's patience where the network refuses it.
-
-        Raises:
-            Unreachable: it was refused to the end.
-        """
-        deadline, pause = time.monotonic() + _patience_s, FIRST_PAUSE_S
-        while True:
-            try:
-                return work()
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                if self.is_local or any(word in str(error).upper() for word in FINAL):
-                    raise
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise Unreachable(
-                        errno.EHOSTUNREACH, f"the object store does not answer: {error}"
-                    ) from error
-                log.warning("%s/%s: tried again in %.1f s: %s", self.root, name, pause, error)
-                time.sleep(min(pause, left))
-                pause = min(2 * pause, LONGEST_PAUSE_S)
-
     def _read_remote(self, name: str, limit: int) -> bytes | None:
         """An object's content; None where it is larger than the limit.
 
@@ -461,7 +480,9 @@ class Storage:
             f"{self.root}/{name} cannot be written: {error}{remedy} (what is written stays)"
         )
 
-    def _write_local(self, name: str, data: bytes) -> None:
+    def _write_local(
+        self, name: str, data: bytes, place: Callable[[Path, Path], None] = os.replace
+    ) -> None:
         path = self._own_file(name)
         beside = Path(self.root) / f".{name.replace('/', '-')}{TEMPORARY}{host_and_process()}"
         # Of an earlier process of this name; what is opened below is new, and no link.
@@ -471,15 +492,30 @@ class Storage:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            beside.replace(path)
-        except BaseException:
+            place(beside, path)
+        finally:
             beside.unlink(missing_ok=True)
-            raise
         descriptor = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _place_new(beside: Path, path: Path) -> None:
+    """Give a file its name, if nothing has it.
+
+    Raises:
+        FileExistsError: something has it.
+    """
+    try:
+        os.link(beside, path)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if path.exists():
+            raise FileExistsError(str(path)) from None
+        beside.replace(path)
 
 
 @lru_cache(maxsize=64)

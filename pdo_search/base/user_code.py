@@ -85,13 +85,12 @@ def surroundings_kept(program: str) -> Iterator[None]:
 
 
 @contextmanager
-def user_code(name: str, path: str, remedy: str | None = None) -> Iterator[None]:
+def user_code(name: str, path: str) -> Iterator[None]:
     """Run a user's function in its surroundings; what it raises becomes an ``InputError``.
 
     Args:
         name: ``module:function``.
         path: where the name stands in the experiment, for messages.
-        remedy: what to do about an error, where more is known than the error says.
 
     Raises:
         InputError: whatever the code raised, an exit included, with the line where it did.
@@ -110,9 +109,7 @@ def user_code(name: str, path: str, remedy: str | None = None) -> Iterator[None]
             f" defaults, or the function arguments in {path.rpartition('.')[0]}.args",
         ) from stop
     except BaseException as error:
-        raise InputError(
-            f"the factory raised {told(error)}", path=path, value=name, remedy=remedy
-        ) from error
+        raise InputError(f"the factory raised {told(error)}", path=path, value=name) from error
 
 
 def told(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from pdo_search.base.screen import screen
+from pdo_search.base.sizes import shown_bytes
 from pdo_search.distill.chance import (
     Standing,
 )
@@ -73,8 +74,10 @@ def print_check(found: dict[str, Any]) -> None:
     )
     stored = found["stored_outputs"]
     console.print(
-        f"Teachers' outputs: {_bytes(stored['bytes_per_view'])} a view in the store, up to"
-        f" {_bytes(stored['bytes_per_trial'])} for a trial",
+        f"Teachers' outputs: {shown_bytes(stored['bytes_per_view'])} a view in the store, up to"
+        f" {shown_bytes(stored['bytes_per_trial'])} for a trial, of"
+        f" {_of(stored['teachers'], 'teacher')}; output.max_bank is"
+        f" {shown_bytes(stored['max_bank'])}",
         soft_wrap=True,
     )
 
@@ -119,15 +122,6 @@ def print_notes(notes: list[str]) -> None:
     """A line each."""
     for note in notes:
         screen().print(note, soft_wrap=True)
-
-
-def _bytes(count: float) -> str:
-    """Such as ``412 KB``, ``3.1 GB``."""
-    for unit in ("B", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} GB"
 
 
 def _of(number: int, noun: str) -> str:

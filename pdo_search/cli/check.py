@@ -20,16 +20,14 @@ from torch import nn
 
 from pdo_search.base.errors import Infeasible, InputError
 from pdo_search.cli.before import print_dropped, print_examples, print_left_out, print_notes
-from pdo_search.cli.estimate import TIMED_BATCH, estimated, stored_outputs, trials_at_ends
+from pdo_search.cli.estimate import TIMED_BATCH, estimated, trials_at_ends
+from pdo_search.cli.stored import stored_outputs
 from pdo_search.config.load import Loaded
+from pdo_search.config.model import StudentConfig
 from pdo_search.config.resolve import resolve
-from pdo_search.config.schema import (
-    AnyTaskConfig,
-    LimitsConfig,
-    StudentConfig,
-    TrialConfig,
-    UserTaskConfig,
-)
+from pdo_search.config.run import LimitsConfig
+from pdo_search.config.schema import TrialConfig
+from pdo_search.config.task import AnyTaskConfig, UserTaskConfig
 from pdo_search.distill.chance import (
     Standing,
     measured_standing,
@@ -76,10 +74,11 @@ def preflight(loaded: Loaded, notes: Sequence[str] = ()) -> str:
         The fingerprint of its task.
 
     Raises:
-        InputError: data, models or weights cannot be used, or the teacher is given and no better
-            than guessing.
+        InputError: data, models or weights cannot be used, the teacher is given and no better than
+            guessing, or what teachers say takes too much of the store.
     """
     parts = _parts(loaded)
+    stored_outputs(loaded, parts.task)
     if (known := _standing(loaded, parts)) is not None:
         try:
             refuse_guessing(loaded.experiment.teacher, known)
@@ -105,7 +104,8 @@ def check_experiment(loaded: Loaded, notes: Sequence[str] = ()) -> dict[str, Any
         What was found, JSON-able.
 
     Raises:
-        InputError: data, models or weights cannot be used.
+        InputError: data, models or weights cannot be used, or what teachers say takes too much of
+            the store.
     """
     # What a user's model prints must not come between the lines of JSON.
     with contextlib.redirect_stdout(sys.stderr):
@@ -115,6 +115,7 @@ def check_experiment(loaded: Loaded, notes: Sequence[str] = ()) -> dict[str, Any
 def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
     experiment, parts = loaded.experiment, _parts(loaded)
     task = parts.task
+    stored = stored_outputs(loaded, task)
     # As trials measure it, but a cluster's machine may have more CPUs than this one.
     with threads(min(experiment.resources.threads, os.cpu_count() or 1)):
         teacher = measure_cost(task, parts.teacher, torch.device("cpu"))
@@ -150,7 +151,7 @@ def _measured(loaded: Loaded, notes: Sequence[str]) -> dict[str, Any]:
             experiment.search.baselines, experiment.search.trials_per_baseline
         ),
         "estimate": estimated(loaded, task, parts.teacher, *parts.trials[0]),
-        "stored_outputs": stored_outputs(loaded, parts.task),
+        "stored_outputs": asdict(stored),
         "notes": [
             *parts.notes,
             *_beyond_limits(experiment.limits, costs),

@@ -1,4 +1,4 @@
-"""What a sweep will take, from a few timed steps: seconds, and bytes of stored outputs."""
+"""What a sweep will take, from a few timed steps: seconds."""
 
 from __future__ import annotations
 
@@ -11,21 +11,18 @@ from torch import Tensor, nn
 from pdo_search.base.errors import Infeasible
 from pdo_search.config.load import Loaded
 from pdo_search.config.resolve import resolve
-from pdo_search.config.schema import (
-    ExecutionConfig,
-    OptimizerConfig,
-    TrialConfig,
-)
+from pdo_search.config.schema import TrialConfig
 from pdo_search.config.space import Space
+from pdo_search.config.training import ExecutionConfig, OptimizerConfig
 from pdo_search.distill.execution import threads
 from pdo_search.distill.losses import label_mean
 from pdo_search.distill.stage import num_levels
 from pdo_search.distill.step import Updates
-from pdo_search.distill.teaching import bytes_per_view, views_of_full_teacher
+from pdo_search.distill.teaching import planned_views
 from pdo_search.models.layout import placed
 from pdo_search.tasks.base import IDS, Outputs, Split, Task
 
-__all__ = ["TIMED_BATCH", "estimated", "stored_outputs", "trials_at_ends"]
+__all__ = ["TIMED_BATCH", "estimated", "trials_at_ends"]
 
 FORWARD = 1 / 3
 """Cost of a forward pass as a share of an update: backward costs twice as much."""
@@ -44,7 +41,7 @@ def estimated(
     student_rate = teacher_rate if student is None else _rate(task, student, execution)
     epochs = experiment.teacher.train.epochs if experiment.teacher.train else 0
     outputs = len(task.examples(Split.VALIDATION))
-    outputs += epoch * len(views_of_full_teacher(trial.recipe, trial.recipe.num_views))
+    outputs += epoch * len(planned_views(trial.recipe, trial.recipe.num_views).get(0, []))
     ladder, ladders = _ladder_passes(loaded), _num_ladders(loaded)
     trials_s = sum(experiment.num_trials.values()) * trial.recipe.epochs * epoch / student_rate
     return {
@@ -60,18 +57,6 @@ def estimated(
         "total_one_slot_s": trials_s
         + (epochs * train + outputs * FORWARD + ladders * ladder.passes * train) / teacher_rate,
     }
-
-
-def stored_outputs(loaded: Loaded, task: Task) -> dict[str, int]:
-    """Bytes of teachers' outputs: of a view, and of all that one trial may ask for."""
-    each = bytes_per_view(task)
-    most = 0
-    for trial in trials_at_ends(loaded, ""):
-        recipe = trial.recipe
-        if recipe.teacher_outputs == "stored" and recipe.method != "scratch":
-            views = recipe.num_views if task.varies else 1
-            most = max(most, each * views * (1 + num_levels(recipe)))
-    return {"bytes_per_view": each, "bytes_per_trial": most}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pdo_search.config.schema import Experiment, Recipe, StudentConfig
+from pdo_search.config.model import StudentConfig
+from pdo_search.config.recipe import Recipe
+from pdo_search.config.schema import Experiment
 
 __all__ = ["experiment_schema"]
 

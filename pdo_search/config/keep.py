@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from pdo_search.config.schema import StudentConfig
+from pdo_search.config.model import StudentConfig
 
 __all__ = ["ALL", "Amount", "keep_of"]
 

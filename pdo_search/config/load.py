@@ -23,7 +23,9 @@ from pdo_search.base.safetext import redact
 from pdo_search.config.messages import translated
 from pdo_search.config.methods import METHODS
 from pdo_search.config.metrics import metric_of
-from pdo_search.config.schema import Experiment, Recipe, StudentConfig
+from pdo_search.config.model import StudentConfig
+from pdo_search.config.recipe import Recipe
+from pdo_search.config.schema import Experiment
 from pdo_search.config.space import (
     Dimension,
     Space,
@@ -145,8 +147,7 @@ def parse_experiment(tree: dict[str, Any], *, file: Path, base_dir: Path) -> Loa
         InputError: names file, path, value and remedy.
     """
     try:
-        _refuse_secrets(tree)
-        _refuse_huge(tree)
+        _refuse_leaves(tree)
         experiment = _validate(Experiment, tree)
         _check_method(experiment)
         dimensions = [
@@ -193,8 +194,9 @@ def _check_target(experiment: Experiment) -> None:
         )
 
 
-def _refuse_secrets(node: Any, path: str = "") -> None:
-    """Everything in an experiment is recorded in ``sweep.json``: credentials are not."""
+def _refuse_leaves(node: Any, path: str = "") -> None:
+    """Everything in an experiment is recorded in ``sweep.json``, and credentials are not. Tables,
+    samplers and generators hold whole numbers of 64 bits."""
     if isinstance(node, str) and redact(node) != node:
         raise InputError(
             "holds a secret (a value of this process's environment, or a URI's credentials), and"
@@ -203,13 +205,6 @@ def _refuse_secrets(node: Any, path: str = "") -> None:
             value=redact(node),
             remedy="leave it to the environment, such as AWS_ACCESS_KEY_ID or a profile",
         )
-    if isinstance(node, Mapping | list):
-        for key, child in node.items() if isinstance(node, Mapping) else enumerate(node):
-            _refuse_secrets(child, f"{path}.{key}" if path else str(key))
-
-
-def _refuse_huge(node: Any, path: str = "") -> None:
-    """Tables, samplers and generators hold whole numbers of 64 bits."""
     if isinstance(node, int) and not -LARGEST - 1 <= node <= LARGEST:
         raise InputError(
             "is too large a whole number",
@@ -219,7 +214,7 @@ def _refuse_huge(node: Any, path: str = "") -> None:
         )
     if isinstance(node, Mapping | list):
         for key, child in node.items() if isinstance(node, Mapping) else enumerate(node):
-            _refuse_huge(child, f"{path}.{key}" if path else str(key))
+            _refuse_leaves(child, f"{path}.{key}" if path else str(key))
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -13,8 +13,11 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import IMAGES, USER_TASK, Experiment, Recipe, StudentConfig
+from pdo_search.config.model import StudentConfig
+from pdo_search.config.recipe import Recipe
+from pdo_search.config.schema import Experiment
 from pdo_search.config.space import Dimension, as_written, is_dimension
+from pdo_search.config.task import IMAGES, USER_TASK
 
 __all__ = ["translated"]
 

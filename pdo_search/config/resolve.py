@@ -9,7 +9,10 @@ from pydantic import ValidationError
 
 from pdo_search.base.errors import Infeasible
 from pdo_search.config.methods import Method, fixed, searched
-from pdo_search.config.schema import Experiment, LimitsConfig, Recipe, StudentConfig, TrialConfig
+from pdo_search.config.model import StudentConfig
+from pdo_search.config.recipe import Recipe
+from pdo_search.config.run import LimitsConfig
+from pdo_search.config.schema import Experiment, TrialConfig
 from pdo_search.config.space import Space, fill, is_dimension
 
 __all__ = ["confirming", "most_trials", "planned_epochs", "resolve"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pdo_search.config.schema import AdaptConfig
+from pdo_search.config.recipe import AdaptConfig
 
 __all__ = ["Hyperparameters", "adapt"]
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import TeacherConfig
+from pdo_search.config.model import TeacherConfig
 from pdo_search.distill.evaluate import metrics_of
 from pdo_search.tasks.base import HeadKind, Split, Task, target_of
 

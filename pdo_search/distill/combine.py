@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.base.seeds import seed_for
-from pdo_search.config.schema import CompositeConfig, TrialConfig
+from pdo_search.config.recipe import CompositeConfig
+from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.composite import Said, choose, fit_modes
 from pdo_search.distill.evaluate import outputs_of
 from pdo_search.distill.feed import Feed

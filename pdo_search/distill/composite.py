@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pdo_search.config.metrics import score_of
-from pdo_search.config.schema import CompositeConfig
+from pdo_search.config.recipe import CompositeConfig
 from pdo_search.distill.curriculum import losses_with_answers
 from pdo_search.models.composite import (
     Fit,

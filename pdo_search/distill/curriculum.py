@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from pdo_search.config.schema import CurriculumConfig
+from pdo_search.config.recipe import CurriculumConfig
 from pdo_search.tasks.base import Batch, Outputs, Task
 from pdo_search.tasks.kinds import with_answers
 

@@ -109,14 +109,10 @@ class Evaluated:
 
 
 def metrics_of(
-    task: Task,
-    model: nn.Module,
-    examples: Examples,
-    device: torch.device,
-    taught_of: TaughtOf | None = None,
+    task: Task, model: nn.Module, examples: Examples, device: torch.device
 ) -> dict[str, float]:
     """Metrics of a model on examples, by name: see ``evaluated``."""
-    return evaluated(task, model, examples, device, taught_of).metrics
+    return evaluated(task, model, examples, device).metrics
 
 
 def evaluated(

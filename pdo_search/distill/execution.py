@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from pdo_search.config.schema import ExecutionConfig
+from pdo_search.config.training import ExecutionConfig
 
 __all__ = ["USUAL", "autocast", "compiled", "computed_by", "make_deterministic", "threads"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.base.seeds import seed_for
-from pdo_search.config.schema import ExecutionConfig, OptimizerConfig
+from pdo_search.config.training import ExecutionConfig, OptimizerConfig
 from pdo_search.distill.execution import USUAL
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.norms import Calibration, refresh_statistics

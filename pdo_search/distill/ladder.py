@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from pdo_search.base.columns import Taught
 from pdo_search.base.seeds import seed_for
 from pdo_search.config.metrics import gain_of, score_of
-from pdo_search.config.schema import ExecutionConfig, OptimizerConfig, Recipe, SimplifyConfig
+from pdo_search.config.recipe import Recipe, SimplifyConfig
+from pdo_search.config.training import ExecutionConfig, OptimizerConfig
+from pdo_search.distill.context import Context
 from pdo_search.distill.evaluate import metrics_of
 from pdo_search.distill.execution import USUAL, computed_by
 from pdo_search.distill.feed import Feed
@@ -31,7 +33,6 @@ from pdo_search.models.build import placed
 from pdo_search.models.cost import Cost, measure_cost
 from pdo_search.models.modelfile import load_for, save_model
 from pdo_search.records import TeacherRow
-from pdo_search.store import Store
 from pdo_search.tasks.base import Batch, Outputs, Split, Task
 
 __all__ = ["Attempt", "Ladder", "Level", "LevelStatus", "next_ratio"]
@@ -149,11 +150,9 @@ class Ladder:
         task: the task.
         full: level 0.
         recipe: ``prune_ratio`` and ``simplify``.
-        store: where levels lie.
+        on: where levels are recovered and run, and lie.
         seed: of recovery.
-        device: where to recover and to run.
         execution: how recovery is computed.
-        base_dir: folder that factories refer to.
     """
 
     def __init__(
@@ -161,21 +160,17 @@ class Ladder:
         task: Task,
         full: Level,
         recipe: Recipe,
-        store: Store,
+        on: Context,
         *,
         seed: int,
-        device: torch.device,
         execution: ExecutionConfig = USUAL,
-        base_dir: Path | None = None,
     ) -> None:
         self.task = task
         self.ratio = round(recipe.prune_ratio, RATIO_DECIMALS)
         self.simplify: SimplifyConfig = recipe.simplify
-        self.store = store
+        self.on = on
         self.seed = seed
-        self.device = device
         self.execution = execution
-        self.base_dir = base_dir
         self._levels = [full]
         self._models: dict[str, nn.Module] = {}
 
@@ -201,8 +196,8 @@ class Ladder:
         return self._models[level.key]
 
     def _loaded(self, level: Level) -> nn.Module:
-        model, _ = load_for(self.task, level.path, self.base_dir)
-        return placed(model, self.device).eval()
+        model, _ = load_for(self.task, level.path, self.on.base_dir)
+        return placed(model, self.on.device).eval()
 
     def _next(self, parent: Level) -> Level:
         if self.ratio == 0 and self.simplify.drop_blocks == 0:
@@ -214,9 +209,9 @@ class Ladder:
             "ratio": self.ratio,
             "simplify": self.simplify.model_dump(exclude={"timeout"}),
             "seed": self.seed,
-            **computed_by(self.execution, self.device),
+            **computed_by(self.execution, self.on.device),
         }
-        found = self.store.get_or_build("level", key, lambda folder: self._build(folder, parent))
+        found = self.on.store.get_or_build("level", key, lambda folder: self._build(folder, parent))
         record = json.loads((found.path / LEVEL_FILE).read_text(encoding="utf-8"))
         build_s = json.loads((found.path / "manifest.json").read_text(encoding="utf-8"))["build_s"]
         attempts = tuple(Attempt(**a) for a in record["attempts"])
@@ -245,23 +240,23 @@ class Ladder:
         attempts: list[Attempt] = []
         dropped: tuple[str, ...] = ()
         while (ratio := next_ratio(attempts, self.ratio, self.simplify.backoffs)) is not None:
-            model, spec = load_for(self.task, parent.path, self.base_dir)
-            calibration = Calibration(self.task, self.device)
+            model, spec = load_for(self.task, parent.path, self.on.base_dir)
+            calibration = Calibration(self.task, self.on.device)
             model, dropped = simplified(
                 self.task,
                 model,
                 ratio,
                 self.simplify,
-                device=self.device,
+                device=self.on.device,
                 calibration=calibration,
             )
             if sum(p.numel() for p in model.parameters()) == parent.cost.params:
                 # No layer is wide enough to lose channels at this ratio, nor at a smaller one.
                 break
             refresh_statistics(model, calibration)
-            before = primary_of(self.task, model, self.device)
+            before = primary_of(self.task, model, self.on.device)
             self._recover(model, parent)
-            after = primary_of(self.task, model, self.device)
+            after = primary_of(self.task, model, self.on.device)
             fall = -gain_of(self.task.metrics[0], parent.value, after)
             accepted = fall <= self.simplify.max_drop
             attempts.append(Attempt(ratio, before, after, accepted))
@@ -269,7 +264,7 @@ class Ladder:
         if attempts and attempts[-1].accepted:
             spec = replace(spec, dropped_blocks=(*spec.dropped_blocks, *dropped))
             save_model(folder, model, spec)
-            cost = measure_cost(self.task, model, self.device)
+            cost = measure_cost(self.task, model, self.on.device)
             record |= {
                 "status": LevelStatus.PRUNED.value,
                 "blocks_dropped": dropped,
@@ -291,7 +286,7 @@ class Ladder:
         if len(examples) < self.task.epoch_examples:
             examples = examples.followed_by(self.task.examples(Split.TRANSFER))
             epochs *= self.task.epoch_examples / len(examples)
-        feed = Feed(examples, self.device)
+        feed = Feed(examples, self.on.device)
 
         def loss_of(outputs: Outputs, batch: Batch, rows: Tensor) -> Tensor:
             with torch.no_grad():

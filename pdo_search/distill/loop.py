@@ -1,40 +1,32 @@
 """The training loop of one trial: init, stages, fine-tuning, one epoch after the other.
 
-Owns the order of things and nothing else: what a stage is, how losses are formed, what adapts and
-which examples are admitted are pure functions in the modules beside it. Knows a ``Worker``, not
-where it runs.
+Owns the order of things and nothing else: what an epoch does is ``epochs``; what a stage is and
+what adapts are pure functions in the modules beside it. Knows a ``Worker``, not where it runs.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pdo_search.base.columns import Taught
-from pdo_search.base.errors import PdoError
-from pdo_search.base.seeds import seed_for
 from pdo_search.config.metrics import gain_of, reaches, score_of, share_of
-from pdo_search.config.schema import Recipe, TrialConfig
+from pdo_search.config.recipe import Recipe
+from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.adapt import Hyperparameters, adapt
-from pdo_search.distill.curriculum import admit, progress_at
-from pdo_search.distill.evaluate import Evaluated, evaluated, usual_numbers
+from pdo_search.distill.epochs import Epochs
+from pdo_search.distill.evaluate import Evaluated, evaluated
 from pdo_search.distill.feed import resident
-from pdo_search.distill.losses import IN_TRAIN, head_weights, terms
-from pdo_search.distill.norms import Calibration, refresh_statistics
-from pdo_search.distill.order import epoch_batches
+from pdo_search.distill.norms import refresh_statistics
 from pdo_search.distill.protocol import Report, Worker
 from pdo_search.distill.stage import Phase, Stage, StageEnd, plan_stages, reassign, stage_end
 from pdo_search.distill.state import TrialState
-from pdo_search.distill.step import Updates
 from pdo_search.distill.teaching import Teaching
 from pdo_search.distill.timing import PhaseClock
-from pdo_search.models.build import set_dropout
 from pdo_search.models.cost import Cost
 from pdo_search.records import (
     Decision,
@@ -46,18 +38,11 @@ from pdo_search.records import (
     TrialRow,
     tables_of,
 )
-from pdo_search.store.bank import Bank
-from pdo_search.tasks.base import Batch, Outputs, Split, Task
+from pdo_search.tasks.base import Split
 
-__all__ = ["Distillation", "Diverged", "initial_state"]
+__all__ = ["Distillation", "initial_state"]
 
 CHECKPOINT_EVERY_S = 30.0
-NUM_LOSSES = 4
-"""The whole, and its divergence, avg and init terms."""
-
-
-class Diverged(PdoError):
-    """The student's loss became infinite or not a number."""
 
 
 def initial_state(config: TrialConfig) -> TrialState:
@@ -77,8 +62,7 @@ class Distillation:
 
     Args:
         config: the trial.
-        task: its task.
-        teaching: pool and teacher outputs.
+        teaching: its task, pool and teacher outputs.
         student: the student on the worker's device, at its initial weights; trained in place.
         cost: the student's cost.
         worker: the process that runs it.
@@ -94,7 +78,6 @@ class Distillation:
         self,
         config: TrialConfig,
         *,
-        task: Task,
         teaching: Teaching,
         student: nn.Module,
         cost: Cost,
@@ -106,7 +89,7 @@ class Distillation:
     ) -> None:
         self.config = config
         self.recipe: Recipe = config.recipe
-        self.task = task
+        self.task = task = teaching.task
         self.metric = task.metrics[0]
         self.teaching = teaching
         self.worker = worker
@@ -118,24 +101,11 @@ class Distillation:
         self.facts = facts
         self.clock = PhaseClock()
         self.student = student
-        if state.epoch:
-            student.load_state_dict(state.model)
-        self.updates = Updates(
-            task, student, self.recipe.optimizer, config.execution, worker.wrap_model
-        )
-        if state.epoch:
-            self.updates.optimizer.load_state_dict(state.optimizer)
-        self.calibration = Calibration(task, self.device)
+        self.epochs = Epochs(config, teaching, student, worker, state, self.clock)
         self.validation = resident(task.examples(Split.VALIDATION), self.device)
         validation_bank = teaching.split_bank(0, Split.VALIDATION)
         self.teacher_on_validation = partial(teaching.taught, validation_bank)
-        batch = min(self.recipe.optimizer.batch_size, task.epoch_examples)
-        self.batch_size = batch - batch % worker.world_size or worker.world_size
-        self.steps = max(1, task.epoch_examples // self.batch_size)
-        lengths = teaching.pool.examples.lengths()
-        self.lengths = None if lengths is None else lengths.cpu()
         self._saved_at = time.monotonic()
-        self._first_step_at: float | None = None
         self._known_levels: set[int] = {
             row["level"] for report in state.reports for row in report["rows"].get("teachers", [])
         }
@@ -151,8 +121,7 @@ class Distillation:
         while not state.done:
             epoch_started = time.perf_counter()
             stage = state.stage
-            bank = self._open_bank(stage)
-            trained = self._train_epoch(stage, bank)
+            trained = self.epochs.train(stage)
             with self.clock.phase("evaluation"):
                 metrics = self._metrics(stage)
             wall_s = time.perf_counter() - epoch_started
@@ -167,154 +136,6 @@ class Distillation:
                 break
         return state
 
-    def _open_bank(self, stage: Stage) -> Bank | None:
-        """The stage's teacher outputs, where they are stored; the first time, this builds level and
-        bank."""
-        if stage.level is None or self.recipe.teacher_outputs == "online":
-            return None
-        with self.clock.phase("teacher"):
-            return self.teaching.pool_bank(stage.level, self._view)
-
-    @property
-    def _view(self) -> int:
-        """The recorded view that the current epoch sees."""
-        return self.state.epoch % self.teaching.num_views
-
-    def _train_epoch(self, stage: Stage, bank: Bank | None) -> Trained:
-        """Train on an epoch's number of examples; losses and quality of the epoch."""
-        state, recipe, epoch = self.state, self.recipe, self.state.epoch
-        # Dropout draws from the global generator; per epoch, so that a resumed trial draws alike.
-        torch.manual_seed(seed_for(self.config.seed, "dropout", epoch, self.worker.rank))
-        set_dropout(self.updates.through, state.tuning.dropout)
-        admitted = self._admitted(stage)
-        batches = self._batches(admitted, epoch)
-        totals = torch.zeros(NUM_LOSSES + len(self.task.heads) + 2, device=self.device)
-        self.updates.through.train()
-        for step in range(self.steps):
-            with self.clock.phase("data"):
-                rows, batch = next(batches)
-            taught = self._taught(stage, bank, rows, batch)
-            with self.clock.phase("student"):
-                if self._first_step_at is None:
-                    self._first_step_at = time.time()
-                made = self.updates(
-                    batch,
-                    partial(self._loss, stage, batch, taught),
-                    progress=(epoch * self.steps + step) / (recipe.epochs * self.steps),
-                    lr_scale=state.tuning.lr_scale,
-                    weight_decay=state.tuning.weight_decay,
-                )
-                quality = self.task.quality(made.outputs, batch)
-                counted = batch[IN_TRAIN] & ~quality.isnan()
-                right = torch.where(counted, quality, 0).sum()
-                *losses, by_head = made.losses
-                totals += torch.cat([torch.stack([*losses, right, counted.sum()]), by_head])
-        with self.clock.phase("student"):
-            # Here a GPU has done what was launched above: the epoch's only wait for it.
-            sums = self.worker.mean(totals).tolist()
-        if not math.isfinite(sums[0]):
-            raise Diverged(f"the loss became {sums[0]} in epoch {epoch + 1} (lr {made.lr:.3g})")
-        right_sum, counted_sum, *by_head_sums = sums[NUM_LOSSES:]
-        names = [head.name for head in self.task.heads]
-        if recipe.loss.heads == "learned":
-            state.head_weights = head_weights(
-                {n: total / self.steps for n, total in zip(names, by_head_sums, strict=True)}
-            )
-        loss, kl, avg, init = (total / self.steps for total in sums[:NUM_LOSSES])
-        return Trained(
-            lr=made.lr,
-            admitted=len(admitted) / len(self.teaching.pool) if stage.level is not None else 1.0,
-            train_loss=loss,
-            loss_kl=kl,
-            loss_avg=avg,
-            loss_init=init,
-            train_quality=right_sum / max(counted_sum, 1),
-        )
-
-    def _batches(self, admitted: Tensor, epoch: int) -> Iterator[tuple[Tensor, Batch]]:
-        """The epoch's batches, this rank's share of each: rows of the pool, and what they hold."""
-        rank, world_size = self.worker.rank, self.worker.world_size
-        whole = epoch_batches(
-            admitted,
-            self.steps,
-            self.batch_size,
-            lengths=self.lengths,
-            seed=self.config.seed,
-            epoch=epoch,
-        )
-        shares = [rows[rank::world_size].to(self.device) for rows in whole]
-        return zip(shares, self.teaching.pool.batches(self._view, shares), strict=True)
-
-    def _taught(
-        self, stage: Stage, bank: Bank | None, rows: Tensor, batch: Batch
-    ) -> dict[str, Taught] | None:
-        """What the stage's teacher says about a batch: stored, or run now."""
-        if stage.level is None:
-            return None
-        if bank is not None:
-            assert stage.temperature is not None
-            with self.clock.phase("data"):
-                return self.teaching.taught(bank, rows, batch, stage.temperature)
-        with self.clock.phase("teacher"), torch.no_grad():
-            said = self.task.forward(self.teaching.ladder.model(stage.level), batch)
-            return {head: Taught(found) for head, found in usual_numbers(said).items()}
-
-    def _loss(
-        self,
-        stage: Stage,
-        batch: Batch,
-        taught: dict[str, Taught] | None,
-        outputs: Outputs,
-    ) -> tuple[Tensor, ...]:
-        """The batch's loss and its three unweighted terms, KL, avg (transfer), init (train); and
-        each head's loss.
-
-        All are means over the batch, in which an example without the label in question counts 0.
-        """
-        config = self.recipe.loss
-        found = terms(
-            self.task,
-            config,
-            outputs,
-            batch,
-            taught=taught,
-            temperature=stage.temperature or 1.0,
-            smoothing=self.state.tuning.label_smoothing,
-            weights=self.state.head_weights or (config.heads if config.heads != "learned" else {}),
-        )
-        kl, avg, init = found.kl, found.avg, found.init
-        nothing = torch.zeros_like(init)
-        if stage.phase in (Phase.INIT, Phase.FINETUNE):
-            return init, nothing, nothing, init, found.by_head
-        if taught is None:
-            # Every label counts alike: weights beside a searched learning rate would only mistune.
-            return init + avg, nothing, avg, init, found.by_head
-        total = config.kl * kl + config.avg * avg + config.init * init
-        return total, kl, avg, init, found.by_head
-
-    def _admitted(self, stage: Stage) -> Tensor:
-        """Indices into the pool that this epoch may use."""
-        pool, curriculum = self.teaching.pool, self.recipe.curriculum
-        if stage.phase is Phase.LABELS:
-            return torch.nonzero(pool.examples.labelled.cpu()).flatten()
-        if stage.phase is not Phase.STAGE:
-            return torch.arange(pool.num_train)
-        if curriculum.start >= 1:
-            return torch.arange(len(pool))
-        if self.state.scores is None:
-            self.state.scores = self.worker.broadcast(self._scores())
-        progress = progress_at(self.state.epoch - self.recipe.init_epochs, self.recipe.stage_epochs)
-        seed = seed_for(self.config.seed, "curriculum")
-        return admit(self.state.scores, curriculum, progress, seed)
-
-    def _scores(self) -> Tensor:
-        kind = self.recipe.curriculum.difficulty
-        if kind != "student_loss":
-            with self.clock.phase("teacher"):
-                return self.teaching.difficulty(kind)
-        refresh_statistics(self.student, self.calibration)
-        return self.teaching.difficulty(kind, self.student)
-
     def _metrics(self, stage: Stage) -> dict[str, float]:
         """The student's metrics, on every rank; none after an epoch that nobody asks about."""
         last = self.state.stage_epoch + 1 >= stage.epochs
@@ -322,7 +143,7 @@ class Distillation:
             return {}
         found: Evaluated | None = None
         # On every rank: norms that synchronise by themselves wait for the others.
-        refresh_statistics(self.student, self.calibration)
+        refresh_statistics(self.student, self.epochs.calibration)
         if self.worker.rank == 0:
             found = evaluated(
                 self.task, self.student, self.validation, self.device, self.teacher_on_validation
@@ -358,7 +179,7 @@ class Distillation:
         state.seconds += seconds
         state.totals += seconds
         state.wall_s += wall_s
-        examples = self.steps * self.batch_size
+        examples = self.epochs.steps * self.epochs.batch_size
         tuning = state.tuning
         epoch = EpochRow(
             epoch=state.epoch,
@@ -476,7 +297,8 @@ class Distillation:
             seconds=state.totals,
             examples_per_s=epoch.examples_per_s,
         )
-        first = [] if state.reports else [replace(self.facts, first_step_at=self._first_step_at)]
+        facts = replace(self.facts, first_step_at=self.epochs.first_step_at)
+        first = [] if state.reports else [facts]
         stages = [] if ended is None else [ended]
         report = Report(flat, tables_of([trial, *first, epoch, *stages, *more]))
         state.reports.append({"metrics": report.metrics, "rows": report.rows})
@@ -487,7 +309,7 @@ class Distillation:
         if self.worker.rank or not (force or now - self._saved_at >= CHECKPOINT_EVERY_S):
             return
         self.state.model = self.student.state_dict()
-        self.state.optimizer = self.updates.optimizer.state_dict()
+        self.state.optimizer = self.epochs.updates.optimizer.state_dict()
         self.save(self.state)
         self._saved_at = now
 

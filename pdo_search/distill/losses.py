@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pdo_search.base.columns import Taught
-from pdo_search.config.schema import LossConfig
+from pdo_search.config.recipe import LossConfig
 from pdo_search.tasks.base import Batch, Head, HeadKind, Outputs, Task
 from pdo_search.tasks.kinds import standardized
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from pdo_search.config.schema import OptimizerConfig
+from pdo_search.config.training import OptimizerConfig
 
 __all__ = ["clip_gradients", "lr_factor", "make_optimizer", "set_hyperparameters"]
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import ModelConfig, OptimizerConfig
+from pdo_search.config.model import ModelConfig
+from pdo_search.config.training import OptimizerConfig
 from pdo_search.distill.execution import USUAL, threads
 from pdo_search.distill.losses import label_mean
 from pdo_search.distill.step import Updates

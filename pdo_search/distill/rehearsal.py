@@ -13,7 +13,9 @@ from torch import nn
 from pdo_search.base.errors import Infeasible, InputError
 from pdo_search.base.scratch import scratch_folder
 from pdo_search.config.keep import Amount, keep_of
-from pdo_search.config.schema import ModelConfig, Recipe, SimplifyConfig, TrialConfig
+from pdo_search.config.model import ModelConfig
+from pdo_search.config.recipe import Recipe, SimplifyConfig
+from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.execution import threads
 from pdo_search.distill.simplify import cut, simplified
 from pdo_search.distill.stage import num_levels

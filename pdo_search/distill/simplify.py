@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pdo_search.config.keep import ALL, Amount
-from pdo_search.config.schema import SimplifyConfig
+from pdo_search.config.recipe import SimplifyConfig
 from pdo_search.distill.norms import Calibration, refresh_statistics
 from pdo_search.models.anatomy import transformer_in
 from pdo_search.models.layout import placed

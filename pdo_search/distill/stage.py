@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pdo_search.config.metrics import metric_of, score_of
-from pdo_search.config.schema import CurriculumConfig, Recipe
+from pdo_search.config.recipe import CurriculumConfig, Recipe
 
 __all__ = [
     "Phase",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from pdo_search.config.schema import ExecutionConfig, OptimizerConfig
+from pdo_search.config.training import ExecutionConfig, OptimizerConfig
 from pdo_search.distill.evaluate import usual_numbers
 from pdo_search.distill.execution import autocast, compiled
 from pdo_search.distill.optim import clip_gradients, lr_factor, make_optimizer, set_hyperparameters

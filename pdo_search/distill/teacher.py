@@ -17,7 +17,9 @@ from torch import Tensor
 
 from pdo_search.base.factory import is_factory, load_factory, source_digest
 from pdo_search.base.seeds import seed_for
-from pdo_search.config.schema import ExecutionConfig, TeacherConfig
+from pdo_search.config.model import TeacherConfig
+from pdo_search.config.training import ExecutionConfig
+from pdo_search.distill.context import Context
 from pdo_search.distill.execution import USUAL, computed_by, threads
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
@@ -27,7 +29,6 @@ from pdo_search.models.build import build_for, placed
 from pdo_search.models.cost import Cost, measure_cost
 from pdo_search.models.modelfile import ModelSpec, save_model
 from pdo_search.models.weights import weights_digest
-from pdo_search.store import Store
 from pdo_search.tasks.base import Batch, Outputs, Split, Task
 
 __all__ = ["trained_teacher"]
@@ -36,13 +37,11 @@ __all__ = ["trained_teacher"]
 def trained_teacher(
     task: Task,
     config: TeacherConfig,
+    on: Context,
     *,
-    store: Store,
     seed: int,
-    device: torch.device,
     execution: ExecutionConfig = USUAL,
     num_threads: int | None = None,
-    base_dir: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Level:
     """Level 0 of every ladder.
@@ -50,13 +49,11 @@ def trained_teacher(
     Args:
         task: the task.
         config: architecture, weights, training.
-        store: where it lies.
+        on: where it is trained, and lies.
         seed: of initial weights and order.
-        device: where to train.
         execution: how it is trained.
         num_threads: of the CPU, where it is trained there; a part of its key, since others round
             otherwise. None is as many as torch has.
-        base_dir: folder that relative paths and factories refer to.
         on_epoch: called after each epoch, when it is trained now.
 
     Raises:
@@ -64,13 +61,12 @@ def trained_teacher(
     """
 
     def build(folder: Path) -> None:
-        built = build_for(
-            task, config, seed=seed_for(seed, "teacher"), base_dir=base_dir, path="teacher"
-        )
-        model = placed(built, device)
+        own = seed_for(seed, "teacher")
+        built = build_for(task, config, seed=own, base_dir=on.base_dir, path="teacher")
+        model = placed(built, on.device)
         if config.train is not None:
             smoothing = config.train.label_smoothing
-            feed = Feed(task.examples(Split.TRAIN), device)
+            feed = Feed(task.examples(Split.TRAIN), on.device)
 
             def loss_of(outputs: Outputs, batch: Batch, rows: Tensor) -> Tensor:
                 return label_mean(task, outputs, batch, smoothing)
@@ -82,20 +78,20 @@ def trained_teacher(
                 loss_of,
                 config.train,
                 epochs=config.train.epochs,
-                seed=seed_for(seed, "teacher"),
+                seed=own,
                 execution=execution,
                 on_epoch=on_epoch,
             )
         save_model(folder, model, ModelSpec.of(task, config, model))
         record = {
-            "value": primary_of(task, model, device),
-            "cost": asdict(measure_cost(task, model, device)),
+            "value": primary_of(task, model, on.device),
+            "cost": asdict(measure_cost(task, model, on.device)),
         }
         (folder / LEVEL_FILE).write_text(json.dumps(record), encoding="utf-8")
 
     with threads(num_threads or torch.get_num_threads()):
-        key = _key(task, config, seed, computed_by(execution, device), base_dir)
-        found = store.get_or_build("teacher", key, build)
+        key = {**_key(task, config, seed, on.base_dir), **computed_by(execution, on.device)}
+        found = on.store.get_or_build("teacher", key, build)
     record = json.loads((found.path / LEVEL_FILE).read_text(encoding="utf-8"))
     build_s = json.loads((found.path / "manifest.json").read_text(encoding="utf-8"))["build_s"]
     return Level(
@@ -116,16 +112,13 @@ def trained_teacher(
     )
 
 
-def _key(
-    task: Task, config: TeacherConfig, seed: int, computed: dict[str, Any], base_dir: Path | None
-) -> dict[str, Any]:
-    """All that determines a teacher."""
+def _key(task: Task, config: TeacherConfig, seed: int, base_dir: Path | None) -> dict[str, Any]:
+    """All that determines a teacher beside how it is computed."""
     key: dict[str, Any] = {
         "version": VERSION,
         "task": task.fingerprint,
         "config": config.model_dump(exclude={"force"}),
         "seed": seed,
-        **computed,
     }
     weights = weights_digest(config, base_dir)
     if weights is not None:

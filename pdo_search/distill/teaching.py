@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.base.columns import Taught
-from pdo_search.config.schema import Recipe
+from pdo_search.config.recipe import Recipe
 from pdo_search.distill.curriculum import difficulty
 from pdo_search.distill.evaluate import evaluation_batches, outputs_of
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.ladder import Ladder
 from pdo_search.distill.losses import IN_TRAIN
-from pdo_search.distill.stage import Phase, plan_stages
-from pdo_search.store import Store
+from pdo_search.distill.stage import plan_stages
 from pdo_search.store.bank import Bank, Compute, bank, in_process
 from pdo_search.store.encoding import Said, StoredHead
 from pdo_search.store.plan import Outputs, Plan
@@ -29,10 +28,10 @@ from pdo_search.tasks.base import Outputs as ModelOutputs
 __all__ = [
     "Pool",
     "Teaching",
-    "bytes_per_view",
+    "bytes_of_outputs",
+    "planned_views",
     "pool_of",
     "pool_outputs",
-    "views_of_full_teacher",
 ]
 
 BATCH = 512
@@ -194,9 +193,10 @@ def plan_of(task: Task, count: int, raw_batches: Iterable[Batch]) -> Plan:
     return Plan(heads, count, _lengths(task, raw_batches))
 
 
-def bytes_per_view(task: Task) -> int:
-    """Bytes that a teacher's outputs on a view of the pool take in the store."""
-    parts = [task.examples(split) for split in POOL]
+def bytes_of_outputs(task: Task, splits: Sequence[Split] = POOL) -> int:
+    """Bytes that a teacher's outputs on splits take in the store, by default on a view of the
+    pool."""
+    parts = [task.examples(split) for split in splits]
     raw = (
         part.raw_inputs(rows)
         for part in parts
@@ -205,15 +205,16 @@ def bytes_per_view(task: Task) -> int:
     return plan_of(task, sum(map(len, parts)), raw).nbytes
 
 
-def views_of_full_teacher(recipe: Recipe, num_views: int) -> list[int]:
-    """The views on which a trial will ask for the full teacher's outputs, if it runs as planned."""
-    views = {0} if recipe.curriculum.start < 1 else set()
+def planned_views(recipe: Recipe, num_views: int) -> dict[int, list[int]]:
+    """The views on which a trial will ask for stored outputs, by level, if it runs as planned."""
+    views: dict[int, set[int]] = {0: {0}} if recipe.curriculum.start < 1 else {}
     epoch = 0
     for stage in plan_stages(recipe):
-        if stage.phase is Phase.STAGE and stage.level == 0:
-            views |= {e % num_views for e in range(epoch, epoch + stage.epochs)}
+        if stage.level is not None and recipe.teacher_outputs == "stored":
+            seen = {e % num_views for e in range(epoch, epoch + stage.epochs)}
+            views[stage.level] = views.get(stage.level, set()) | seen
         epoch += stage.epochs
-    return sorted(views)
+    return {level: sorted(found) for level, found in views.items()}
 
 
 class Teaching:
@@ -227,21 +228,12 @@ class Teaching:
         num_views: recorded views per example.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        ladder: Ladder,
-        store: Store,
-        recipe: Recipe,
-        device: torch.device,
-        threads: int = 0,
-    ) -> None:
-        self.task = task
+    def __init__(self, ladder: Ladder, recipe: Recipe, threads: int = 0) -> None:
+        self.task = task = ladder.task
         self.ladder = ladder
-        self.store = store
-        self.device = device
+        self.device = ladder.on.device
         self.threads = threads
-        self.pool = pool_of(task, device)
+        self.pool = pool_of(task, self.device)
         self.num_views = recipe.num_views if task.varies else 1
         self._banks: dict[tuple[str, int], Bank] = {}
 
@@ -311,14 +303,8 @@ class Teaching:
             )
         return said
 
-    def answered(self, level: int, split: Split) -> Iterator[tuple[Tensor, Batch, ModelOutputs]]:
-        """Rows of a split's plain examples, what they hold, and a level's stored outputs: batch
-        after batch, as ``outputs_of`` has them of a model that is run."""
-        return self._stored(self.split_bank(level, split), self.task.examples(split))
-
-    def _stored(
-        self, bank: Bank, examples: Examples
-    ) -> Iterator[tuple[Tensor, Batch, ModelOutputs]]:
+    def _stored(self, bank: Bank, examples: Examples) -> Iterator[tuple[Batch, ModelOutputs]]:
+        """What plain examples hold, and a bank's outputs, batch after batch."""
         with_masks = any(head.positions for head in self.task.heads)
         for rows in evaluation_batches(self.task, examples, self.device):
             batch = examples.labels(rows)
@@ -326,7 +312,7 @@ class Teaching:
                 raw = examples.raw_inputs(rows)
                 batch = {**raw, **self.task.prepare(raw), **batch}
             batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-            yield rows, batch, self.dense(bank, rows, batch)
+            yield batch, self.dense(bank, rows, batch)
 
     def dense(self, bank: Bank, rows: Tensor, batch: Batch) -> ModelOutputs:
         """Stored outputs at rows (B,), every class of them, by head."""
@@ -351,7 +337,7 @@ class Teaching:
         scores = []
         for opened, examples in judged:
             if student is None:
-                for _, batch, said in self._stored(opened, examples):
+                for batch, said in self._stored(opened, examples):
                     scores.append(difficulty(self.task, kind, said, batch, said))
                 continue
             for rows, batch, said in outputs_of(self.task, student, examples, self.device):
@@ -375,7 +361,7 @@ class Teaching:
         on_progress: Progress | None,
     ) -> Bank:
         return bank(
-            self.store,
+            self.ladder.on.store,
             plan,
             teacher_key=self.ladder.level(level).key,
             task_fingerprint=self.task.fingerprint,

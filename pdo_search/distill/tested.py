@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pdo_search.distill.context import Context
 from pdo_search.distill.evaluate import evaluation_batches, metrics_of
 from pdo_search.distill.ladder import Level
 from pdo_search.models.build import placed
@@ -19,7 +20,6 @@ from pdo_search.models.composite import load_composite
 from pdo_search.models.cost import Cost
 from pdo_search.models.modelfile import load_for
 from pdo_search.records import ConfirmationRow
-from pdo_search.store import Store
 from pdo_search.tasks.base import Examples, Task
 
 __all__ = ["tested_composite", "tested_student", "tested_teacher"]
@@ -44,38 +44,28 @@ def tested_student(
     return ConfirmationRow(test=metrics, test_examples=len(examples))
 
 
-def tested_teacher(
-    task: Task,
-    full: Level,
-    examples: Examples,
-    *,
-    store: Store,
-    device: torch.device,
-    base_dir: Path | None,
-) -> ConfirmationRow:
+def tested_teacher(task: Task, full: Level, examples: Examples, on: Context) -> ConfirmationRow:
     """What the full teacher reaches, measured by whoever comes first.
 
     Args:
         task: the task.
         full: level 0 of the ladder.
         examples: the test split.
-        store: where the measured numbers lie.
-        device: where to run.
-        base_dir: folder that factories refer to.
+        on: where it runs, and where the measured numbers lie.
     """
 
     def build(folder: Path) -> None:
-        model, _ = load_for(task, full.path, base_dir)
-        metrics = metrics_of(task, placed(model, device), examples, device)
+        model, _ = load_for(task, full.path, on.base_dir)
+        metrics = metrics_of(task, placed(model, on.device), examples, on.device)
         (folder / FILE).write_text(json.dumps(metrics), encoding="utf-8")
 
     key = {
         "version": VERSION,
         "teacher": full.key,
         "task": task.fingerprint,
-        "device": device.type,
+        "device": on.device.type,
     }
-    found = store.get_or_build(KIND, key, build)
+    found = on.store.get_or_build(KIND, key, build)
     metrics = json.loads((found.path / FILE).read_text(encoding="utf-8"))
     return ConfirmationRow(teacher_test=metrics)
 
@@ -84,11 +74,10 @@ def tested_composite(
     task: Task,
     directory: Path,
     examples: Examples,
+    on: Context,
     *,
     student_cost: Cost,
     teacher_cost: Cost,
-    device: torch.device,
-    base_dir: Path | None,
 ) -> ConfirmationRow:
     """What a run's composite reaches, on raw inputs as a user gives them.
 
@@ -96,17 +85,16 @@ def tested_composite(
         task: whose meter measures.
         directory: of the composite that the run has just saved.
         examples: the test split.
+        on: where it runs.
         student_cost: of the student.
         teacher_cost: of the light teacher.
-        device: where to run.
-        base_dir: folder that factories refer to.
     """
-    composite = load_composite(directory, base_dir, trusted=True)
-    placed(composite, device)
+    composite = load_composite(directory, on.base_dir, trusted=True)
+    placed(composite, on.device)
     meter, asked = task.meter(), 0
     heads = task.heads
-    for rows in evaluation_batches(task, examples, device):
-        batch = {name: tensor.to(device) for name, tensor in examples.batch(rows).items()}
+    for rows in evaluation_batches(task, examples, on.device):
+        batch = {name: tensor.to(on.device) for name, tensor in examples.batch(rows).items()}
         with torch.inference_mode():
             outputs, deferred = composite.said(batch)
         meter.update({h.name: outputs[h.name] for h in heads}, {**batch, **task.prepare(batch)})

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pdo_search.base.errors import InputError
 from pdo_search.base.factory import call_factory, is_factory, load_factory
 from pdo_search.base.user_code import told
-from pdo_search.config.schema import ModelConfig, StudentConfig, TeacherConfig
+from pdo_search.config.model import ModelConfig, StudentConfig, TeacherConfig
 from pdo_search.models.adapt import adapt_to_pictures, new_heads
 from pdo_search.models.heads import Head, heads_of
 from pdo_search.models.layout import Shape, mark_built, needs_contiguous, picture_shape, placed
@@ -57,7 +57,6 @@ def build_model(
     seed: int,
     base_dir: Path | None = None,
     path: str = "student",
-    with_weights: bool = True,
     say: Callable[[str], None] = log.info,
 ) -> nn.Module:
     """Build a model on the CPU, in training mode, for inputs that are normalised its own way.
@@ -70,7 +69,6 @@ def build_model(
         seed: of the initial weights; the global generator is left as it was.
         base_dir: folder that relative paths and factories refer to.
         path: where the model stands in the experiment, for messages.
-        with_weights: whether to load ``config.weights``.
         say: called with a line when layers are new although weights are given.
 
     Raises:
@@ -95,10 +93,10 @@ def build_model(
         elif config.arch in SMALL:
             model = _small(config, input_shape, num_outputs, path)
         else:
-            model = _torchvision(config, input_shape, num_outputs, path, with_weights, say)
+            model = _torchvision(config, input_shape, num_outputs, path, say)
         contiguous = config.arch not in SMALL and needs_contiguous(model, input_shape)
     mark_built(model.train(), input_shape, needs_contiguous=contiguous)
-    if with_weights and config.weights is not None and _named_weights(config) is None:
+    if config.weights is not None and _named_weights(config) is None:
         file = weights_file(config, base_dir)
         head = _head(model)
         new = load_weights(
@@ -286,7 +284,6 @@ def _torchvision(
     shape: Shape,
     num_outputs: int,
     path: str,
-    with_weights: bool,
     say: Callable[[str], None],
 ) -> nn.Module:
     from torchvision import models
@@ -306,7 +303,7 @@ def _torchvision(
             value=config.width if config.width is not None else config.depth,
             remedy="torchvision's own arguments go into `args`, such as {width_mult: 0.5}",
         )
-    named = _named_weights(config) if with_weights else None
+    named = _named_weights(config)
     usual = {"aux_logits": False, "init_weights": True} if config.arch in AUXILIARY else {}
     try:
         model: nn.Module = models.get_model(config.arch, weights=named, **usual | config.args)

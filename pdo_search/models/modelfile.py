@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pdo_search.base.errors import InputError
 from pdo_search.base.factory import is_factory, load_local_factory
 from pdo_search.base.safefile import read_regular
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models.anatomy import remove_part
 from pdo_search.models.bodies import TrimmedEmbedding
 from pdo_search.models.build import build_model

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import ModelConfig, NormalizationConfig
+from pdo_search.config.model import ModelConfig, NormalizationConfig
 from pdo_search.tasks.inputs import PictureInputs
 
 __all__ = [

@@ -12,7 +12,7 @@ from torch import nn
 
 from pdo_search.base.errors import InputError
 from pdo_search.base.factory import call_factory, is_factory, load_factory
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models.bodies import BodyAndHeads
 from pdo_search.models.hugging_face import HuggingFaceBody, hugging_face
 from pdo_search.models.transformer import small_transformer

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models.statedicts import Found, find_weights, listed
 from pdo_search.models.tensorfile import files_of, read_tensors
 

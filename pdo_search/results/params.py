@@ -18,7 +18,6 @@ __all__ = [
     "encode_param",
     "param_column",
     "param_types",
-    "params_of",
     "point_of",
 ]
 
@@ -91,8 +90,3 @@ def point_of(row: Mapping[str, Any], dimensions: Iterable[Dimension]) -> dict[st
         ValueError: a value is none of its dimension.
     """
     return {d.path: decode_param(d, row[param_column(d.path)]) for d in dimensions}
-
-
-def params_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters in a trial's row, by path, as stored: see ``decode_param``."""
-    return {name.removeprefix(PARAM): v for name, v in row.items() if name.startswith(PARAM)}

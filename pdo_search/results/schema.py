@@ -31,7 +31,6 @@ from pdo_search.results.params import (
     encode_param,
     param_column,
     param_types,
-    params_of,
     point_of,
 )
 
@@ -58,7 +57,6 @@ __all__ = [
     "encode_param",
     "param_column",
     "param_types",
-    "params_of",
     "point_of",
     "trial_id",
 ]

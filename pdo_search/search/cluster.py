@@ -18,7 +18,7 @@ from typing import Any
 
 from pdo_search.base.errors import InputError
 from pdo_search.base.log import LOG_FORMAT
-from pdo_search.config.schema import ResourcesConfig
+from pdo_search.config.run import ResourcesConfig
 from pdo_search.search.places import unusable
 
 __all__ = [

@@ -9,7 +9,7 @@ import bisect
 import math
 from dataclasses import dataclass, field
 
-from pdo_search.config.schema import SchedulerConfig
+from pdo_search.config.search import SchedulerConfig
 from pdo_search.search.rungs import Observation
 
 __all__ = ["MedianRule"]

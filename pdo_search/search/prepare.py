@@ -9,8 +9,9 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -21,6 +22,8 @@ from pdo_search.base.storage import patience
 if TYPE_CHECKING:
     from pdo_search.config.schema import TrialConfig
     from pdo_search.distill.chance import Standing
+    from pdo_search.distill.context import Context
+    from pdo_search.distill.ladder import Level
     from pdo_search.records import TeacherRow
     from pdo_search.trial.messages import Assignment
 
@@ -230,16 +233,17 @@ def _noted(notes: Any, line: str) -> None:
             ray.get(notes.add.remote(line), timeout=ANSWER_S)
 
 
-def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
-    """In a task: the trial, its device, and the full teacher, trained if nobody has."""
+def _full(job: _Job) -> tuple[TrialConfig, Context, Level]:
+    """In a task: the trial, where it computes, and the full teacher, trained if nobody has."""
     import torch
 
+    from pdo_search.distill.context import Context
     from pdo_search.trial.shared import check_visible
     from pdo_search.trial.worker import prepare
 
-    on = job.assignment
-    check_visible(on.sweep)
-    config = on.config(job.suggestion)
+    given = job.assignment
+    check_visible(given.sweep)
+    config = given.config(job.suggestion)
     torch.set_num_threads(config.resources.threads)
 
     epochs = config.teacher.train.epochs if config.teacher.train else 0
@@ -252,15 +256,8 @@ def _full(job: _Job) -> tuple[TrialConfig, Any, Any]:
         )
 
     device = torch.device("cuda" if config.resources.num_gpus else "cpu")
-    full = prepare(
-        config,
-        store=on.store,
-        base_dir=on.base_dir,
-        device=device,
-        fingerprint=on.fingerprint,
-        on_epoch=on_epoch,
-    )
-    return config, device, full
+    on = Context(given.store, device, Path(given.base_dir))
+    return config, on, prepare(config, on, fingerprint=given.fingerprint, on_epoch=on_epoch)
 
 
 def _teacher(job: _Job) -> tuple[TeacherRow, Standing | None, int, str]:
@@ -273,8 +270,8 @@ def _teacher(job: _Job) -> tuple[TeacherRow, Standing | None, int, str]:
     from pdo_search.tasks.base import Split
     from pdo_search.trial.worker import teaching_of
 
-    on, (config, device, full) = job.assignment, _full(job)
-    teaching = teaching_of(config, full, store=on.store, base_dir=on.base_dir, device=device)
+    config, on, full = _full(job)
+    teaching = teaching_of(config, full, on)
     teaching.split_bank(0, Split.VALIDATION, on_progress=_progress(job, "validation"))
     known = standing(teaching.task, full.value)
     return full.row(teaching.task.metrics[0]), known, len(teaching.pool), teaching.task.fingerprint
@@ -285,25 +282,19 @@ def _banks(job: _Job, num_actors: int) -> None:
     actors, or here if there are none."""
     import torch
 
-    from pdo_search.distill.teaching import views_of_full_teacher
+    from pdo_search.distill.teaching import planned_views
     from pdo_search.trial.spread_bank import spread
     from pdo_search.trial.worker import teaching_of
 
-    on, (config, device, full) = job.assignment, _full(job)
+    config, on, full = _full(job)
     if num_actors:
-        device = torch.device("cpu")
-    teaching = teaching_of(config, full, store=on.store, base_dir=on.base_dir, device=device)
-    for view in views_of_full_teacher(config.recipe, teaching.num_views):
+        on = replace(on, device=torch.device("cpu"))
+    teaching = teaching_of(config, full, on)
+    for view in planned_views(config.recipe, teaching.num_views).get(0, []):
         compute = None
         if num_actors:
             compute = spread(
-                config,
-                teaching.task,
-                view,
-                teacher=full.path,
-                store=on.store,
-                base_dir=on.base_dir,
-                num_actors=num_actors,
+                config, teaching.task, view, teacher=full.path, on=on, num_actors=num_actors
             )
         teaching.pool_bank(0, view, compute=compute, on_progress=_progress(job, f"view {view}"))
 

@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import SchedulerConfig
+from pdo_search.config.search import SchedulerConfig
 from pdo_search.config.space import Space
 from pdo_search.results.schema import TrialStatus, point_of
 from pdo_search.search.dominance import costs_of

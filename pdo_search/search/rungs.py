@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pdo_search.base.seeds import seed_for
-from pdo_search.config.schema import SchedulerConfig
+from pdo_search.config.search import SchedulerConfig
 from pdo_search.search.dominance import best_first
 
 __all__ = ["Observation", "PromotionRungs", "Rule", "Rungs"]

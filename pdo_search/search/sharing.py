@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import ResourcesConfig
+from pdo_search.config.run import ResourcesConfig
 from pdo_search.trial.shared import REMEDY, exchange, note, remove
 
 __all__ = ["check_cluster"]

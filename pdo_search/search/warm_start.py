@@ -23,7 +23,8 @@ from pdo_search.base.errors import InputError
 from pdo_search.base.storage import Storage, is_uri
 from pdo_search.config.load import Loaded
 from pdo_search.config.resolve import resolve
-from pdo_search.config.schema import STUDENT_COSTS, LimitsConfig
+from pdo_search.config.run import LimitsConfig
+from pdo_search.config.search import STUDENT_COSTS
 from pdo_search.config.space import Dimension, Space
 from pdo_search.results.schema import Col, TrialStatus, point_of
 from pdo_search.search.dominance import costs_of

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pdo_search.base.errors import InputError, StoreError
+from pdo_search.base.sizes import SIZE_REMEDY, bytes_of
 from pdo_search.base.storage import is_uri
 from pdo_search.store.layout import cache_of
 from pdo_search.store.shelf import (
@@ -39,12 +40,6 @@ __all__ = [
 STORE = ".store"
 KINDS = ("teacher", "level", "rung", "bank", "tested")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-BYTES = {"": 1} | {
-    f"{prefix}{unit}": base**power
-    for unit, base in (("b", 1000), ("ib", 1024))
-    for power, prefix in enumerate(("k", "m", "g", "t"), 1)
-}
-BYTES["b"] = 1
 
 
 @dataclass(frozen=True)
@@ -82,12 +77,10 @@ def size_of(text: str, path: str) -> int:
     Raises:
         InputError: it is none of them.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
-    if not match or match[2] not in BYTES:
-        raise InputError(
-            "is no size", path=path, value=text, remedy="write 500MB or 10GB (kB, MB, GB, TB, GiB)"
-        )
-    return int(float(match[1]) * BYTES[match[2]])
+    try:
+        return bytes_of(text)
+    except ValueError as error:
+        raise InputError(str(error), path=path, value=text, remedy=SIZE_REMEDY) from None
 
 
 def open_shelf(root: str) -> tuple[str, Shelf]:

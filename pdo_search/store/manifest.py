@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -18,11 +18,21 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from pdo_search.base.safefile import odd_entry, open_regular, read_regular
 
-__all__ = ["MANIFEST", "Damage", "Manifest", "damage_of", "parse", "seal"]
+__all__ = [
+    "MANIFEST",
+    "Damage",
+    "Manifest",
+    "damage_of",
+    "first_damage",
+    "parse",
+    "seal",
+    "what_it_is",
+]
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 MAX_BYTES = 16 << 20
+UNREADABLE = "(its manifest cannot be read)"
 
 
 def _inside(name: str) -> str:
@@ -106,13 +116,32 @@ def damage_of(folder: Path) -> Damage | None:
 
     A link is damage: copying the artifact would carry along what it points to.
     """
-    name = MANIFEST
     try:
         if odd := folder if folder.is_symlink() else odd_entry(folder):
             return Damage(odd.name, "is a link, or no file")
-        manifest = parse(read_regular(folder / MANIFEST, MAX_BYTES))
-        for name, expected in manifest.files.items():
-            if sha256_of(folder / name) != expected:
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        return Damage(MANIFEST, "is missing" if missing else str(error))
+    return first_damage(
+        lambda: read_regular(folder / MANIFEST, MAX_BYTES), lambda name: sha256_of(folder / name)
+    )
+
+
+def first_damage(
+    read: Callable[[], bytes | None], sha256_of: Callable[[str], str]
+) -> Damage | None:
+    """What is wrong with an artifact by its manifest and its files' checksums.
+
+    Args:
+        read: the manifest's file; None where there is none.
+        sha256_of: the checksum of a file by its name.
+    """
+    name = MANIFEST
+    try:
+        if (content := read()) is None:
+            return Damage(name, "is missing")
+        for name, expected in parse(content).files.items():
+            if sha256_of(name) != expected:
                 return Damage(name, "has another checksum")
     except FileNotFoundError:
         return Damage(name, "is missing")
@@ -134,3 +163,31 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def what_it_is(kind: str, manifest: Manifest | None) -> str:
+    """An artifact in a few words, from its key.
+
+    The keys are those of the kinds' builders; whatever is in one, some words come back.
+    """
+    if manifest is None:
+        return UNREADABLE
+    key = manifest.key
+    if kind == "teacher" and isinstance(config := key.get("config"), dict):
+        return " ".join(_words(config, "arch", "width", "depth", "weights"))
+    if kind in ("level", "rung"):
+        return " ".join((*_words(key, "ratio"), f"of {str(key.get('parent'))[:8]}"))
+    if kind == "bank":
+        what = f"{key.get('split')}, view {key.get('view')}, examples {key.get('examples')}"
+        return f"{what}, of {str(key.get('teacher'))[:8]}"
+    if kind == "tested":
+        return f"test metrics of {str(key.get('teacher'))[:8]}"
+    return " ".join(_words(key, *key))
+
+
+def _words(values: Mapping[str, Any], *names: str) -> Iterator[str]:
+    """``name value`` of each plain value that is there; an architecture needs no name."""
+    for name in names:
+        value = values.get(name)
+        if isinstance(value, str | int | float):
+            yield str(value) if name == "arch" else f"{name} {value}"

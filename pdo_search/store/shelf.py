@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -31,13 +30,21 @@ from pdo_search.store.layout import (
     place_of_damaged,
     unfinished_name,
 )
-from pdo_search.store.manifest import MANIFEST, MAX_BYTES, Damage, Manifest, damage_of, parse
+from pdo_search.store.manifest import (
+    MANIFEST,
+    MAX_BYTES,
+    Damage,
+    Manifest,
+    damage_of,
+    first_damage,
+    parse,
+    what_it_is,
+)
 from pdo_search.store.use import alone_with
 
 __all__ = ["Entry", "LeftOver", "LocalShelf", "ObjectShelf", "Shelf"]
 
 READERS = 16
-UNREADABLE = "(its manifest cannot be read)"
 PARTIAL_WORK = "partial work"
 SET_ASIDE = "damaged"
 
@@ -82,42 +89,6 @@ class LeftOver:
     changed_at: float
     path: str
     name: str
-
-
-class Shelf(Protocol):
-    """A store's root, to be looked after."""
-
-    def is_one(self) -> bool:
-        """Whether anything that a store makes lies there."""
-        ...
-
-    def entries(self) -> list[Entry]:
-        """All artifacts, damaged ones among them."""
-        ...
-
-    def left_overs(self) -> list[LeftOver]:
-        """Unfinished work that nobody is at, and what was set aside as damaged."""
-        ...
-
-    def damage(self, entry: Entry) -> Damage | None:
-        """What is wrong with an artifact, every checksum computed."""
-        ...
-
-    def is_in_use(self, entry: Entry) -> bool:
-        """Whether it is being built or used."""
-        ...
-
-    def set_aside(self, entry: Entry) -> bool:
-        """Move an artifact to ``.damaged``; False where it is being built."""
-        ...
-
-    def remove(self, entry: Entry) -> bool:
-        """Remove an artifact; False where it is in use."""
-        ...
-
-    def remove_left_over(self, left_over: LeftOver) -> bool:
-        """Remove it; False where somebody is at it."""
-        ...
 
 
 class LocalShelf:
@@ -327,19 +298,11 @@ class ObjectShelf:
 
     def damage(self, entry: Entry) -> Damage | None:
         """What is wrong with an artifact on the object store, every checksum computed."""
-        name = MANIFEST
-        try:
-            content = self.mirror.read_if_there(f"{entry.place.name}/{MANIFEST}")
-            if content is None:
-                return Damage(name, "is missing")
-            for name, expected in parse(content).files.items():
-                if self.mirror.sha256_of(f"{entry.place.name}/{name}") != expected:
-                    return Damage(name, "has another checksum")
-        except FileNotFoundError:
-            return Damage(name, "is missing")
-        except ValueError as error:
-            return Damage(name, str(error))
-        return None
+        place = entry.place.name
+        return first_damage(
+            lambda: self.mirror.read_if_there(f"{place}/{MANIFEST}"),
+            lambda name: self.mirror.sha256_of(f"{place}/{name}"),
+        )
 
     def is_in_use(self, entry: Entry) -> bool:
         """Whether it is being built anywhere, or used on this machine."""
@@ -396,32 +359,8 @@ class ObjectShelf:
         return (self.local.root / entry.place.name).is_dir()
 
 
-def what_it_is(kind: str, manifest: Manifest | None) -> str:
-    """An artifact in a few words, from its key.
-
-    The keys are those of the kinds' builders; whatever is in one, some words come back.
-    """
-    if manifest is None:
-        return UNREADABLE
-    key = manifest.key
-    if kind == "teacher" and isinstance(config := key.get("config"), dict):
-        return " ".join(_words(config, "arch", "width", "depth", "weights"))
-    if kind in ("level", "rung"):
-        return " ".join((*_words(key, "ratio"), f"of {str(key.get('parent'))[:8]}"))
-    if kind == "bank":
-        what = f"{key.get('split')}, view {key.get('view')}, examples {key.get('examples')}"
-        return f"{what}, of {str(key.get('teacher'))[:8]}"
-    if kind == "tested":
-        return f"test metrics of {str(key.get('teacher'))[:8]}"
-    return " ".join(_words(key, *key))
-
-
-def _words(values: Mapping[str, Any], *names: str) -> Iterator[str]:
-    """``name value`` of each plain value that is there; an architecture needs no name."""
-    for name in names:
-        value = values.get(name)
-        if isinstance(value, str | int | float):
-            yield str(value) if name == "arch" else f"{name} {value}"
+Shelf = LocalShelf | ObjectShelf
+"""A store's root, to be looked after."""
 
 
 def _whose(name: str) -> tuple[Place, str] | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from pdo_search.config.schema import IMAGES, AnyTaskConfig, UserTaskConfig
+from pdo_search.config.task import IMAGES, AnyTaskConfig, UserTaskConfig
 from pdo_search.store import Store
 from pdo_search.tasks.base import Task
 

@@ -30,6 +30,7 @@ __all__ = [
     "sequence_column",
     "target_column",
     "text_batches",
+    "time_values",
     "token_column",
     "unknown_column",
 ]
@@ -364,3 +365,39 @@ def group_values(raw: Raw) -> NDArray[Any]:
             0, f"holds {raw.values.type}, no groups", "name a column of names or numbers", None
         ) from None
     return np.array(texts.to_pylist(), dtype=str)
+
+
+def time_values(raw: Raw) -> NDArray[Any]:
+    """When each row was, (N,) numbers: of dates and of texts such as 2024-05-31T12:00 nanoseconds,
+    numbers as they are.
+
+    Raises:
+        InputError: a row has none, or no time can be made of it.
+    """
+    missing = raw.missing()
+    if missing.any():
+        row = int(missing.argmax())
+        raise raw.refused(row, "has no time", "fill it in, or leave the row out", None)
+    values = raw.values
+    try:
+        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+            values = _times_of_texts(values)
+        elif not pa.types.is_integer(values.type) and not pa.types.is_floating(values.type):
+            values = values.cast(pa.timestamp("ns"), safe=False).cast(pa.int64())
+        return np.asarray(values.to_numpy())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise raw.refused(
+            0,
+            f"holds {raw.values.type}, and no times can be made of them"
+            f" ({' '.join(str(error).split())})",
+            "name a column of numbers, or of dates such as 2024-05-31 or 2024-05-31T12:00:00",
+            None,
+        ) from None
+
+
+def _times_of_texts(values: Any) -> Any:
+    """Texts of numbers as numbers, others as nanoseconds."""
+    try:
+        return values.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return values.cast(pa.timestamp("ns")).cast(pa.int64())

@@ -16,7 +16,7 @@ import torch
 from pdo_search.base.errors import InputError
 from pdo_search.base.factory import call_factory, is_factory, load_factory
 from pdo_search.base.user_code import user_code
-from pdo_search.config.schema import RecordsConfig
+from pdo_search.config.task import RecordsConfig
 from pdo_search.tasks.base import LeftOut, Split
 from pdo_search.tasks.files import SPLITS, joined, read_path
 from pdo_search.tasks.given import Asked, tables_of

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import SplitsConfig
+from pdo_search.config.task import SplitsConfig
 from pdo_search.tasks.base import Dropped, Split
 from pdo_search.tasks.contents import Hashes
 
@@ -23,6 +23,7 @@ __all__ = [
     "four_way_split",
     "labelled_count",
     "labelled_subset",
+    "leave_one_out",
     "stratified_subset",
     "whole_groups",
     "without_copies",
@@ -36,6 +37,8 @@ PRECEDENCE = (Split.TEST, Split.VALIDATION, Split.TRAIN, Split.TRANSFER)
 """Of splits with the same contents the first keeps them: what measures before what teaches."""
 LARGE = 0.1
 """A group above this share of the smallest split's examples is placed before the order is drawn."""
+MEASURED = 3
+"""Examples that a group needs, where one is left for test and one for validation."""
 LABELS_STREAM = 1
 """Draws of labelled examples are others than those of the splits."""
 
@@ -93,6 +96,43 @@ def _by_class(
             first += count
         parts[Split.TRAIN].append(members[first:])
     return {split: np.sort(np.concatenate(found)) for split, found in parts.items()}
+
+
+def leave_one_out(
+    labels: Indices, transfer: float, seed: int, *, num_classes: int, groups: Groups, times: Groups
+) -> dict[Split, Indices]:
+    """Sorted indices of each split: test has the last example of each group and validation the last
+    but one; the others train, a share of each class of them is for transfer.
+
+    Of examples of one time the last one in order is the last. A group of fewer than three trains.
+
+    Args:
+        labels: (N,) class indices, -1 for none.
+        transfer: share of the others; 0 leaves the split out.
+        seed: of the draw of this share.
+        num_classes: how many there are.
+        groups: (N,) what each example belongs to.
+        times: (N,) when it was.
+
+    Raises:
+        InputError: no group has three examples.
+    """
+    found, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.lexsort((times, group))
+    last = np.cumsum(sizes)[sizes >= MEASURED] - 1
+    if len(last) == 0:
+        raise InputError(
+            f"no group has {MEASURED} examples, one each to learn from, to select by and to"
+            f" measure: there are {len(labels):,} examples in {len(found):,} groups",
+            path="task.splits.leave_one_out",
+            remedy="group by a column of fewer values; or leave it out, and group as well",
+        )
+    test, validation = np.sort(order[last]), np.sort(order[last - 1])
+    rest = np.setdiff1d(np.arange(len(labels)), np.concatenate([test, validation]))
+    wanted = {Split.TRANSFER: transfer} if transfer > 0 else {}
+    parts = _by_class(labels[rest], wanted, num_classes, np.random.default_rng(seed))
+    parts = {split: rest[rows] for split, rows in parts.items()}
+    return {**parts, Split.VALIDATION: validation, Split.TEST: test}
 
 
 def whole_groups(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pdo_search.base.columns import Column
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import SplitsConfig
+from pdo_search.config.task import SplitsConfig
 from pdo_search.tasks.base import Dropped, Examples, Head, HeadKind, Split
 from pdo_search.tasks.contents import Hashes, column_hashes
 from pdo_search.tasks.splits import (
@@ -27,6 +27,7 @@ from pdo_search.tasks.splits import (
     four_way_split,
     labelled_count,
     labelled_subset,
+    leave_one_out,
     whole_groups,
     without_copies,
 )
@@ -58,12 +59,14 @@ class Part:
         hashes: (N,) of their contents.
         strata: (N,) int64, the class by which splits are balanced, -1 for none.
         groups: (N,) numbers or texts, what may not be torn apart; None: nothing.
+        times: (N,) numbers, when each was; for ``leave_one_out`` alone.
     """
 
     examples: Examples
     hashes: Hashes
     strata: Indices
     groups: NDArray[Any] | None = None
+    times: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -75,6 +78,7 @@ class Part:
             self.hashes[index],
             self.strata[index],
             None if self.groups is None else self.groups[index],
+            None if self.times is None else self.times[index],
         )
 
     def followed_by(self, other: Part) -> Part:
@@ -120,10 +124,28 @@ class Divided:
     dropped: tuple[Dropped, ...]
 
 
-def balanced_head(heads: Sequence[Head]) -> str | None:
-    """By which head's classes splits are balanced: the first of one class per example, if any."""
-    one_class = (h for h in heads if h.kind is HeadKind.CATEGORICAL and h.positions is None)
-    return next((head.name for head in one_class), None)
+def balanced_head(
+    heads: Sequence[Head], stratify: str | Literal[False] | None = None
+) -> str | None:
+    """By which head's classes splits are balanced, as ``splits.stratify`` has it: by default the
+    first of one class per example, if any.
+
+    Raises:
+        InputError: the head that is named does not exist, or has no one class per example.
+    """
+    fitting = [h.name for h in heads if h.kind is HeadKind.CATEGORICAL and h.positions is None]
+    if stratify is False:
+        return None
+    if stratify is None:
+        return fitting[0] if fitting else None
+    if stratify not in fitting:
+        raise InputError(
+            "is no head of one class per example",
+            path="task.splits.stratify",
+            value=stratify,
+            remedy=f"name {' or '.join(fitting)}, or leave it out" if fitting else "leave it out",
+        )
+    return stratify
 
 
 def examples_of(
@@ -163,9 +185,10 @@ def own_parts(
     splits: Mapping[Split, range],
     balanced: str | None = None,
     groups: NDArray[Any] | None = None,
+    times: NDArray[Any] | None = None,
 ) -> dict[Split, Part]:
     """A source's rows by the splits that it has, as ``divide`` takes them."""
-    whole = part_of(examples, balanced, groups)
+    whole = part_of(examples, balanced, groups, times=times)
     return {split: whole.select(np.arange(r.start, r.stop)) for split, r in splits.items()}
 
 
@@ -174,6 +197,7 @@ def part_of(
     balanced: str | None = None,
     groups: NDArray[Any] | None = None,
     hashes: Hashes | None = None,
+    times: NDArray[Any] | None = None,
 ) -> Part:
     """Examples, one per row of their columns, as a part.
 
@@ -182,13 +206,14 @@ def part_of(
         balanced: the target by whose classes splits are balanced, int64 (N,); None for none.
         groups: (N,) what may not be torn apart.
         hashes: (N,) of their contents, where they are known; otherwise those of all inputs.
+        times: (N,) when each was, as ``convert.time_values`` gives them.
     """
     assert examples.rows is None
     strata = torch.full_like(examples.ids, -1)
     if balanced is not None:
         strata = examples.targets[balanced].values.masked_fill(~examples.labelled, -1)
     found = column_hashes(examples.inputs) if hashes is None else hashes
-    return Part(examples, found, strata.numpy(), groups)
+    return Part(examples, found, strata.numpy(), groups, times)
 
 
 def divide(
@@ -204,7 +229,7 @@ def divide(
         parts: under ``TRAIN`` what is divided; under the others what the source has as splits of
             its own, and under ``TRANSFER`` maybe another source. Examples of ``TRAIN`` that have
             no label come into transfer.
-        splits: shares, number of labels.
+        splits: shares, number of labels, whether the last of each group are left out.
         seed: of all draws.
         class_names: of the classes that are balanced; none where nothing is.
         told: for messages.
@@ -236,7 +261,7 @@ def _four_parts(
     rest = pool.select(np.flatnonzero(~labelled))
     if len(rest):
         pool = pool.select(np.flatnonzero(labelled))
-    own = {split: part for split, part in parts.items() if split is not Split.TRAIN}
+    own: dict[Split, Part] = {s: part for s, part in parts.items() if s is not Split.TRAIN}
     for split in (Split.VALIDATION, Split.TEST):
         if split in own and not own[split].examples.labelled.any():
             raise InputError(
@@ -245,15 +270,47 @@ def _four_parts(
                 remedy="give task.data.path the splits that have labels, such as {train: …}: a"
                 " share of train then stands in",
             )
-    indices = four_way_split(
-        pool.strata, splits, seed, class_names=class_names, own=own, groups=pool.groups
-    )
+    if splits.leave_one_out:
+        indices = _last_left_out(pool, splits, seed, own, len(class_names))
+    else:
+        indices = four_way_split(
+            pool.strata, splits, seed, class_names=class_names, own=own, groups=pool.groups
+        )
     found = {split: pool.select(index) for split, index in indices.items()} | own
     # Empty where another source, or `splits.labels` alone, gives the split its examples.
     found.setdefault(Split.TRANSFER, pool.select(np.empty(0, np.int64)))
     found[Split.TRANSFER] = found[Split.TRANSFER].followed_by(rest)
-    _refuse_torn(found)
+    if not splits.leave_one_out:
+        _refuse_torn(found)
     return found
+
+
+def _last_left_out(
+    pool: Part, splits: SplitsConfig, seed: int, own: Mapping[Split, Part], num_classes: int
+) -> dict[Split, Indices]:
+    """Indices of each split where the last of each group are left out.
+
+    Raises:
+        InputError: the source has a validation or test split of its own.
+    """
+    for split in (Split.VALIDATION, Split.TEST):
+        if split in own:
+            raise InputError(
+                f"the source has a {split.value} split of its own",
+                path="task.splits.leave_one_out",
+                value=splits.leave_one_out,
+                remedy="leave it out; or join the source's own splits into one",
+            )
+    assert pool.groups is not None
+    assert pool.times is not None
+    return leave_one_out(
+        pool.strata,
+        0.0 if Split.TRANSFER in own else splits.transfer,
+        seed,
+        num_classes=num_classes,
+        groups=pool.groups,
+        times=pool.times,
+    )
 
 
 def _refuse_torn(parts: Mapping[Split, Part]) -> None:
@@ -301,8 +358,9 @@ def _disjoint(
     }
     for split in (Split.TRAIN, Split.VALIDATION):
         before, after = (_counts(p[split], class_names) for p in (parts, left))
-        label = int(after.argmin())
-        if after[label] == 0:
+        lost = np.flatnonzero((after == 0) & (before > 0))
+        if len(lost):
+            label = int(lost[0])
             holders = " and ".join(d.held_by.value for d in dropped if d.split is split)
             what = (
                 f"class {class_names[label]!r} has no example" if class_names else "no example is"

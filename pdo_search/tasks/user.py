@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pdo_search.base.errors import InputError
 from pdo_search.base.factory import call_factory, load_factory
-from pdo_search.config.schema import UserTaskConfig
+from pdo_search.config.task import UserTaskConfig
 from pdo_search.tasks.base import Task
 
 __all__ = ["build_user_task"]

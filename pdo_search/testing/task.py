@@ -16,7 +16,8 @@ from torch import nn
 
 from pdo_search.base.seeds import seed_for
 from pdo_search.config.metrics import METRICS
-from pdo_search.config.schema import AnyTaskConfig, TrialConfig
+from pdo_search.config.schema import TrialConfig
+from pdo_search.config.task import AnyTaskConfig
 from pdo_search.distill.evaluate import metrics_of
 from pdo_search.distill.protocol import LocalWorker
 from pdo_search.models.build import build_for

@@ -11,7 +11,8 @@ from pdo_search.base.errors import Infeasible, disk_is_full
 from pdo_search.base.safetext import presentable
 from pdo_search.base.storage import is_unreachable
 from pdo_search.config.resolve import confirming, resolve
-from pdo_search.config.schema import STUDENT_COSTS, Experiment, TrialConfig
+from pdo_search.config.schema import Experiment, TrialConfig
+from pdo_search.config.search import STUDENT_COSTS
 from pdo_search.trial.protocol import Places, Report
 from pdo_search.trial.shared import NotShared
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import torch
+
+from pdo_search.distill.context import Context
 from pdo_search.distill.protocol import Report, Worker
 
 __all__ = ["Places", "Report", "Worker"]
@@ -28,6 +32,10 @@ class Places:
     trial_id: str
     number: int
     fingerprint: str | None = None
+
+    def context(self, device: torch.device) -> Context:
+        """What the trial shares with others, on a device of this machine."""
+        return Context(self.store, device, Path(self.base_dir) if self.base_dir else None)
 
     @property
     def checkpoint(self) -> str:

@@ -19,13 +19,13 @@ import torch
 from pdo_search.base.errors import PdoError
 from pdo_search.base.scratch import scratch_folder
 from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.context import Context
 from pdo_search.distill.teaching import pool_of, pool_outputs
 from pdo_search.models.build import placed
 from pdo_search.models.modelfile import load_for
 from pdo_search.store.bank import Compute
 from pdo_search.store.encoding import Arrays
 from pdo_search.store.plan import Plan
-from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Task
 
 __all__ = ["spread"]
@@ -39,8 +39,7 @@ def spread(
     view: int,
     *,
     teacher: Path,
-    store: str,
-    base_dir: str | None,
+    on: Context,
     num_actors: int,
 ) -> Compute:
     """What computes chunks of a view of the pool on actors, each with a worker's resources.
@@ -50,8 +49,7 @@ def spread(
         task: its task, as the process that builds the bank has it.
         view: which recorded view.
         teacher: directory of the teacher's model, on this machine.
-        store: root of the store, on every node.
-        base_dir: folder that relative paths refer to, on every node.
+        on: where every node finds store and base folder.
         num_actors: at most so many.
 
     Returns:
@@ -68,8 +66,7 @@ def spread(
         mapped = ray.data.from_items(wanted, override_num_blocks=len(wanted)).map_batches(
             _Encoder,
             fn_constructor_args=(
-                config.model_dump_json(), store, base_dir, task.fingerprint, ray.put(files), view,
-                ray.put(plan),
+                config.model_dump_json(), on, task.fingerprint, ray.put(files), view, ray.put(plan),
             ),
             batch_size=1,
             concurrency=(1, min(num_actors, len(wanted))),
@@ -88,8 +85,7 @@ class _Encoder:
     def __init__(
         self,
         config_json: str,
-        store: str,
-        base_dir: str | None,
+        on: Context,
         fingerprint: str,
         files: Any,
         view: int,
@@ -99,15 +95,14 @@ class _Encoder:
 
         config = TrialConfig.model_validate_json(config_json)
         torch.set_num_threads(config.resources.threads)
-        folder = Path(base_dir) if base_dir else None
-        task = cached_task(config.task, folder, store)
+        task = on.task(config.task)
         if task.fingerprint != fingerprint:
             raise PdoError(f"the data on {socket.gethostname()} differ from those of the driver")
         device = torch.device("cuda" if config.resources.num_gpus else "cpu")
         with scratch_folder("teacher") as teacher:
             for name, content in ray.get(files).items():
                 (Path(teacher) / name).write_bytes(content)
-            model, _ = load_for(task, Path(teacher), folder)
+            model, _ = load_for(task, Path(teacher), on.base_dir)
         model = placed(model, device).eval()
         self._plan: Plan = ray.get(plan)
         self._outputs = pool_outputs(task, pool_of(task, device), model, view)

@@ -23,8 +23,11 @@ from pdo_search.base.seeds import seed_for
 from pdo_search.base.storage import Storage, patience
 from pdo_search.config.keep import keep_of
 from pdo_search.config.metrics import score_of
-from pdo_search.config.schema import LimitsConfig, Recipe, TrialConfig
+from pdo_search.config.recipe import Recipe
+from pdo_search.config.run import LimitsConfig
+from pdo_search.config.schema import TrialConfig
 from pdo_search.distill.combine import combine
+from pdo_search.distill.context import Context
 from pdo_search.distill.execution import make_deterministic, threads
 from pdo_search.distill.ladder import Ladder, Level
 from pdo_search.distill.loop import Distillation, initial_state
@@ -39,9 +42,7 @@ from pdo_search.models.build import build_for, placed
 from pdo_search.models.cost import Cost, cost_of
 from pdo_search.models.modelfile import ModelSpec, load_for
 from pdo_search.records import FullTeacher, Row, TrialRow
-from pdo_search.store import Store
 from pdo_search.store.encoding import DENSE_SIZE
-from pdo_search.tasks import cached_task
 from pdo_search.tasks.base import Task
 from pdo_search.trial.checkpoints import CheckpointFile
 from pdo_search.trial.protocol import Places
@@ -51,10 +52,8 @@ __all__ = ["build_student", "prepare", "run_trial", "teaching_of"]
 
 def prepare(
     config: TrialConfig,
+    on: Context,
     *,
-    store: str,
-    base_dir: str | None,
-    device: torch.device,
     fingerprint: str | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Level:
@@ -62,76 +61,48 @@ def prepare(
 
     Args:
         config: any trial of the sweep.
-        store: root of the store.
-        base_dir: folder that relative paths refer to.
-        device: where to train the teacher.
+        on: where the teacher is trained, and lies.
         fingerprint: that the task must have; None for any.
         on_epoch: called after each epoch of the teacher's training.
 
     Raises:
         InputError: data or weights cannot be used, or the data are others than they were.
     """
-    folder = Path(base_dir) if base_dir else None
     make_deterministic(config.execution)
-    task = cached_task(config.task, folder, store)
+    task = on.task(config.task)
     _check_fingerprint(task, fingerprint)
     return trained_teacher(
         task,
         config.teacher,
-        store=Store(store),
+        on,
         seed=config.teacher_seed,
-        device=device,
         execution=config.execution,
         num_threads=config.resources.teacher_threads,
-        base_dir=folder,
         on_epoch=on_epoch,
     )
 
 
-def teaching_of(
-    config: TrialConfig, full: Level, *, store: str, base_dir: str | None, device: torch.device
-) -> Teaching:
+def teaching_of(config: TrialConfig, full: Level, on: Context) -> Teaching:
     """A trial's pool and teacher outputs, apart from the trial: to build them beforehand.
 
     Args:
         config: the trial.
         full: the full teacher, from ``prepare``.
-        store: root of the store.
-        base_dir: folder that relative paths refer to.
-        device: where teachers run.
+        on: where teachers run, and lie.
     """
-    folder = Path(base_dir) if base_dir else None
-    task = cached_task(config.task, folder, store)
-    ladder = _ladder(config, task, full, Store(store), device, folder)
-    return _teaching(config, task, ladder, device)
+    return _teaching(config, _ladder(config, on.task(config.task), full, on))
 
 
-def _ladder(
-    config: TrialConfig,
-    task: Task,
-    full: Level,
-    store: Store,
-    device: torch.device,
-    base_dir: Path | None,
-) -> Ladder:
+def _ladder(config: TrialConfig, task: Task, full: Level, on: Context) -> Ladder:
     """A trial's ladder, under the seed that all trials of its sweep share."""
-    seed = config.teacher_seed
-    return Ladder(
-        task,
-        full,
-        config.recipe,
-        store,
-        seed=seed,
-        device=device,
-        execution=config.execution,
-        base_dir=base_dir,
-    )
+    seed, execution = config.teacher_seed, config.execution
+    return Ladder(task, full, config.recipe, on, seed=seed, execution=execution)
 
 
-def _teaching(config: TrialConfig, task: Task, ladder: Ladder, device: torch.device) -> Teaching:
+def _teaching(config: TrialConfig, ladder: Ladder) -> Teaching:
     # Of the trial, not of the device: a large pool's outputs come from actors on other devices.
     count = 0 if config.resources.num_gpus else config.resources.threads
-    return Teaching(task, ladder, ladder.store, config.recipe, device, count)
+    return Teaching(ladder, config.recipe, count)
 
 
 def run_trial(config: TrialConfig, worker: Worker, *, places: Places) -> None:
@@ -156,18 +127,11 @@ def run_trial(config: TrialConfig, worker: Worker, *, places: Places) -> None:
 
 
 def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
-    base_dir = Path(places.base_dir) if places.base_dir else None
-    store = Store(places.store)
-    task = cached_task(config.task, base_dir, places.store)
-    level = prepare(
-        config,
-        store=places.store,
-        base_dir=places.base_dir,
-        device=worker.device,
-        fingerprint=places.fingerprint,
-    )
-    ladder = _ladder(config, task, level, store, worker.device, base_dir)
-    student, spec = build_student(config, task, ladder, base_dir)
+    on = places.context(worker.device)
+    level = prepare(config, on, fingerprint=places.fingerprint)
+    task = on.task(config.task)
+    ladder = _ladder(config, task, level, on)
+    student, spec = build_student(config, task, ladder)
     student = placed(student, worker.device)
     cost = worker.broadcast(cost_of(task, student, spec.arch, worker.device))
     check_limits(cost, config.limits)
@@ -187,21 +151,20 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
     if state.done:
         return
 
-    teaching = _teaching(config, task, ladder, worker.device)
+    teaching = _teaching(config, ladder)
 
     def tested(models: Path) -> Iterator[Row]:
-        examples, device = task.test_examples(), worker.device
-        yield tested_student(task, student, examples, device)
-        yield tested_teacher(task, level, examples, store=store, device=device, base_dir=base_dir)
+        examples = task.test_examples()
+        yield tested_student(task, student, examples, on.device)
+        yield tested_teacher(task, level, examples, on)
         if config.recipe.composite is not None:
             yield tested_composite(
                 task,
                 models / "composite",
                 examples,
+                on,
                 student_cost=cost,
                 teacher_cost=ladder.level(config.recipe.num_stages).cost,
-                device=device,
-                base_dir=base_dir,
             )
 
     def finish(_: TrialState) -> list[Row]:
@@ -214,7 +177,6 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
 
     training = Distillation(
         config,
-        task=task,
         teaching=teaching,
         student=student,
         cost=cost,
@@ -227,9 +189,7 @@ def _run(config: TrialConfig, worker: Worker, places: Places) -> None:
     training.run()
 
 
-def build_student(
-    config: TrialConfig, task: Task, ladder: Ladder, base_dir: Path | None
-) -> tuple[nn.Module, ModelSpec]:
+def build_student(config: TrialConfig, task: Task, ladder: Ladder) -> tuple[nn.Module, ModelSpec]:
     """The student at its initial weights, on the CPU, and how to build it again.
 
     ``arch: teacher`` is what ``keep`` says of the full teacher, weights kept.
@@ -238,7 +198,7 @@ def build_student(
         Infeasible: the teacher cannot be shrunk.
         InputError: weights do not fit.
     """
-    keep = keep_of(config.student)
+    keep, base_dir = keep_of(config.student), ladder.on.base_dir
     if config.student.is_cut:
         model, spec = load_for(task, ladder.level(0).path, base_dir)
         # Channels are judged by their weights alone.

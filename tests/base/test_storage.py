@@ -19,35 +19,16 @@ from pdo_search.base.storage import Storage, Unreachable, is_unreachable, patien
 from pdo_search.testing.storage import StorageContract
 
 from ..faults.object_store import BUCKET, Hold, object_store
-from ..s3 import s3_settings
+from ..s3 import emulated_s3, s3_settings
 
 HIGH = 20 << 20
 
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[tuple[str, list[str]]]:
-    """The URI of an empty bucket's folder as moto emulates it, and the requests made so far."""
-    server = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    requests: list[str] = []
-
-    class Counted(server.DomainDispatcherApplication):  # type: ignore[name-defined]
-        def __call__(self, environ: dict[str, str], start_response: object) -> object:
-            requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
-            return super().__call__(environ, start_response)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moto.moto_server.threaded_moto_server.DomainDispatcherApplication", Counted)
-        running = server.ThreadedMotoServer(port=0)
-        running.start()
-        host, port = running.get_host_and_port()
-        for name, value in s3_settings(f"http://{host}:{port}").items():
-            patch.setenv(name, value)
-        storage._filesystem.cache_clear()
-        boto3.client("s3").create_bucket(Bucket="bucket")
+    """The URI of an empty bucket's folder, and the requests made so far."""
+    with emulated_s3() as requests:
         yield "s3://bucket/a folder/sweep", requests
-        running.stop()
-        storage._filesystem.cache_clear()
 
 
 class TestDisk(StorageContract):

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.jsonschema import experiment_schema
 from pdo_search.config.keep import keep_of
-from pdo_search.config.schema import StudentConfig
+from pdo_search.config.model import StudentConfig
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from pdo_search.base.errors import Infeasible, InputError
 from pdo_search.config import load_experiment, parse_experiment, resolve
-from pdo_search.config.schema import ResourcesConfig
+from pdo_search.config.run import ResourcesConfig
 
 TEXT = """
 name: digits

@@ -11,8 +11,8 @@ from pdo_search.base.errors import InputError
 from pdo_search.config import load_experiment, parse_experiment, resolve
 from pdo_search.config.load import Loaded
 from pdo_search.config.methods import BASELINES, METHODS, fixed, searched
+from pdo_search.config.recipe import CurriculumConfig, Recipe
 from pdo_search.config.resolve import confirming
-from pdo_search.config.schema import CurriculumConfig, Recipe
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TREE: dict[str, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pdo_search.config.schema import AdaptConfig
+from pdo_search.config.recipe import AdaptConfig
 from pdo_search.distill.adapt import Hyperparameters, adapt
 
 START = Hyperparameters(lr_scale=1.0, weight_decay=5e-4, label_smoothing=0.0, dropout=0.0)

@@ -17,8 +17,10 @@ from pdo_search.base.errors import InputError
 from pdo_search.cli.before import print_check
 from pdo_search.cli.check import check_experiment, preflight
 from pdo_search.config import Loaded, parse_experiment, resolve
-from pdo_search.config.schema import ModelConfig, TrainConfig
+from pdo_search.config.model import ModelConfig
+from pdo_search.config.training import TrainConfig
 from pdo_search.distill.chance import Standing, refuse_guessing, standing, warning_of
+from pdo_search.distill.context import Context
 from pdo_search.distill.feed import Feed
 from pdo_search.distill.fit import fit
 from pdo_search.distill.ladder import Ladder
@@ -26,7 +28,6 @@ from pdo_search.distill.losses import label_mean
 from pdo_search.distill.norms import Calibration, refresh_statistics
 from pdo_search.distill.teacher import trained_teacher
 from pdo_search.models.modelfile import load_for, load_inference
-from pdo_search.store import Store
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Batch, Split, Task
 from pdo_search.tasks.inputs import PictureInputs
@@ -114,17 +115,15 @@ def test_stored_taught_pruned_and_shrunk_it_stays_as_it_was_trained(
     folder: Path, tmp_path: Path
 ) -> None:
     experiment = loaded(folder, normalization=BYTES).experiment
-    task, store = build_task(experiment.task), Store(tmp_path)
-    full = trained_teacher(
-        task, experiment.teacher, store=store, seed=0, device=CPU, base_dir=folder
-    )
+    task, on = build_task(experiment.task), Context(str(tmp_path), CPU, folder)
+    full = trained_teacher(task, experiment.teacher, on, seed=0)
     assert full.value > 0.9
     validation = task.examples(Split.VALIDATION)
     raw = pixels(validation)
     prepared = as_input(task, pixels(validation))
     alone = build_model(experiment.teacher, (1, 8, 8), 10, seed=0, base_dir=folder).eval()
     config = resolve(experiment, {})
-    ladder = Ladder(task, full, config.recipe, store, seed=0, device=CPU)
+    ladder = Ladder(task, full, config.recipe, on, seed=0)
     light = ladder.model(1)
     with torch.inference_mode():
         expected = alone(raw.float() / 255)
@@ -139,7 +138,7 @@ def test_stored_taught_pruned_and_shrunk_it_stays_as_it_was_trained(
     shrunk = config.model_copy(
         update={"student": config.student.model_copy(update={"arch": "teacher", "shrink": 0.3})}
     )
-    student, spec = build_student(shrunk, task, ladder, folder)
+    student, spec = build_student(shrunk, task, ladder)
     assert isinstance(spec.inputs, PictureInputs)
     assert (spec.inputs.mean, spec.inputs.std) == ((0.0,), (255.0,))
     refresh_statistics(student, Calibration(task, CPU))
@@ -173,15 +172,9 @@ def test_force_makes_no_other_teacher(folder: Path, tmp_path: Path) -> None:
     keys = set()
     for force in (False, True):
         experiment = loaded(folder, normalization=BYTES, force=force).experiment
-        task, store = build_task(experiment.task), Store(tmp_path)
-        keys.add(
-            trained_teacher(
-                task, experiment.teacher, store=store, seed=0, device=CPU, base_dir=folder
-            ).key
-        )
-    other = trained_teacher(
-        task, loaded(folder).experiment.teacher, store=store, seed=0, device=CPU, base_dir=folder
-    )
+        task, on = build_task(experiment.task), Context(str(tmp_path), CPU, folder)
+        keys.add(trained_teacher(task, experiment.teacher, on, seed=0).key)
+    other = trained_teacher(task, loaded(folder).experiment.teacher, on, seed=0)
     assert len(keys) == 1
     assert other.key not in keys
 

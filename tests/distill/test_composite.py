@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pdo_search.config.schema import CompositeConfig
+from pdo_search.config.recipe import CompositeConfig
 from pdo_search.distill.composite import (
     Said,
     choose,

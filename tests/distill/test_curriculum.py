@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pdo_search.config.schema import CurriculumConfig
+from pdo_search.config.recipe import CurriculumConfig
 from pdo_search.distill.curriculum import admit, difficulty, pace, progress_at
 
 from ..pictures import class_task, labels_of

@@ -8,17 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from pdo_search.config.schema import (
-    DataConfig,
-    Recipe,
-    SimplifyConfig,
-    TaskConfig,
-    TeacherConfig,
-    TrainConfig,
-)
+from pdo_search.config.model import TeacherConfig
+from pdo_search.config.recipe import Recipe, SimplifyConfig
+from pdo_search.config.task import DataConfig, TaskConfig
+from pdo_search.config.training import TrainConfig
+from pdo_search.distill.context import Context
 from pdo_search.distill.ladder import Attempt, Ladder, Level, LevelStatus, next_ratio
 from pdo_search.distill.teacher import trained_teacher
-from pdo_search.store import Store
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Task
 
@@ -41,13 +37,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def full(task: Task, root: Path) -> Level:
-    return trained_teacher(task, TEACHER, store=Store(root), seed=0, device=CPU)
+    return trained_teacher(task, TEACHER, Context(str(root), CPU), seed=0)
 
 
 def ladder(task: Task, full: Level, root: Path, ratio: float = 0.3, **simplify: Any) -> Ladder:
     settings = {"recovery_epochs": 1.0, "max_drop": 0.1, **simplify}
     recipe = Recipe(prune_ratio=ratio, simplify=SimplifyConfig(**settings))
-    return Ladder(task, full, recipe, Store(root), seed=0, device=CPU)
+    return Ladder(task, full, recipe, Context(str(root), CPU), seed=0)
 
 
 def attempt(ratio: float, accepted: bool = False) -> Attempt:
@@ -66,8 +62,8 @@ def test_a_refused_ratio_is_halved_until_the_back_offs_are_used_up() -> None:
 
 
 def test_a_teacher_is_trained_once_per_content(task: Task, full: Level, root: Path) -> None:
-    again = trained_teacher(task, TEACHER, store=Store(root), seed=0, device=CPU)
-    other = trained_teacher(task, TEACHER, store=Store(root), seed=1, device=CPU)
+    again = trained_teacher(task, TEACHER, Context(str(root), CPU), seed=0)
+    other = trained_teacher(task, TEACHER, Context(str(root), CPU), seed=1)
     assert not full.cached
     assert again.cached
     assert again.key == full.key != other.key
@@ -77,10 +73,10 @@ def test_a_teacher_is_trained_once_per_content(task: Task, full: Level, root: Pa
 def test_a_teacher_is_another_one_with_other_threads_and_finds_its_own(
     task: Task, full: Level, root: Path
 ) -> None:
-    two = trained_teacher(task, TEACHER, store=Store(root), seed=0, device=CPU, num_threads=2)
+    two = trained_teacher(task, TEACHER, Context(str(root), CPU), seed=0, num_threads=2)
     assert torch.get_num_threads() == 1
     assert two.key != full.key
-    again = trained_teacher(task, TEACHER, store=Store(root), seed=0, device=CPU, num_threads=1)
+    again = trained_teacher(task, TEACHER, Context(str(root), CPU), seed=0, num_threads=1)
     assert again.cached
     assert again.key == full.key
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from pdo_search.config.schema import TaskConfig
+from pdo_search.config.task import TaskConfig
 from pdo_search.distill.norms import BATCH, Calibration, refresh_statistics, running_norms
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Split, Task
@@ -143,7 +143,7 @@ def test_nothing_but_statistics_changes_and_dropout_has_no_say(task: Task) -> No
 
 @pytest.mark.parametrize("arch", ["mobilenet_v3_small", "mnasnet0_5", "resnet18", "googlenet"])
 def test_torchvisions_norms_are_all_found(arch: str, task: Task) -> None:
-    from pdo_search.config.schema import ModelConfig
+    from pdo_search.config.model import ModelConfig
 
     args = {"aux_logits": False, "init_weights": False} if arch == "googlenet" else {}
     model = build_model(ModelConfig(arch=arch, args=args), (3, 32, 32), 10, seed=0)

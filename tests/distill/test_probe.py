@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import DataConfig, ModelConfig, SimplifyConfig, TaskConfig
+from pdo_search.config.model import ModelConfig
+from pdo_search.config.recipe import SimplifyConfig
+from pdo_search.config.task import DataConfig, TaskConfig
 from pdo_search.distill.probe import probe
 from pdo_search.distill.rehearsal import Removal, rehearse
 from pdo_search.models.build import build_for

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdo_search.config.methods import Method
-from pdo_search.config.schema import CurriculumConfig, Recipe
+from pdo_search.config.recipe import CurriculumConfig, Recipe
 from pdo_search.distill.stage import (
     Phase,
     Stage,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pdo_search.base.errors import StoreError
-from pdo_search.config.schema import Recipe
+from pdo_search.config.recipe import Recipe
 from pdo_search.distill.adapt import Hyperparameters
 from pdo_search.distill.stage import plan_stages
 from pdo_search.distill.state import TrialState, pack, unpack

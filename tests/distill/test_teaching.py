@@ -13,7 +13,8 @@ from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
 from pdo_search.distill import feed
 from pdo_search.distill import teaching as module
-from pdo_search.distill.teaching import Pool, Teaching, views_of_full_teacher
+from pdo_search.distill.context import Context
+from pdo_search.distill.teaching import Pool, Teaching, planned_views
 from pdo_search.tasks import cached_task
 from pdo_search.trial.worker import prepare, teaching_of
 
@@ -35,8 +36,8 @@ def config_with(augment: dict[str, Any], **trial: Any) -> TrialConfig:
 
 
 def opened(config: TrialConfig, store: Path) -> Teaching:
-    full = prepare(config, store=str(store), base_dir=None, device=CPU)
-    return teaching_of(config, full, store=str(store), base_dir=None, device=CPU)
+    on = Context(str(store), CPU)
+    return teaching_of(config, prepare(config, on), on)
 
 
 def banks(store: Path) -> list[Path]:
@@ -149,4 +150,4 @@ def test_difficulty_is_judged_on_pictures_that_are_not_mixed(tmp_path: Path) -> 
 )
 def test_what_the_full_teacher_is_asked_about(trial: dict[str, Any], views: list[int]) -> None:
     recipe = config_with({"crop": 1}, **trial).recipe
-    assert views_of_full_teacher(recipe, recipe.num_views) == views
+    assert planned_views(recipe, recipe.num_views)[0] == views

@@ -14,7 +14,7 @@ import pytest
 
 import pdo_search
 from pdo_search.base.clock import SteadyClock
-from pdo_search.config.schema import SchedulerConfig
+from pdo_search.config.search import SchedulerConfig
 from pdo_search.config.space import Space
 from pdo_search.search.resume import plan_resume
 

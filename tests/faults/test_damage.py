@@ -87,15 +87,14 @@ import sys, time, torch
 from pathlib import Path
 from pdo_search.config import load_experiment, resolve
 from pdo_search.distill import ladder as module
+from pdo_search.distill.context import Context
 from pdo_search.distill.ladder import Ladder
 from pdo_search.search.session import first_suggestion
-from pdo_search.store import Store
-from pdo_search.tasks import cached_task
 from pdo_search.trial.worker import prepare
 loaded = load_experiment(sys.argv[1])
 config = resolve(loaded.experiment, first_suggestion(loaded)["point"])
-device = torch.device("cpu")
-full = prepare(config, store=sys.argv[2], base_dir=None, device=device)
+on = Context(sys.argv[2], torch.device("cpu"))
+full = prepare(config, on)
 
 def held_after(function):
     def hold(*args, **more):
@@ -107,8 +106,7 @@ def held_after(function):
 
 for name in sys.argv[3:]:
     setattr(module, name, held_after(getattr(module, name)))
-task = cached_task(config.task, None, sys.argv[2])
-ladder = Ladder(task, full, config.recipe, Store(sys.argv[2]), seed=config.seed, device=device)
+ladder = Ladder(on.task(config.task), full, config.recipe, on, seed=config.seed)
 print(ladder.level(1).path, flush=True)
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models.build import build_model
 from pdo_search.models.units import Surgery
 from pdo_search.tasks.base import Batch, Head, HeadKind, Outputs

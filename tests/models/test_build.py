@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import ModelConfig, TeacherConfig, TrainConfig
+from pdo_search.config.model import ModelConfig, TeacherConfig
+from pdo_search.config.training import TrainConfig
 from pdo_search.models.build import set_dropout
 
 from ..pictures import build_model

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pdo_search.base.errors import Infeasible, InputError
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models.layout import placed
 from pdo_search.models.modelfile import load_model_file, save_model
 from pdo_search.models.prune import prune_channels

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import ModelConfig, TeacherConfig
+from pdo_search.config.model import ModelConfig, TeacherConfig
 from pdo_search.models.bodies import BodyAndHeads
 from pdo_search.models.build import build_model
 from pdo_search.models.hugging_face import HuggingFaceBody

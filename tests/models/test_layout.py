@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models.layout import picture_shape, placed
 
 from ..pictures import build_model
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 UPDATES = """
 import torch
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models.prune import prune_channels
 from pdo_search.models.layout import placed
 from tests.pictures import build_model

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models.modelfile import ModelSpec, load_inference, load_model_file, save_model
 from pdo_search.models.prune import drop_blocks, prune_channels
 

@@ -16,7 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pdo_search.base.errors import InputError
 from pdo_search.config import parse_experiment
-from pdo_search.config.schema import DataConfig, ModelConfig, TaskConfig
+from pdo_search.config.model import ModelConfig
+from pdo_search.config.task import DataConfig, TaskConfig
 from pdo_search.models.build import build_for
 from pdo_search.models.modelfile import ModelSpec, load_for, load_inference, save_model
 from pdo_search.models.normalization import IMAGENET, normalization_of, normalized_as

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pdo_search.base.errors import Infeasible
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models.prune import drop_blocks, droppable_blocks, prune_channels, time_limit
 
 from ..pictures import build_model, measure_cost

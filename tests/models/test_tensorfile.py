@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models.modelfile import load_model_file
 from pdo_search.models.weights import weights_digest
 

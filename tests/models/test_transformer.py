@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models.bodies import BodyAndHeads
 from pdo_search.models.build import build_for
 from pdo_search.models.cost import measure_cost

@@ -12,7 +12,7 @@ from torch import nn
 
 from pdo_search.base.errors import Infeasible
 from pdo_search.config.keep import Amount
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models.anatomy import ANATOMIES, transformer_in
 from pdo_search.models.bodies import BodyAndHeads
 from pdo_search.models.modelfile import ModelSpec, load_model_file, save_model

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models.torchfile import read_torch_file
 from pdo_search.models.weights import load_weights, weights_digest
 

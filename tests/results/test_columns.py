@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pdo_search.config.metrics import TASK_METRICS
-from pdo_search.config.schema import SearchConfig
+from pdo_search.config.search import SearchConfig
 from pdo_search.config.space import Dimension, Space
 from pdo_search.results.schema import (
     TABLES,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdo_search.config.schema import SchedulerConfig, SearchConfig
+from pdo_search.config.search import SchedulerConfig, SearchConfig
 from pdo_search.config.space import Space, find_dimensions
 from pdo_search.results.schema import TrialStatus
 from pdo_search.search.resume import Plan

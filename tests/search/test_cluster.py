@@ -14,7 +14,7 @@ import pytest
 from ray.tune.search import Searcher
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import ResourcesConfig
+from pdo_search.config.run import ResourcesConfig
 from pdo_search.search import cluster
 from pdo_search.search.cluster import (
     Capacity,
@@ -115,7 +115,7 @@ def test_what_is_used_and_what_lies_idle_is_said(
 
 GPUS = """
 import ray
-from pdo_search.config.schema import ResourcesConfig
+from pdo_search.config.run import ResourcesConfig
 from pdo_search.search.cluster import alive_nodes, concurrency, with_gpus
 ray.init(address="local", num_cpus=4, num_gpus=2, log_to_driver=False, include_dashboard=False)
 resources = with_gpus(ResourcesConfig(), alive_nodes())

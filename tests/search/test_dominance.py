@@ -10,7 +10,7 @@ import pytest
 
 import pdo_search
 from pdo_search.config.load import load_experiment
-from pdo_search.config.schema import SchedulerConfig, SearchConfig
+from pdo_search.config.search import SchedulerConfig, SearchConfig
 from pdo_search.config.space import Space, find_dimensions
 from pdo_search.results.schema import TrialStatus
 from pdo_search.results.writer import TableWriter

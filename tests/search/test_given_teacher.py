@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 
 from ..conftest import Pdo
 from ..pictures import build_model

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pdo_search.config.schema import SchedulerConfig
+from pdo_search.config.search import SchedulerConfig
 from pdo_search.search.median import MedianRule
 from pdo_search.search.rungs import Observation, Rungs
 from pdo_search.search.tune.scheduler import EarlyStopping

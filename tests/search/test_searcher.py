@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from pdo_search.config.schema import SearchConfig
+from pdo_search.config.search import SearchConfig
 from pdo_search.config.space import Space, find_dimensions
 from pdo_search.results.schema import TrialStatus
 from pdo_search.search.optuna_space import all_points, distribution, distributions

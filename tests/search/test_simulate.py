@@ -18,7 +18,7 @@ from simulate import Moment, compute_to_reach, simulate, value_at
 from surrogate import SurrogateCurves
 
 from pdo_search.config import load_experiment
-from pdo_search.config.schema import SchedulerConfig, SearchConfig
+from pdo_search.config.search import SchedulerConfig, SearchConfig
 from pdo_search.config.space import Space, find_dimensions
 from pdo_search.search.optuna_space import distributions
 from pdo_search.search.tune.scheduler import EarlyStopping

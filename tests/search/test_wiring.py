@@ -12,7 +12,7 @@ from optuna.samplers import RandomSampler, TPESampler
 from rich.console import Console
 
 from pdo_search.config import parse_experiment, resolve
-from pdo_search.config.schema import SchedulerConfig, SearchConfig
+from pdo_search.config.search import SchedulerConfig, SearchConfig
 from pdo_search.results.schema import param_types
 from pdo_search.results.writer import TableWriter
 from pdo_search.search import sweep

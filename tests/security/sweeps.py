@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pdo_search.config.load import parse_experiment
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models.modelfile import save_model
 from pdo_search.results.schema import param_types, trial_id
 from pdo_search.results.sweepfile import SweepInfo, write_sweep_file

@@ -25,7 +25,7 @@ import yaml
 from pyarrow import parquet
 
 from pdo_search.base.errors import InputError, StoreError
-from pdo_search.config.schema import DataConfig
+from pdo_search.config.task import DataConfig
 from pdo_search.distill.state import FORMAT, unpack
 from pdo_search.store import Store, artifacts
 from pdo_search.store.bank import Bank
@@ -190,7 +190,7 @@ def test_tables_that_are_not_of_the_experiment(
     change: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pdo_search.config.load import parse_experiment
-    from pdo_search.config.schema import SchedulerConfig
+    from pdo_search.config.search import SchedulerConfig
     from pdo_search.results.writer import TableWriter
     from pdo_search.search.resume import plan_resume
 

@@ -191,7 +191,7 @@ def test_a_composite_runs_no_code_of_its_parts(tmp_path: Path, canary: Path) -> 
 
 
 def test_a_spec_of_ones_own_is_checked_as_well() -> None:
-    from pdo_search.config.schema import ModelConfig
+    from pdo_search.config.model import ModelConfig
 
     with pytest.raises(ValueError, match="one number per channel"):
         picture_spec(

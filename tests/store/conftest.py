@@ -7,28 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from pdo_search.base import storage
 from pdo_search.store import Artifact, Store, artifacts
 from pdo_search.store.use import Uses
 
-from ..s3 import s3_settings
+from ..s3 import emulated_s3
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """The URI of an empty folder on S3, as moto emulates it over HTTP."""
-    server = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    with pytest.MonkeyPatch.context() as patch:
-        running = server.ThreadedMotoServer(port=0)
-        running.start()
-        host, port = running.get_host_and_port()
-        for name, value in s3_settings(f"http://{host}:{port}").items():
-            patch.setenv(name, value)
-        storage._filesystem.cache_clear()
-        boto3.client("s3").create_bucket(Bucket="bucket")
+    """The URI of an empty folder on S3."""
+    with emulated_s3():
         yield "s3://bucket/sweeps"
-        running.stop()
 
 
 @pytest.fixture

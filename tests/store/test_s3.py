@@ -8,7 +8,7 @@ import pytest
 
 import pdo_search
 from pdo_search.base.storage import Storage
-from pdo_search.config.schema import ModelConfig
+from pdo_search.config.model import ModelConfig
 from pdo_search.models.modelfile import InferenceModel, save_model
 from pdo_search.store import Store, artifacts
 from pdo_search.trial.checkpoints import CheckpointFile

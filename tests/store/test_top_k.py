@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from pdo_search.base.errors import Infeasible
 from pdo_search.config import parse_experiment, resolve
 from pdo_search.config.schema import TrialConfig
+from pdo_search.distill.context import Context
 from pdo_search.distill.evaluate import outputs_of
 from pdo_search.distill.protocol import LocalWorker
 from pdo_search.models.modelfile import load_model_file
@@ -69,7 +70,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(store: Path) -> Tensor:
     """Logits of a trained teacher on validation, in full."""
     config = config_with()
-    full = prepare(config, store=str(store), base_dir=None, device=CPU)
+    full = prepare(config, Context(str(store), CPU))
     assert full.value > 0.9
     task = cached_task(config.task, None)
     model, _ = load_model_file(full.path)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pdo_search.config.schema import AugmentConfig
+from pdo_search.config.task import AugmentConfig
 from pdo_search.tasks.images.augment import augmented, mixed, mixing
 
 CONFIG = AugmentConfig(crop=2, flip=True, color=0.4)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pdo_search.config import TrialConfig, parse_experiment, resolve
-from pdo_search.config.schema import AnyTaskConfig, TaskConfig
+from pdo_search.config.task import AnyTaskConfig, TaskConfig
 from pdo_search.testing.task import TaskContract
 
 from ..conftest import TINY

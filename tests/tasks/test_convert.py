@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import RecordsConfig
+from pdo_search.config.task import RecordsConfig
 from pdo_search.tasks.base import HeadKind
 from pdo_search.tasks.convert import class_column, group_values, target_column
 from pdo_search.tasks.sources import read_records

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import DataConfig, TaskConfig
+from pdo_search.config.task import DataConfig, TaskConfig
 from pdo_search.store import Store
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Split
@@ -73,9 +73,9 @@ def write_cifar10(folder: Path) -> dict[bytes, Any]:
 
 def test_digits() -> None:
     pictures = load(source="digits")
-    assert pictures.inputs.shape == (1797, 1, 8, 8)
-    assert pictures.inputs.dtype == np.uint8
-    assert pictures.inputs.max() == 255
+    assert pictures.train.inputs.shape == (1797, 1, 8, 8)
+    assert pictures.train.inputs.dtype == np.uint8
+    assert pictures.train.inputs.max() == 255
     assert pictures.class_names == tuple("0123456789")
 
 
@@ -83,10 +83,9 @@ def test_digits() -> None:
 def test_fashion_mnist_from_a_folder_of_idx_files(tmp_path: Path, suffix: str) -> None:
     images, labels, test_images, _ = write_fashion(tmp_path, suffix)
     pictures = load(source="fashion_mnist", path=str(tmp_path))
-    assert np.array_equal(pictures.inputs[:, 0], images)
-    assert np.array_equal(pictures.labels, labels)
-    assert pictures.test_inputs is not None
-    assert np.array_equal(pictures.test_inputs[:, 0], test_images)
+    assert np.array_equal(pictures.train.inputs[:, 0], images)
+    assert np.array_equal(pictures.train.labels, labels)
+    assert np.array_equal(pictures.parts[Split.TEST].inputs[:, 0], test_images)
 
 
 @pytest.mark.skipif(
@@ -94,10 +93,9 @@ def test_fashion_mnist_from_a_folder_of_idx_files(tmp_path: Path, suffix: str) -
 )
 def test_fashion_mnist_as_debian_packages_it() -> None:
     pictures = load(source="fashion_mnist")
-    assert pictures.inputs.shape == (60_000, 1, 28, 28)
-    assert np.bincount(pictures.labels).tolist() == [6000] * 10
-    assert pictures.test_inputs is not None
-    assert len(pictures.test_inputs) == 10_000
+    assert pictures.train.inputs.shape == (60_000, 1, 28, 28)
+    assert np.bincount(pictures.train.labels).tolist() == [6000] * 10
+    assert len(pictures.parts[Split.TEST].inputs) == 10_000
 
 
 def test_a_torn_idx_file_is_named(tmp_path: Path) -> None:
@@ -111,11 +109,10 @@ def test_a_torn_idx_file_is_named(tmp_path: Path) -> None:
 def test_cifar10_from_its_python_files(tmp_path: Path) -> None:
     first = write_cifar10(tmp_path / "cifar-10-batches-py")
     pictures = load(source="cifar10", path=str(tmp_path))
-    assert pictures.inputs.shape == (40, 3, 32, 32)
-    assert np.array_equal(pictures.inputs[:8].reshape(8, -1), first[b"data"])
+    assert pictures.train.inputs.shape == (40, 3, 32, 32)
+    assert np.array_equal(pictures.train.inputs[:8].reshape(8, -1), first[b"data"])
     assert pictures.class_names == ("cat", "dog", "car", "jet")
-    assert pictures.test_labels is not None
-    assert pictures.test_labels.tolist() == [0, 1, 2, 3] * 3
+    assert pictures.parts[Split.TEST].labels.tolist() == [0, 1, 2, 3] * 3
 
 
 def test_cifar100_from_its_python_files(tmp_path: Path) -> None:
@@ -125,7 +122,7 @@ def test_cifar100_from_its_python_files(tmp_path: Path) -> None:
     meta = {b"fine_label_names": [b"a", b"b", b"c", b"d"]}
     (tmp_path / "meta").write_bytes(pickle.dumps(meta, protocol=2))
     pictures = load(source="cifar100", path=str(tmp_path))
-    assert pictures.inputs.shape == (8, 3, 32, 32)
+    assert pictures.train.inputs.shape == (8, 3, 32, 32)
     assert pictures.class_names == ("a", "b", "c", "d")
 
 
@@ -160,11 +157,10 @@ def test_image_folder_with_classes_as_folders(tmp_path: Path) -> None:
     write_pictures(tmp_path / "train", 5)
     write_pictures(tmp_path / "test", 2)
     pictures = load(source="image_folder", path=str(tmp_path), size=16)
-    assert pictures.inputs.shape == (10, 3, 16, 16)
+    assert pictures.train.inputs.shape == (10, 3, 16, 16)
     assert pictures.class_names == ("apple", "pear")
-    assert pictures.inputs[pictures.labels == 1].min() >= 140
-    assert pictures.test_labels is not None
-    assert pictures.test_labels.tolist() == [0, 0, 1, 1]
+    assert pictures.train.inputs[pictures.train.labels == 1].min() >= 140
+    assert pictures.parts[Split.TEST].labels.tolist() == [0, 0, 1, 1]
 
 
 def test_a_store_keeps_the_decoded_pictures_of_a_folder(
@@ -180,15 +176,13 @@ def test_a_store_keeps_the_decoded_pictures_of_a_folder(
         return load_pictures(config, path="task.data", base_dir=None, seed=0, store=store)
 
     decoded, kept = load(source="image_folder", path=str(tmp_path), size=16), found()
-    assert isinstance(kept.inputs, np.memmap)
-    assert np.array_equal(kept.inputs, decoded.inputs)
-    assert kept.test_inputs is not None
-    assert decoded.test_inputs is not None
-    assert np.array_equal(kept.test_inputs, decoded.test_inputs)
+    assert isinstance(kept.train.inputs, np.memmap)
+    assert np.array_equal(kept.train.inputs, decoded.train.inputs)
+    assert np.array_equal(kept.parts[Split.TEST].inputs, decoded.parts[Split.TEST].inputs)
     assert found().digest == kept.digest
     assert len(list((tmp_path / "store" / "pictures").glob("??/*/train.npy"))) == 1
     (tmp_path / "train" / "pear" / "0.png").unlink()
-    assert len(found().labels) == 9
+    assert len(found().train.labels) == 9
     assert found().digest != kept.digest
 
 
@@ -217,9 +211,9 @@ def test_image_folder_names_a_broken_picture(tmp_path: Path) -> None:
 
 def test_size_rescales_and_limit_takes_fewer() -> None:
     pictures = load(source="digits", size=16, limit=100)
-    assert pictures.inputs.shape[1:] == (1, 16, 16)
-    assert pictures.inputs.dtype == np.uint8
-    assert len(pictures.labels) == pytest.approx(100, abs=5)
+    assert pictures.train.inputs.shape[1:] == (1, 16, 16)
+    assert pictures.train.inputs.dtype == np.uint8
+    assert len(pictures.train.labels) == pytest.approx(100, abs=5)
 
 
 def test_without_a_network_the_message_says_what_to_do(
@@ -242,4 +236,4 @@ def test_without_a_network_the_message_says_what_to_do(
 @pytest.mark.skipif("PDO_SEARCH_NETWORK" not in os.environ, reason="needs the internet")
 def test_cifar10_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "CACHE", tmp_path)
-    assert len(load(source="cifar10").labels) == 50_000
+    assert len(load(source="cifar10").train.labels) == 50_000

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import DataConfig, TaskConfig
+from pdo_search.config.task import DataConfig, TaskConfig
 from pdo_search.store import Store
 from pdo_search.tasks import build_task
 from pdo_search.tasks.images import decode as decoding
@@ -45,7 +45,7 @@ def test_damaged_notes_of_a_camera_damage_no_picture(tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
         pictures = load(root)
-    assert (pictures.inputs[0] == 255).all()
+    assert (pictures.train.inputs[0] == 255).all()
     assert not raised
 
 
@@ -80,7 +80,7 @@ def test_nearly_black_pictures_are_said(
     Image.fromarray(twelve.astype(np.uint8) % 2).save(root / "dog" / "mask.png")
     for _ in range(2):  # Decoded, then from the store.
         pictures = load(root, Store(tmp_path / "store"))
-        assert len(pictures.inputs) == 10
+        assert len(pictures.train.inputs) == 10
         assert said(pictures) == (
             "2 pictures are nearly black (nothing above 16 of 255): used as they are"
         )

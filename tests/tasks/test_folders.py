@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import DataConfig, TaskConfig
+from pdo_search.config.task import DataConfig, TaskConfig
 from pdo_search.store import Store
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Split
@@ -116,7 +116,7 @@ def test_folders_and_files_of_tools_are_nothing(tmp_path: Path) -> None:
     (root / "dog" / "Thumbs.db").write_bytes(b"\0")
     pictures = load(root)
     assert pictures.class_names == ("cat", "dog")
-    assert len(pictures.inputs) == 6
+    assert len(pictures.train.inputs) == 6
     assert pictures.left_out == ()
 
 
@@ -132,7 +132,7 @@ def test_what_is_left_out_is_said_with_its_number(tmp_path: Path) -> None:
     (root / "dog" / "more").symlink_to(tmp_path / "elsewhere")
     (root / "dog" / "loop").symlink_to(root)
     pictures = load(root)
-    assert np.bincount(pictures.labels).tolist() == [3, 3 + 1 + 5]
+    assert np.bincount(pictures.train.labels).tolist() == [3, 3 + 1 + 5]
     lines = said(pictures)
     for line in (
         "4 .heic files: left out, convert them to PNG or JPEG",
@@ -150,7 +150,7 @@ def test_test_pictures_without_classes_are_no_test_split(tmp_path: Path) -> None
     root = layout(tmp_path, train={"cat": 3, "dog": 3})
     fill(root / "test", 4, 80)
     pictures = load(root)
-    assert pictures.test_inputs is None
+    assert Split.TEST not in pictures.parts
     assert "4 pictures without a class folder: left out" in said(pictures)
 
 
@@ -165,8 +165,8 @@ def test_unlabelled_pictures_need_no_classes(tmp_path: Path) -> None:
     fill(tmp_path / "any" / "depth", 3)
     fill(tmp_path, 2, 10)
     pictures = load(tmp_path, labelled=False)
-    assert len(pictures.inputs) == 5
-    assert (pictures.labels == -1).all()
+    assert len(pictures.train.inputs) == 5
+    assert (pictures.train.labels == -1).all()
 
 
 @pytest.mark.parametrize("name", ["pics.zip", "pics"])
@@ -195,10 +195,10 @@ def test_bad_pictures_are_named_all_at_once_or_left_out(
         assert name in str(caught.value)
     for _ in range(2):  # Decoded, then from the store.
         kept = load(root, store, on_error="skip")
-        assert np.bincount(kept.labels).tolist() == [6, 7]
-        assert np.array_equal(kept.inputs, np.delete(whole.inputs, [0, 3, 9], axis=0))
-        assert kept.hashes is not None
-        assert len(kept.hashes) == 13
+        assert np.bincount(kept.train.labels).tolist() == [6, 7]
+        assert np.array_equal(kept.train.inputs, np.delete(whole.train.inputs, [0, 3, 9], axis=0))
+        assert kept.train.hashes is not None
+        assert len(kept.train.hashes) == 13
         assert "3 pictures that cannot be read: left out" in said(kept)
 
 
@@ -207,7 +207,7 @@ def test_names_that_are_no_utf8_are_read(tmp_path: Path, monkeypatch: pytest.Mon
     root = layout(tmp_path / "pics", **{".": {"cat": 2, "dog": 2}})
     odd = os.fsencode(root / "cat") + b"/\xff\xfe.png"
     os.rename(root / "cat" / "000.png", odd)
-    assert len(load(root, Store(tmp_path / "store")).inputs) == 4
+    assert len(load(root, Store(tmp_path / "store")).train.inputs) == 4
 
 
 def pixel(image: Image.Image, at: tuple[int, int] = (0, 0)) -> Any:
@@ -294,10 +294,10 @@ def test_pictures_that_packages_carry(tmp_path: Path) -> None:
             part = Image.fromarray(photograph[row : row + 120, column : column + 120])
             part.save(tmp_path / name / f"{number}.JPG", "JPEG")
     pictures = load(tmp_path, size=32)
-    assert pictures.inputs.shape == (24, 3, 32, 32)
+    assert pictures.train.inputs.shape == (24, 3, 32, 32)
     assert pictures.left_out == ()
-    china = pictures.inputs[pictures.labels == 0].mean()
-    assert abs(china - pictures.inputs[pictures.labels == 1].mean()) > 20
+    china = pictures.train.inputs[pictures.train.labels == 0].mean()
+    assert abs(china - pictures.train.inputs[pictures.train.labels == 1].mean()) > 20
 
 
 def test_the_folder_found_is_that_of_the_files(tmp_path: Path) -> None:

@@ -23,8 +23,10 @@ from torchvision.datasets import FakeData
 
 from pdo_search.base.errors import InputError
 from pdo_search.cli.main import run_command
-from pdo_search.config.schema import DataConfig
-from pdo_search.tasks.images.given import Given, given_arrays
+from pdo_search.config.task import DataConfig
+from pdo_search.tasks.base import Split
+from pdo_search.tasks.images.given import given_pictures
+from pdo_search.tasks.images.pictures import Pictures
 
 X = np.random.default_rng(0).integers(0, 256, (30, 1, 8, 8)).astype(np.uint8)
 Y = np.arange(30) % 3
@@ -32,14 +34,14 @@ NUMBERS = itertools.count()
 
 
 @pytest.fixture
-def given() -> Iterator[Callable[..., Given]]:
+def given() -> Iterator[Callable[..., Pictures]]:
     """Give a value as a data factory would."""
     name = f"given_module_{next(NUMBERS)}"
     module = sys.modules[name] = ModuleType(name)
 
-    def give(value: Any, path: str = "task.data") -> Given:
+    def give(value: Any, path: str = "task.data") -> Pictures:
         module.load = lambda: value  # type: ignore[attr-defined]
-        return given_arrays(DataConfig(source=f"{name}:load"), path, None)
+        return given_pictures(DataConfig(source=f"{name}:load"), path, None)
 
     yield give
     del sys.modules[name]
@@ -124,33 +126,32 @@ FORMS: dict[str, tuple[Any, tuple[int, ...], str]] = {
 
 
 @pytest.mark.parametrize("case", FORMS)
-def test_forms_of_data(case: str, given: Callable[..., Given]) -> None:
+def test_forms_of_data(case: str, given: Callable[..., Pictures]) -> None:
     value, shape, dtype = FORMS[case]
     found = given(value)
-    assert found.inputs.shape == shape
-    assert found.inputs.dtype == dtype
-    assert found.labels.dtype == np.int64
-    assert len(found.labels) == shape[0]
-    assert len(found.class_names) == found.labels.max() + 1
+    assert found.train.inputs.shape == shape
+    assert found.train.inputs.dtype == dtype
+    assert found.train.labels.dtype == np.int64
+    assert len(found.train.labels) == shape[0]
+    assert len(found.class_names) == found.train.labels.max() + 1
     assert all(type(name) is str for name in found.class_names)
     if case == "test split":
-        assert found.test_inputs is not None
-        assert np.array_equal(found.test_inputs, X[:3])
+        assert np.array_equal(found.parts[Split.TEST].inputs, X[:3])
 
 
-def test_values_come_as_they_are(given: Callable[..., Given], tmp_path: Path) -> None:
-    assert np.array_equal(given((list(torch.from_numpy(X)), Y)).inputs, X)
-    assert np.array_equal(given(Pairs()).labels, Y)
+def test_values_come_as_they_are(given: Callable[..., Pictures], tmp_path: Path) -> None:
+    assert np.array_equal(given((list(torch.from_numpy(X)), Y)).train.inputs, X)
+    assert np.array_equal(given(Pairs()).train.labels, Y)
     assert given(Pairs()).class_names == ("a", "b", "c")
-    red = given((pictures("RGB"), Y)).inputs
+    red = given((pictures("RGB"), Y)).train.inputs
     assert red[:, 0, 0, 0].tolist() == [8 * i for i in range(30)]
     assert red[:, 1:].max() == 0
-    assert np.array_equal(given(FAKE).inputs[7], np.moveaxis(np.asarray(FAKE[7][0]), -1, 0))
+    assert np.array_equal(given(FAKE).train.inputs[7], np.moveaxis(np.asarray(FAKE[7][0]), -1, 0))
     np.save(tmp_path / "x.npy", X)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    assert np.shares_memory(given((mapped, Y)).inputs, mapped)
+    assert np.shares_memory(given((mapped, Y)).train.inputs, mapped)
     floats = (X / 255).astype(np.float32)
-    assert np.shares_memory(given((floats, Y)).inputs, floats)
+    assert np.shares_memory(given((floats, Y)).train.inputs, floats)
 
 
 class Stream(IterableDataset[Any]):
@@ -263,7 +264,7 @@ REFUSED: dict[str, tuple[Any, list[str]]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_other_data_is_refused_in_words(case: str, given: Callable[..., Given]) -> None:
+def test_other_data_is_refused_in_words(case: str, given: Callable[..., Pictures]) -> None:
     value, words = REFUSED[case]
     with pytest.raises(InputError) as caught:
         given(value)
@@ -274,10 +275,10 @@ def test_other_data_is_refused_in_words(case: str, given: Callable[..., Given]) 
     assert "->" in told or "raised" in told
 
 
-def test_a_transfer_source_may_lack_classes(given: Callable[..., Given]) -> None:
+def test_a_transfer_source_may_lack_classes(given: Callable[..., Pictures]) -> None:
     found = given((X, np.full(30, 2), ["a", "b", "c"]), "task.transfer_data")
     assert found.class_names == ("a", "b", "c")
-    assert given((X, np.full(30, -1), ["a", "b"]), "task.transfer_data").labels.max() == -1
+    assert given((X, np.full(30, -1), ["a", "b"]), "task.transfer_data").train.labels.max() == -1
 
 
 @pytest.mark.parametrize(
@@ -295,7 +296,7 @@ def test_a_transfer_source_may_lack_classes(given: Callable[..., Given]) -> None
 def test_a_scale_that_looks_wrong_is_told(
     inputs: NDArray[Any],
     words: str | None,
-    given: Callable[..., Given],
+    given: Callable[..., Pictures],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -309,7 +310,7 @@ def test_a_factory_that_draws_changes_nothing_that_is_drawn_after_it() -> None:
     expected = torch.rand(1), np.random.rand()
     torch.manual_seed(3)
     np.random.seed(3)
-    given_arrays(DataConfig(source=f"{__name__}:drawn"), "task.data", None)
+    given_pictures(DataConfig(source=f"{__name__}:drawn"), "task.data", None)
     assert (torch.rand(1), np.random.rand()) == expected
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import DataConfig, SplitsConfig, TaskConfig
+from pdo_search.config.task import DataConfig, SplitsConfig, TaskConfig
 from pdo_search.store import Store
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Dropped, Examples, Split, Task
@@ -223,11 +223,9 @@ def test_a_folders_hashes_are_those_of_its_pictures_and_kept_with_them(
         return load_pictures(changed, path="task.data", base_dir=None, seed=0, store=store)
 
     for pictures in (load(), load(), load(limit=30)):
-        assert pictures.hashes is not None
-        assert np.array_equal(pictures.hashes, content_hashes(pictures.inputs))
-        assert pictures.test_inputs is not None
-        assert pictures.test_hashes is not None
-        assert np.array_equal(pictures.test_hashes, content_hashes(pictures.test_inputs))
+        for part in (pictures.train, pictures.parts[Split.TEST]):
+            assert part.hashes is not None
+            assert np.array_equal(part.hashes, content_hashes(part.inputs))
 
     def refused(inputs: NDArray[Any]) -> Any:
         raise AssertionError("all pictures were read")

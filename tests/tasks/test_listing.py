@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import DataConfig, TaskConfig
+from pdo_search.config.task import DataConfig, TaskConfig
 from pdo_search.tasks import build_task
-from pdo_search.tasks.base import LeftOut
+from pdo_search.tasks.base import LeftOut, Split
 from tests.tasks.test_folders import fill, layout, load, said
 
 NOBODY = 65534
@@ -45,9 +45,8 @@ def test_splits_have_names_of_many_kinds(tmp_path: Path, train: str, test: str) 
     root = layout(tmp_path, **{train: {"cat": 4, "dog": 4}, test: {"cat": 1, "dog": 2}})
     pictures = load(root)
     assert pictures.class_names == ("cat", "dog")
-    assert len(pictures.inputs) == 8
-    own = pictures.validation_labels if test == "valset" else pictures.test_labels
-    assert own is not None
+    assert len(pictures.train.inputs) == 8
+    own = pictures.parts[Split.VALIDATION if test == "valset" else Split.TEST].labels
     assert own.tolist() == [0, 1, 1]
 
 
@@ -104,13 +103,13 @@ def test_links_that_lead_nowhere_or_round_in_a_circle(tmp_path: Path) -> None:
     (root / "bird").symlink_to(root / "nowhere")
     pictures = load(root)
     assert pictures.class_names == ("cat", "dog")
-    assert len(pictures.inputs) == 6
+    assert len(pictures.train.inputs) == 6
     lines = said(pictures)
     assert f"1 link that leads back to where it lies: left out ({root / 'loop'})" in lines
     assert f"2 broken links: left out ({root})" in lines
     assert f"1 broken links: left out ({root / 'cat'})" in lines
     flat = load(root, labelled=False)
-    assert len(flat.inputs) == 6
+    assert len(flat.train.inputs) == 6
 
 
 def test_a_linked_class_is_followed_and_said(tmp_path: Path) -> None:
@@ -118,7 +117,7 @@ def test_a_linked_class_is_followed_and_said(tmp_path: Path) -> None:
     fill(tmp_path / "far" / "dogs", 4, 50)
     (root / "dog").symlink_to(tmp_path / "far" / "dogs")
     pictures = load(root)
-    assert np.bincount(pictures.labels).tolist() == [3, 4]
+    assert np.bincount(pictures.train.labels).tolist() == [3, 4]
     assert f"1 linked folder: followed, 4 pictures ({root / 'dog'})" in said(pictures)
 
 
@@ -141,8 +140,7 @@ def test_letters_composed_by_another_system_are_the_same(tmp_path: Path) -> None
     root = layout(tmp_path, train={composed: 3, "bar": 2}, val={apart: 2, "bar": 1})
     pictures = load(root)
     assert pictures.class_names == ("bar", composed)
-    assert pictures.validation_labels is not None
-    assert pictures.validation_labels.tolist() == [0, 1, 1]
+    assert pictures.parts[Split.VALIDATION].labels.tolist() == [0, 1, 1]
     fill(root / "train" / apart, 1, 90)
     with pytest.raises(InputError, match="are the same"):
         load(root)
@@ -155,7 +153,7 @@ def test_a_folder_around_all_is_named(tmp_path: Path, inner: str) -> None:
     with pytest.raises(InputError, match="there is 'animals' alone") as told:
         load(tmp_path)
     assert f"-> name {tmp_path / 'animals'}," in str(told.value)
-    assert len(load(tmp_path / "animals").inputs) == 4
+    assert len(load(tmp_path / "animals").train.inputs) == 4
 
 
 def test_folders_of_disks_and_stores_are_no_classes(tmp_path: Path) -> None:
@@ -177,7 +175,7 @@ def test_kinds_of_files(tmp_path: Path) -> None:
     image.save(root / "f.bin", "PNG")
     (root / "g.heic").write_bytes(b"\0\0\0\x20ftypheic")
     pictures = load(root)
-    assert np.bincount(pictures.labels).tolist() == [4, 1]
+    assert np.bincount(pictures.train.labels).tolist() == [4, 1]
     assert sorted(said(pictures).splitlines()) == [
         "1 .heic files: left out, convert them to PNG or JPEG",
         "1 .nef files: left out, convert them to PNG or JPEG",

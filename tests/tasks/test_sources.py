@@ -23,7 +23,7 @@ from torchvision import transforms
 from torchvision.datasets import FakeData
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import RecordsConfig
+from pdo_search.config.task import RecordsConfig
 from pdo_search.tasks.base import HeadKind, Split
 from pdo_search.tasks.convert import (
     class_column,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import DataConfig, SplitsConfig, TaskConfig
+from pdo_search.config.task import DataConfig, SplitsConfig, TaskConfig
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Dropped, Split, Task
 from pdo_search.tasks.contents import HASH, Hashes

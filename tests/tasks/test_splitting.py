@@ -15,13 +15,14 @@ from sklearn.datasets import load_diabetes, load_digits, load_wine
 
 from pdo_search.base.columns import Column
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import RecordsConfig, SplitsConfig, TaskConfig
+from pdo_search.config.task import RecordsConfig, SplitsConfig, TaskConfig
 from pdo_search.tasks.base import Examples, Head, HeadKind, Split
 from pdo_search.tasks.contents import column_hashes
 from pdo_search.tasks.convert import (
     group_values,
     number_column,
     target_column,
+    time_values,
     token_column,
     unknown_column,
 )
@@ -295,6 +296,143 @@ def test_hashes_are_equal_where_all_inputs_are() -> None:
     assert not np.array_equal(one, two)
 
 
-def test_pictures_have_no_groups() -> None:
-    with pytest.raises(ValueError, match="pictures have none"):
-        TaskConfig.model_validate({"data": {"source": "digits"}, "splits": {"group": "writer"}})
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        ({"group": "writer"}, "pictures have none"),
+        ({"group": "writer", "leave_one_out": "day"}, "pictures have none"),
+        ({"stratify": False}, "balanced by their one class"),
+        ({"stratify": "class"}, "balanced by their one class"),
+        ({"stratify": True}, "is a name, or false"),
+        ({"leave_one_out": "day"}, "give group, too"),
+    ],
+    ids=str,
+)
+def test_pictures_are_balanced_by_class_and_have_no_columns(splits: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        TaskConfig.model_validate({"data": {"source": "digits"}, "splits": splits})
+
+
+def test_what_is_balanced_can_be_named_or_left(tmp_path: Path) -> None:
+    heads = [CLASS, Head("hue", HeadKind.CATEGORICAL, 2), Head("r", HeadKind.REGRESSION, 1)]
+    heads += [Head("tag", HeadKind.CATEGORICAL, 5, positions="tokens.mask")]
+    named = [balanced_head(heads, name) for name in (None, "label", "hue", False)]
+    assert named == ["label", "label", "hue", None]
+    for name in ("r", "tag", "kind"):
+        with pytest.raises(InputError, match="name label or hue") as refused:
+            balanced_head(heads, name)
+        assert (refused.value.path, refused.value.value) == ("task.splits.stratify", name)
+    with pytest.raises(InputError, match="leave it out"):
+        balanced_head(heads[2:], "r")
+    # One in 25 is of the second class: in its share where it is balanced, by chance where not.
+    rare = (np.arange(1000) % 25 == 0).astype(np.int64)
+    targets = {
+        "label": Column(torch.arange(1000) % 3),
+        "hue": Column(torch.from_numpy(rare)),
+    }
+    examples = examples_of({"x": Column(torch.arange(1000.0))}, targets)
+
+    def found(stratify: Any, names: str) -> list[int]:
+        parts = {Split.TRAIN: part_of(examples, balanced_head(heads, stratify))}
+        splits = divide(parts, SplitsConfig(), 0, names, TOLD).splits
+        return [int(splits[split].batch()["target.hue"].sum()) for split in Split]
+
+    assert found("hue", "ab") == [20, 6, 6, 8]
+    assert found(False, "") == found(False, "") != [20, 6, 6, 8]
+    assert sum(found(False, "")) == 40
+
+
+def visits(count: int = 400) -> pd.DataFrame:
+    """Visits of 40 guests at random times, in random order; the last guests came once or twice."""
+    rng = np.random.default_rng(0)
+    guest = np.concatenate([rng.integers(0, 37, count - 4), [37, 38, 38, 39]])
+    frame = pd.DataFrame({"guest": guest, "spent": rng.permutation(count)})
+    frame["day"] = pd.Timestamp("2024-01-31") + pd.to_timedelta(rng.permutation(count), "D")
+    return frame.sample(frac=1, random_state=0).reset_index(drop=True)
+
+
+@pytest.mark.parametrize("form", ["texts", "dates", "numbers"])
+def test_the_last_of_each_group_is_for_test_and_the_last_but_one_for_validation(
+    form: str, tmp_path: Path
+) -> None:
+    frame = visits()
+    told = frame.copy()
+    if form == "numbers":
+        told["day"] = (told["day"] - told["day"].min()).dt.days / 2
+    name = "visits.csv" if form == "texts" else "visits.parquet"
+    told.to_csv(tmp_path / name) if form == "texts" else told.to_parquet(tmp_path / name)
+    config = RecordsConfig(path=str(tmp_path / name))
+    records = read_records(config, ("spent", "guest", "day"), path="task.data", base_dir=None)
+    groups, times = (f(records.columns[n]) for f, n in
+                     ((group_values, "guest"), (time_values, "day")))  # fmt: skip
+    spent = number_column(records.columns["spent"])
+    target = Column(spent.values.float()[:, None])
+    examples = examples_of({"spent": spent}, {"spent": target})
+    config_of = {"group": "guest", "leave_one_out": "day", "transfer": 0.25}
+    splits = SplitsConfig.model_validate(config_of)
+    parts = own_parts(examples, records.splits, None, groups, times)
+    divided = divide(parts, splits, 0, (), TOLD)
+    test, validation = [], []
+    for _, rows in frame.sort_values("day").groupby("guest"):
+        if len(rows) >= 3:
+            test.append(int(rows.index[-1]))
+            validation.append(int(rows.index[-2]))
+    assert divided.splits[Split.TEST].ids.tolist() == sorted(test)
+    assert divided.splits[Split.VALIDATION].ids.tolist() == sorted(validation)
+    rest = 400 - 2 * len(test)
+    assert len(divided.splits[Split.TRANSFER]) == round(rest / 4)
+    assert sum(map(len, divided.splits.values())) == 400
+    again = divide(parts, splits, 0, (), TOLD).splits
+    other = divide(parts, splits, 1, (), TOLD).splits
+    for split in Split:
+        assert torch.equal(again[split].ids, divided.splits[split].ids)
+    assert not torch.equal(other[Split.TRAIN].ids, divided.splits[Split.TRAIN].ids)
+    assert torch.equal(other[Split.TEST].ids, divided.splits[Split.TEST].ids)
+
+
+def left_out(
+    groups: list[int], times: list[float], labels: list[int] | None = None, **parts: Part
+) -> Divided:
+    count = len(groups)
+    classes = torch.tensor(labels if labels else [0] * count)
+    examples = examples_of({"x": Column(torch.arange(float(count)))}, {"y": Column(classes)})
+    own = {Split(name): part for name, part in parts.items()}
+    part = part_of(examples, "y", np.array(groups), times=np.array(times))
+    config = {"group": "g", "leave_one_out": "t", "transfer": 0.2}
+    splits = SplitsConfig.model_validate(config)
+    return divide({Split.TRAIN: part, **own}, splits, 0, "ab"[: 1 + int(classes.max())], TOLD)
+
+
+def test_of_one_time_the_later_row_is_the_last() -> None:
+    found = left_out([0] * 8, [5, 1, 5, 5, 2, 2, 0, 0]).splits
+    assert found[Split.TEST].ids.tolist() == [3]
+    assert found[Split.VALIDATION].ids.tolist() == [2]
+
+
+def test_a_class_that_is_never_last_is_still_learnt() -> None:
+    found = left_out([0] * 10, list(range(10)), [1, 0, 1, 0, 1, 1, 1, 1, 0, 0]).splits
+    learnt = [int(y) for s in (Split.TRAIN, Split.TRANSFER) for y in found[s].batch()["target.y"]]
+    assert sorted(learnt) == [0, 0, 1, 1, 1, 1, 1, 1]
+
+
+def test_the_last_cannot_be_left_out_of_small_groups_or_beside_splits_of_ones_own() -> None:
+    with pytest.raises(InputError, match="no group has 3 examples") as refused:
+        left_out([0, 0, 1, 1], [1, 2, 3, 4])
+    assert refused.value.path == "task.splits.leave_one_out"
+    labels = {"y": Column(torch.zeros(2, dtype=torch.int64))}
+    own = part_of(examples_of({"x": Column(torch.tensor([98.0, 99]))}, labels, 50), "y")
+    with pytest.raises(InputError, match="has a test split of its own"):
+        left_out([0] * 8, [1] * 8, test=own)
+
+
+def test_a_column_without_times_is_refused_with_its_row(tmp_path: Path) -> None:
+    for values, said in (
+        (["2024-01-01", "soon"], "no times can be made of them"),
+        ([1.5, None], "row 2"),
+    ):
+        file = tmp_path / "a.parquet"
+        pd.DataFrame({"day": values, "x": [1, 2]}).to_parquet(file)
+        config = RecordsConfig(path=str(file))
+        records = read_records(config, ("x",), ("day",), path="task.data", base_dir=None)
+        with pytest.raises(InputError, match=said):
+            time_values(records.columns["day"])

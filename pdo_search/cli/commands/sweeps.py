@@ -23,6 +23,8 @@ from pdo_search.cli.commands.common import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from pdo_search.results.sweepfile import SweepInfo
 
 __all__ = ["check", "confirm", "resume", "run"]
@@ -122,14 +124,9 @@ def confirm(
     outcome = run_confirmation(
         directory, top=top, seeds=seeds, address=address, console=console, base_dir=base_dir
     )
-    shown = outcome.sweep.removeprefix(f"{os.getcwd()}/")
     if outcome.interrupted:
-        console.print(
-            "Interrupted; results are kept. Go on with:"
-            f" pdo-search confirm {shown} --top {top} --seeds {seeds}{_joined(address)}",
-            soft_wrap=True,
-        )
-        raise typer.Exit(INTERRUPTED)
+        again = f"confirm {_shown(outcome.sweep)} --top {top} --seeds {seeds}"
+        raise _interrupted(console, again, address)
     give(confirmation_summary(open_sweep(outcome.sweep)) or {}, as_json, print_confirmation)
     if not outcome.counts.get("finished"):
         raise PdoError("no run finished; the `cause` column of the confirmations table says why")
@@ -145,22 +142,26 @@ def _sweep(info: SweepInfo, directory: str, address: str) -> None:
 
     console = screen()
     outcome = run_sweep(info, directory, address=address, console=console)
-    shown = outcome.sweep.removeprefix(f"{os.getcwd()}/")
+    shown = _shown(outcome.sweep)
     if outcome.interrupted:
-        console.print(
-            "Interrupted; results are kept. Go on with:"
-            f" pdo-search resume {shown}{_joined(address)}",
-            soft_wrap=True,
-        )
-        raise typer.Exit(INTERRUPTED)
+        raise _interrupted(console, f"resume {shown}", address)
     print_sweep(sweep_summary(open_sweep(outcome.sweep)))
     console.print(f"Tables: {shown}   Again: pdo-search show {shown}", soft_wrap=True)
     if not outcome.counts.get("finished"):
         raise PdoError("no trial finished; the `cause` column of the trials table says why")
 
 
-def _joined(address: str) -> str:
-    return "" if address == "local" else f" --address {address}"
+def _shown(sweep: str) -> str:
+    return sweep.removeprefix(f"{os.getcwd()}/")
+
+
+def _interrupted(console: Console, again: str, address: str) -> typer.Exit:
+    """Say which command goes on; the exit."""
+    joined = "" if address == "local" else f" --address {address}"
+    console.print(
+        f"Interrupted; results are kept. Go on with: pdo-search {again}{joined}", soft_wrap=True
+    )
+    return typer.Exit(INTERRUPTED)
 
 
 def _preflight(info: SweepInfo, directory: str, address: str) -> SweepInfo:

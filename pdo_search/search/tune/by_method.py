@@ -16,7 +16,8 @@ from ray.tune.search import Searcher
 
 from pdo_search.base.seeds import seed_for
 from pdo_search.config.methods import searched
-from pdo_search.config.schema import Experiment, SearchConfig
+from pdo_search.config.schema import Experiment
+from pdo_search.config.search import SearchConfig
 from pdo_search.config.space import Space
 from pdo_search.results.schema import trial_id
 from pdo_search.search.resume import Plan

@@ -48,9 +48,12 @@ CUT_OFF = (TrialStatus.RUNNING, TrialStatus.INTERRUPTED)
 
 
 class Sink(Protocol):
-    """Hears of trials once the tables have it: the screen, or a tracker of experiments.
+    """Hears of trials: the screen, or a tracker of experiments.
 
-    A trial's name is ``t0003``, that of a confirmation's run ``t0003-seed17``.
+    It hears each event once and in order; of a start and an end when the tables on the disk say so,
+    of an epoch up to a second before. What it raises ends the sweep, and what it is given is not
+    its to change: ``testing.sink`` has the suite. A trial's name is ``t0003``, that of a
+    confirmation's run ``t0003-seed17``.
     """
 
     def started(self, name: str, row: TrialRow) -> None:

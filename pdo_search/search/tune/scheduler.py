@@ -18,7 +18,7 @@ from typing import Any
 
 from ray.tune.schedulers import TrialScheduler
 
-from pdo_search.config.schema import SchedulerConfig
+from pdo_search.config.search import SchedulerConfig
 from pdo_search.results.schema import Decision, TrialStatus
 from pdo_search.search.dominance import costs_of
 from pdo_search.search.median import MedianRule

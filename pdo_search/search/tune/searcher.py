@@ -24,7 +24,7 @@ from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
 from pdo_search.base.seeds import seed_for
-from pdo_search.config.schema import SearchConfig
+from pdo_search.config.search import SearchConfig
 from pdo_search.config.space import Space
 from pdo_search.results.schema import TrialStatus, trial_id
 from pdo_search.search.dominance import COSTS, costs_of, scalarised

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import DataConfig
+from pdo_search.config.task import DataConfig
 from pdo_search.store import Store
-from pdo_search.tasks.images.pictures import Pictures
+from pdo_search.tasks.base import Split
+from pdo_search.tasks.images.pictures import Labelled, Pictures
 
 __all__ = ["DEBIAN_FASHION_MNIST", "FASHION_FILES", "cifar", "fashion_mnist", "given_folder"]
 
@@ -106,10 +107,9 @@ def fashion_mnist(
                 "its pictures and labels do not belong together", file=folder,
                 remedy="fetch the files again",
             )  # fmt: skip
-    return Pictures(
-        images[:, None], labels.astype(np.int64), FASHION_CLASSES,
-        test_images[:, None], test_labels.astype(np.int64),
-    )  # fmt: skip
+    train = Labelled(images[:, None], labels.astype(np.int64))
+    test = Labelled(test_images[:, None], test_labels.astype(np.int64))
+    return Pictures({Split.TRAIN: train, Split.TEST: test}, FASHION_CLASSES)
 
 
 def _idx_file(folder: Path, name: str) -> Path | None:
@@ -177,13 +177,11 @@ def cifar(config: DataConfig, path: str, base_dir: Path | None, store: Store | N
     labels = np.concatenate([p[1] for p in parts])
     if max(labels.max(), test_labels.max()) >= len(names):
         raise InputError("labels beyond its classes", file=folder, remedy="fetch the files again")
-    return Pictures(
-        np.concatenate([p[0] for p in parts]),
-        labels,
-        tuple(n.decode(errors="replace") for n in names),
-        test_inputs,
-        test_labels,
-    )
+    own = {
+        Split.TRAIN: Labelled(np.concatenate([p[0] for p in parts]), labels),
+        Split.TEST: Labelled(test_inputs, test_labels),
+    }
+    return Pictures(own, tuple(n.decode(errors="replace") for n in names))
 
 
 def _read_cifar(file: Path, key: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

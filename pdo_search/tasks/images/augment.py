@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pdo_search.config.schema import AugmentConfig
+from pdo_search.config.task import AugmentConfig
 
 __all__ = ["augmented", "mixed", "mixing"]
 

@@ -10,26 +10,22 @@ import difflib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pdo_search.base.errors import InputError
 from pdo_search.base.factory import is_factory
-from pdo_search.config.schema import DataConfig
+from pdo_search.config.task import DataConfig
 from pdo_search.store import Store
 from pdo_search.tasks.base import Split
-from pdo_search.tasks.contents import Hashes
 from pdo_search.tasks.images.archives import cifar, fashion_mnist, given_folder
 from pdo_search.tasks.images.decode import decoded_pictures
-from pdo_search.tasks.images.decode import read_picture as _read_picture  # noqa: F401
 from pdo_search.tasks.images.folders import find_pictures, flat_folder
-from pdo_search.tasks.images.given import given_arrays
-from pdo_search.tasks.images.pictures import Pictures
+from pdo_search.tasks.images.given import given_pictures
+from pdo_search.tasks.images.pictures import Labelled, Pictures
 from pdo_search.tasks.splits import stratified_subset
 
-__all__ = ["SOURCES", "Pictures", "load_pictures"]
+__all__ = ["SOURCES", "load_pictures"]
 
 DEFAULT_FOLDER_SIZE = 64
 
@@ -56,7 +52,7 @@ def load_pictures(
         InputError: the source is unknown, missing, damaged, or not what it should be.
     """
     if is_factory(config.source):
-        pictures = Pictures(*given_arrays(config, path, base_dir))
+        pictures = given_pictures(config, path, base_dir)
     elif config.source in SOURCES:
         pictures = SOURCES[config.source](config, path, base_dir, store)
     else:
@@ -69,16 +65,18 @@ def load_pictures(
             if near
             else f"known: {', '.join(SOURCES)}, or module:function",
         )
-    if config.size is not None and pictures.inputs.shape[-1] != config.size:
-        pictures = _resized(pictures, config.size)
-    if config.limit is not None and config.limit < len(pictures.labels):
-        kept = stratified_subset(pictures.labels, config.limit, seed)
-        inputs, labels = pictures.inputs[kept], pictures.labels[kept]
-        hashes = None if pictures.hashes is None else pictures.hashes[kept]
-        pictures = replace(pictures, inputs=inputs, labels=labels, digest=None, hashes=hashes)
+    if config.size is not None and pictures.train.inputs.shape[-1] != config.size:
+        parts = {split: _resized(part, config.size) for split, part in pictures.parts.items()}
+        pictures = replace(pictures, parts=parts)
+    train = pictures.train
+    if config.limit is not None and config.limit < len(train.labels):
+        kept = stratified_subset(train.labels, config.limit, seed)
+        hashes = None if train.hashes is None else train.hashes[kept]
+        train = Labelled(train.inputs[kept], train.labels[kept], hashes)
+        pictures = replace(pictures, digest=None)
     if not config.labelled:
-        pictures = replace(pictures, labels=np.full(len(pictures.labels), -1))
-    return pictures
+        train = replace(train, labels=np.full(len(train.labels), -1))
+    return replace(pictures, parts={**pictures.parts, Split.TRAIN: train})
 
 
 def _digits(config: DataConfig, path: str, base_dir: Path | None, store: Store | None) -> Pictures:
@@ -86,7 +84,8 @@ def _digits(config: DataConfig, path: str, base_dir: Path | None, store: Store |
 
     data = load_digits()
     inputs = np.rint(data.images * (255 / 16)).astype(np.uint8)[:, None]
-    return Pictures(inputs, data.target.astype(np.int64), tuple(str(d) for d in range(10)))
+    train = Labelled(inputs, data.target.astype(np.int64))
+    return Pictures({Split.TRAIN: train}, tuple(str(d) for d in range(10)))
 
 
 def _image_folder(
@@ -99,50 +98,27 @@ def _image_folder(
     found = find(folder, f"{path}.path")
     size, skip = config.size or DEFAULT_FOLDER_SIZE, config.on_error == "skip"
     decoded = decoded_pictures(found.splits, size, store, skip=skip, path=path)
-    labels = {split: np.asarray(part.labels, np.int64) for split, part in decoded.parts.items()}
-    for split, own in labels.items():
+    for split, part in decoded.parts.items():
         for label, name in enumerate(found.names):
-            if label not in own:
+            if label not in part.labels:
                 raise InputError(
                     f"class {name!r} of {split.value} has no picture that can be read",
                     path=f"{path}.path",
                     value=str(folder),
                     remedy="repair its pictures, or remove the class",
                 )
-
-    def of(split: Split) -> tuple[NDArray[Any] | None, NDArray[np.int64] | None, Hashes | None]:
-        part = decoded.parts.get(split)
-        return (None, None, None) if part is None else (part.inputs, labels[split], part.hashes)
-
-    train = decoded.parts[Split.TRAIN]
-    test, test_labels, test_hashes = of(Split.TEST)
-    validation, validation_labels, validation_hashes = of(Split.VALIDATION)
-    return Pictures(
-        train.inputs, labels[Split.TRAIN], found.names, test, test_labels, decoded.digest,
-        train.hashes, test_hashes, validation, validation_labels, validation_hashes,
-        (*found.left_out, *decoded.left_out),
-    )  # fmt: skip
+    left_out = (*found.left_out, *decoded.left_out)
+    return Pictures(decoded.parts, found.names, decoded.digest, left_out)
 
 
-def _resized(pictures: Pictures, size: int) -> Pictures:
+def _resized(part: Labelled, size: int) -> Labelled:
     import torch
     from torch.nn import functional as F
 
-    def scale(inputs: NDArray[Any]) -> NDArray[Any]:
-        floats = torch.from_numpy(np.ascontiguousarray(inputs)).float()
-        scaled = F.interpolate(floats, (size, size), mode="bilinear", antialias=True).numpy()
-        return np.rint(scaled).astype(np.uint8) if inputs.dtype == np.uint8 else scaled
-
-    test, validation = pictures.test_inputs, pictures.validation_inputs
-    return replace(
-        pictures,
-        inputs=scale(pictures.inputs),
-        test_inputs=None if test is None else scale(test),
-        validation_inputs=None if validation is None else scale(validation),
-        hashes=None,
-        test_hashes=None,
-        validation_hashes=None,
-    )
+    floats = torch.from_numpy(np.ascontiguousarray(part.inputs)).float()
+    scaled = F.interpolate(floats, (size, size), mode="bilinear", antialias=True).numpy()
+    are_bytes = part.inputs.dtype == np.uint8
+    return Labelled(np.rint(scaled).astype(np.uint8) if are_bytes else scaled, part.labels)
 
 
 SOURCES: dict[str, Callable[[DataConfig, str, Path | None, Store | None], Pictures]] = {

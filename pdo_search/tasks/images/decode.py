@@ -28,11 +28,12 @@ from pdo_search.tasks.base import LeftOut, Split
 from pdo_search.tasks.contents import HASH, Hashes, hasher
 from pdo_search.tasks.images.folders import Files
 from pdo_search.tasks.images.listing import IMAGE_FORMATS
+from pdo_search.tasks.images.pictures import Labelled
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Decoded", "Part", "decoded_pictures", "read_picture"]
+__all__ = ["Decoded", "decoded_pictures", "read_picture"]
 
 MAPPED_BYTES = 1 << 25
 """Decoded pictures of this size take seconds to decode: from here on the store keeps them."""
@@ -45,31 +46,16 @@ NEARLY_BLACK = 16
 
 
 @dataclass(frozen=True)
-class Part:
-    """The pictures of a split.
-
-    Attributes:
-        inputs: (N, 3, size, size) uint8.
-        labels: N labels.
-        hashes: (N,) of the contents.
-    """
-
-    inputs: NDArray[np.uint8]
-    labels: list[int]
-    hashes: Hashes
-
-
-@dataclass(frozen=True)
 class Decoded:
     """All pictures of a folder.
 
     Attributes:
-        parts: by split.
+        parts: by split, with hashes.
         digest: of the files that hold them; None where they are in this process's memory.
         left_out: pictures that could not be read, or look as if they were scaled wrongly.
     """
 
-    parts: dict[Split, Part]
+    parts: dict[Split, Labelled]
     digest: str | None
     left_out: tuple[LeftOut, ...]
 
@@ -146,7 +132,7 @@ def _decoded(
     parts = {}
     for split, (array, hashes) in kept.items():
         labels = [label for row, (_, label) in enumerate(splits[split]) if row not in bad[split]]
-        parts[split] = Part(array, labels, hashes)
+        parts[split] = Labelled(array, np.array(labels, np.int64), hashes)
     left_out = []
     if files := [splits[split][row][0] for split, rows in bad.items() for row in rows]:
         names = _listed([_name(file) for file in files])

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from pdo_search.base.errors import InputError
 from pdo_search.base.factory import call_factory, load_factory
 from pdo_search.base.user_code import user_code
-from pdo_search.config.schema import DataConfig
+from pdo_search.config.task import DataConfig
+from pdo_search.tasks.base import Split
 from pdo_search.tasks.images.arrays import as_array, fields_of
+from pdo_search.tasks.images.pictures import Labelled, Pictures
 from pdo_search.tasks.values import described
 
-__all__ = ["Given", "given_arrays"]
+__all__ = ["given_pictures"]
 
 log = logging.getLogger(__name__)
 
@@ -32,25 +34,7 @@ OTHER_SCALE = 20
 """Two splits of the same pictures do not differ so much in their largest value."""
 
 
-class Given(NamedTuple):
-    """What a data factory gave.
-
-    Attributes:
-        inputs: (N, C, H, W) uint8 or float32.
-        labels: (N,) int64, -1 for no label.
-        class_names: names by label.
-        test_inputs: its own test split, or None.
-        test_labels: those of the test split.
-    """
-
-    inputs: NDArray[Any]
-    labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    test_inputs: NDArray[Any] | None = None
-    test_labels: NDArray[np.int64] | None = None
-
-
-def given_arrays(config: DataConfig, path: str, base_dir: Path | None) -> Given:
+def given_pictures(config: DataConfig, path: str, base_dir: Path | None) -> Pictures:
     """Call a data factory and check what it returns.
 
     Args:
@@ -85,12 +69,14 @@ def given_arrays(config: DataConfig, path: str, base_dir: Path | None) -> Given:
     names = names or tuple(str(k) for k in range(int(part.labels.max()) + 1))
     _refuse_unknown(part.labels, names, "targets", where)
     _warn_of_scale(part, where)
+    parts = {Split.TRAIN: Labelled(part.inputs, part.labels)}
     if "test_inputs" not in arrays:
-        return Given(part.inputs, part.labels, names)
+        return Pictures(parts, names)
     test = _checked(arrays["test_inputs"], arrays["test_targets"], "test_", where)
     _refuse_other(test, part, where)
     _refuse_unknown(test.labels, names, "test_targets", where)
-    return Given(part.inputs, part.labels, names, test.inputs, test.labels)
+    parts[Split.TEST] = Labelled(test.inputs, test.labels)
+    return Pictures(parts, names)
 
 
 class _Part(NamedTuple):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pdo_search.base.columns import Column
 from pdo_search.base.errors import InputError
-from pdo_search.config.schema import TaskConfig
+from pdo_search.config.task import TaskConfig
 from pdo_search.store import Store
 from pdo_search.tasks.base import (
     LABELLED,
@@ -28,10 +28,10 @@ from pdo_search.tasks.base import (
     Split,
     target_of,
 )
-from pdo_search.tasks.contents import Hashes, content_hashes
+from pdo_search.tasks.contents import content_hashes
 from pdo_search.tasks.images.augment import augmented, mixed, mixing
 from pdo_search.tasks.images.data import load_pictures
-from pdo_search.tasks.images.pictures import Pictures
+from pdo_search.tasks.images.pictures import Labelled, Pictures
 from pdo_search.tasks.inputs import PIXELS, PictureInputs
 from pdo_search.tasks.splitting import TRANSFER_IDS, Part, Told, divide, part_of
 from pdo_search.tasks.task import BaseTask
@@ -39,8 +39,8 @@ from pdo_search.tasks.task import BaseTask
 __all__ = ["HEAD", "ImageClassification", "build_image_classification", "class_labels"]
 
 HEAD = "class"
-TEST_IDS = 1 << 40
-VALIDATION_IDS = 3 << 40
+FIRST_IDS = {Split.TRAIN: 0, Split.TEST: 1 << 40, Split.VALIDATION: 3 << 40}
+"""Of the splits that a source may have of its own."""
 BYTE = 255.0
 NORMALIZATION_SAMPLE = 50_000
 NORMALIZATION_CHUNK = 1_024
@@ -170,7 +170,7 @@ def build_image_classification(
     )
     if len(pictures.class_names) < 2:
         raise InputError("a classifier needs two classes", value=pictures.class_names)
-    if (pictures.labels < 0).any():
+    if (pictures.train.labels < 0).any():
         raise InputError(
             "the labelled source has examples without a label",
             path="task.data",
@@ -204,63 +204,36 @@ def build_image_classification(
 
 def _own_parts(pictures: Pictures) -> dict[Split, Part]:
     """The labelled source: what is to be divided, and the splits that it has of its own."""
-    parts = {
-        Split.TRAIN: _part(
-            _tensor(pictures.inputs),
-            pictures.labels,
-            0,
-            digest=pictures.digest,
-            hashes=pictures.hashes,
-        )
+    return {
+        split: _part(pictures.parts[split], first_id, pictures.digest)
+        for split, first_id in FIRST_IDS.items()
+        if split in pictures.parts
     }
-    test = (pictures.test_inputs, pictures.test_labels, pictures.test_hashes)
-    validation = (
-        pictures.validation_inputs,
-        pictures.validation_labels,
-        pictures.validation_hashes,
-    )
-    for split, first_id, (inputs, labels, hashes) in (
-        (Split.TEST, TEST_IDS, test),
-        (Split.VALIDATION, VALIDATION_IDS, validation),
-    ):
-        if inputs is not None and labels is not None:
-            parts[split] = _part(
-                _tensor(inputs), labels, first_id, digest=pictures.digest, hashes=hashes
-            )
-    return parts
 
 
-def _part(
-    inputs: Tensor,
-    labels: NDArray[np.int64],
-    first_id: int,
-    *,
-    digest: str | None,
-    hashes: Hashes | None,
-) -> Part:
+def _part(own: Labelled, first_id: int, digest: str | None) -> Part:
     """Examples of a source, and their hashes: given ones, or those of the inputs."""
-    ids, targets = torch.arange(len(labels)) + first_id, torch.from_numpy(labels)
+    inputs, targets = _tensor(own.inputs), torch.from_numpy(own.labels)
+    ids = torch.arange(len(targets)) + first_id
     columns = {PIXELS: Column(inputs)}, {HEAD: Column(targets)}
     examples = Examples(*columns, None, ids, targets >= 0, digest)
-    known = content_hashes(inputs.numpy()) if hashes is None else hashes
-    return part_of(examples, HEAD, hashes=known)
+    hashes = content_hashes(inputs.numpy()) if own.hashes is None else own.hashes
+    return part_of(examples, HEAD, hashes=hashes)
 
 
 def _not_used(other: Pictures) -> list[LeftOut]:
     """The validation and test split that a transfer source has of its own."""
-    theirs = {Split.VALIDATION: other.validation_labels, Split.TEST: other.test_labels}
     return [
-        LeftOut("", f"pictures of {split.value} in task.transfer_data: not used", len(labels))
-        for split, labels in theirs.items()
-        if labels is not None
+        LeftOut("", f"pictures of {split.value} in task.transfer_data: not used", len(part.labels))
+        for split in (Split.VALIDATION, Split.TEST)
+        if (part := other.parts.get(split)) is not None
     ]
 
 
 def _as_transfer(other: Pictures, like: Examples, class_names: tuple[str, ...]) -> Part:
     """Another source's pictures in the shape of ours; labels only where the classes are ours."""
-    inputs, digest, hashes = _tensor(other.inputs), other.digest, other.hashes
-    wanted = _pixels(like)
-    channels = wanted.shape[1]
+    inputs, wanted = _tensor(other.train.inputs), _pixels(like)
+    digest, hashes, channels = other.digest, other.train.hashes, wanted.shape[1]
     if inputs.shape[1] != channels:
         grey = inputs.float().mean(dim=1, keepdim=True).to(inputs.dtype)
         inputs, digest, hashes = grey.expand(-1, channels, -1, -1).contiguous(), None, None
@@ -271,9 +244,9 @@ def _as_transfer(other: Pictures, like: Examples, class_names: tuple[str, ...]) 
             value=(tuple(inputs.shape[1:]), str(inputs.dtype)),
             remedy=f"they must be {tuple(wanted.shape[1:])}, {wanted.dtype}",
         )
-    same = other.class_names == class_names
-    labels = other.labels if same else np.full_like(other.labels, -1)
-    return _part(inputs, labels, TRANSFER_IDS, digest=digest, hashes=hashes)
+    labels, same = other.train.labels, other.class_names == class_names
+    labels = labels if same else np.full_like(labels, -1)
+    return _part(Labelled(inputs.numpy(), labels, hashes), TRANSFER_IDS, digest)
 
 
 def _pixels(examples: Examples) -> Tensor:
