@@ -44,6 +44,8 @@ MAX_VALUES = 100_000
 """Values of an experiment once its aliases are written out: a few nested ones make billions."""
 MAX_DIGITS = 40
 """Of a whole number: no field takes more, and Python refuses to print thousands."""
+COMPARING = ("agreement", "kl")
+"""Metrics of a student beside its teacher, which no search is for."""
 LARGEST = (1 << 63) - 1
 M = TypeVar("M", bound=BaseModel)
 
@@ -150,6 +152,7 @@ def parse_experiment(tree: dict[str, Any], *, file: Path, base_dir: Path) -> Loa
         _refuse_leaves(tree)
         experiment = _validate(Experiment, tree)
         _check_method(experiment)
+        _check_metric(experiment)
         dimensions = [
             *find_dimensions(experiment.trial),
             *find_dimensions(experiment.student, "student."),
@@ -317,7 +320,10 @@ def _validate(
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        errors = error.errors(include_url=False)
+        # What is missing may stand there misspelt: then pydantic complains of both.
+        unknown = (e for e in errors if e["type"] == "extra_forbidden")
+        first = next(unknown, errors[0]) if errors[0]["type"] == "missing" else errors[0]
         raise translated(model, first, prefix, dimensions) from None
 
 
@@ -337,6 +343,18 @@ def _check_method(experiment: Experiment) -> None:
             path="search.baselines",
             value=method,
             remedy="leave one of the two out",
+        )
+
+
+def _check_metric(experiment: Experiment) -> None:
+    """What is searched for is measured on validation, without the teacher."""
+    own = [f"val_{m}" for m in experiment.task.metrics if m.rpartition(".")[2] not in COMPARING]
+    if experiment.search.metric not in own:
+        raise InputError(
+            "is no metric of the task that a search can go by",
+            path="search.metric",
+            value=experiment.search.metric,
+            remedy=f"write one of {', '.join(own)}",
         )
 
 

@@ -25,6 +25,11 @@ __all__ = ["translated"]
 SEARCHED = ("trial", "student")
 SECTIONS = ("model_type", "dict_type", "tuple_type", "list_type", "model_attributes_type")
 """What pydantic says where it wants a section or a list."""
+NUMBERS = {
+    "int_parsing": "write a whole number; {int: [low, high]} searches it",
+    "float_parsing": "write a number; {float: [low, high]} searches it",
+}
+"""What to write where pydantic reads no number in a text."""
 TREES: Mapping[str, type[BaseModel]] = {"trial": Recipe, "student": StudentConfig}
 """Models of the sections that an experiment keeps as trees."""
 KEYS_SHOWN = 3
@@ -74,6 +79,8 @@ def translated(
     if kind == "string_type" and isinstance(value, int | float):
         text = json.dumps(value)
         return InputError(message, path=path, value=value, remedy=f"write it in quotes: '{text}'")
+    if kind in NUMBERS and path.partition(".")[0] in SEARCHED:
+        return InputError(message, path=path, value=value, remedy=NUMBERS[kind])
     return InputError(message, path=path, value=value, remedy=_remedy(model, location))
 
 

@@ -24,9 +24,6 @@ from pdo_search.config.training import ExecutionConfig
 
 __all__ = ["Experiment", "TrialConfig"]
 
-COMPARING = ("agreement", "kl")
-"""Metrics of a student beside its teacher, which no search is for."""
-
 
 class TrialConfig(Frozen):
     """Everything that determines one trial: an experiment at one point of its space."""
@@ -103,16 +100,6 @@ class Experiment(Frozen):
         if known is not None:
             filled.setdefault("mode", known.mode)
         return {**given, "search": filled}
-
-    @model_validator(mode="after")
-    def _metric_is_the_tasks(self) -> Experiment:
-        named = [m for m in self.task.metrics if m.rpartition(".")[2] not in COMPARING]
-        if self.search.metric.removeprefix("val_") not in named:
-            raise ValueError(
-                f"search.metric {self.search.metric!r} is none of the task's:"
-                f" {', '.join(f'val_{name}' for name in named)}"
-            )
-        return self
 
     @property
     def method(self) -> Method:

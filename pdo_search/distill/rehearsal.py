@@ -51,11 +51,15 @@ class Removal:
     levels: int
     keep: tuple[tuple[str, Amount], ...] = ()
 
+    @property
+    def amount(self) -> float | dict[str, float]:
+        """The share that is removed; of a student with ``keep`` what stays."""
+        if self.ratio or not self.keep:
+            return self.ratio
+        return {u: float(n) if isinstance(n, Fraction) else n for u, n in self.keep}
+
     def __str__(self) -> str:
-        if not self.keep:
-            return f"{self.path} {self.ratio:g}"
-        kept = ", ".join(f"{u} {float(n) if isinstance(n, Fraction) else n}" for u, n in self.keep)
-        return f"{self.path} {{{kept}}}"
+        return f"{self.path} {self.amount}"
 
 
 def removal_of(recipe: Recipe) -> Removal | None:
@@ -150,7 +154,7 @@ def _pruned(
         raise InputError(
             f"the teacher cannot be pruned: {problem}",
             path=removal.path,
-            value=str(removal).partition(" ")[2],
+            value=removal.amount,
             remedy=_remedy(task, model, removal),
         )
     said += [f"trials with {r} will be infeasible: {p}" for r, p in failed]

@@ -296,7 +296,8 @@ def _shards(index: Path) -> list[Path]:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise InputError(
             f"is an index of weights in {len(names)} file{'s' * (len(names) > 1)}, of which"
-            f" {len(missing)} are missing: {presentable(', '.join(missing[:3]))}{more}",
+            f" {len(missing)} {'is' if len(missing) == 1 else 'are'} missing:"
+            f" {presentable(', '.join(missing[:3]))}{more}",
             file=index,
             remedy="put all files that it names beside it, or give one file with all weights",
         )

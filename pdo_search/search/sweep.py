@@ -124,7 +124,7 @@ def reopened_sweep(
     count = int(trials) + (info.num_trials if trials[0] == "+" else 0)
     if count < info.num_trials:
         raise InputError(
-            f"the sweep has {info.num_trials} trials already, and none is taken back",
+            f"the sweep was asked for {info.num_trials} trials already, and none is taken back",
             path="--trials",
             value=trials,
             remedy=f"write +50 for 50 more, or leave it out to go on with the {info.num_trials};"

@@ -239,14 +239,15 @@ def divide(
             source's own splits tear apart.
     """
     found = _four_parts(parts, splits, seed, class_names)
-    found, dropped = _disjoint(found, class_names, told)
+    own = {split for split in (Split.VALIDATION, Split.TEST) if split in parts}
+    found, dropped = _disjoint(found, class_names, told, own)
     if splits.labels is None or Split.TRANSFER in parts:
         _check_transfer(found, dropped, splits, told)
     train_inputs = found[Split.TRAIN].examples
     if splits.labels is not None:
         found = _few_labels(found, splits.labels, seed, class_names)
         # An example that is in train twice may have kept its label once.
-        found, more = _disjoint(found, class_names, told)
+        found, more = _disjoint(found, class_names, told, own)
         dropped += more
         _check_transfer(found, dropped, splits, told)
     return Divided({s: part.examples for s, part in found.items()}, train_inputs, dropped)
@@ -344,9 +345,15 @@ def _counts(part: Part, class_names: Sequence[str]) -> Indices:
 
 
 def _disjoint(
-    parts: Mapping[Split, Part], class_names: Sequence[str], told: Told
+    parts: Mapping[Split, Part], class_names: Sequence[str], told: Told, own: set[Split]
 ) -> tuple[dict[Split, Part], tuple[Dropped, ...]]:
     """The splits without what another one holds, and what they lost.
+
+    Args:
+        parts: all of them.
+        class_names: of the classes that are balanced.
+        told: for messages.
+        own: splits that the source has itself, where a share of train could be taken.
 
     Raises:
         InputError: nothing is left of a class in train or validation.
@@ -361,17 +368,21 @@ def _disjoint(
         lost = np.flatnonzero((after == 0) & (before > 0))
         if len(lost):
             label = int(lost[0])
-            holders = " and ".join(d.held_by.value for d in dropped if d.split is split)
+            holders = {d.held_by for d in dropped if d.split is split}
+            named = " and ".join(s.value for s in Split if s in holders)
+            given = " and ".join(s.value for s in Split if s in holders & own)
             what = (
                 f"class {class_names[label]!r} has no example" if class_names else "no example is"
             )
             raise InputError(
                 f"{what} left in the {split.value} split: all"
-                f" {int(before[label]):,} are copies of examples of {holders}",
+                f" {int(before[label]):,} are copies of examples of {named}",
                 path="task.data",
                 value=told.data,
-                remedy="remove the copies from the source; or, where no folder or file of its own"
-                " makes the split, change the shares in task.splits",
+                remedy=f"take {given} away from the source, and a share of train is used; or leave"
+                f" each of these {told.things} in one split alone"
+                if given
+                else "remove the copies from the source, or change the shares in task.splits",
             )
     return left, dropped
 

@@ -5,9 +5,6 @@ Legend: B examples in a batch, L positions (padded), K size of a head.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +21,7 @@ from pdo_search.models.build import build_for
 from pdo_search.tasks import build_task
 from pdo_search.tasks.base import Batch, Split, Task
 from pdo_search.testing.batches import FEW, batch_of, few
+from pdo_search.testing.elsewhere import call_elsewhere
 from pdo_search.testing.task_inputs import InputsContract
 from pdo_search.testing.task_outputs import OutputsContract
 from pdo_search.trial.protocol import Places
@@ -31,14 +29,10 @@ from pdo_search.trial.worker import run_trial
 
 __all__ = ["TaskContract"]
 
-FINGERPRINT = """
-import sys
-from pathlib import Path
-from pdo_search.config import TrialConfig
-from pdo_search.tasks import build_task
-config = TrialConfig.model_validate_json(sys.argv[1])
-print(build_task(config.task, Path(sys.argv[2])).fingerprint)
-"""
+
+def fingerprint_of(config: str, base_dir: Path) -> str:
+    """The fingerprint of a trial's task; the trial is given as JSON."""
+    return build_task(TrialConfig.model_validate_json(config).task, base_dir).fingerprint
 
 
 class TaskContract(InputsContract, OutputsContract):
@@ -119,12 +113,8 @@ class TaskContract(InputsContract, OutputsContract):
     ) -> None:
         """Another process finds the same one; of other data it is another one."""
         assert build_task(other, base_dir).fingerprint != task.fingerprint
-        done = subprocess.run(
-            [sys.executable, "-c", FINGERPRINT, config.model_dump_json(), str(base_dir)],
-            capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "7"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() == task.fingerprint
+        found = call_elsewhere(fingerprint_of, config.model_dump_json(), base_dir)
+        assert found == task.fingerprint
 
     def test_the_loop_trains_a_student_of_it(
         self, config: TrialConfig, task: Task, model: nn.Module, base_dir: Path, tmp_path: Path

@@ -61,6 +61,11 @@ def load(changes: dict[str, Any]) -> Any:
          {"float": [0.1, 8], "log": True}),
         ({"trial.temperature": {"float": [1, 800]}}, "narrow the dimension", {"float": [1, 80]}),
         ({"trial.temperature": True}, "true is no number", 1),
+        ({"trial.temperature": "1 - 8"}, "{float: [low, high]} searches it", {"float": [1, 8]}),
+        ({"trial.num_stages": "1-3"}, "{int: [low, high]} searches it", {"int": [1, 3]}),
+        ({"search.metric": "val_acc"}, "write one of val_accuracy", "val_accuracy"),
+        ({"search.metric": "accuracy"}, "write one of val_accuracy", "val_accuracy"),
+        ({"search.metric": "val_kl"}, "write one of val_accuracy", "val_accuracy"),
         ({"teacher.width": {"int": [4, 8]}}, "give one value", 4),
         ({"trial.loss": {"float": [0.0, 1]}}, "give one value", {"kl": {"float": [0.0, 1.0]}}),
         ({"trial.composite.modes": {"choice": ["student"]}}, "give one value", ["student"]),
@@ -134,6 +139,15 @@ def test_a_key_in_the_wrong_section_is_sent_to_the_right_one(
         load({wrong: value})
     assert f"'{right}'" in str(caught.value)
     load({right: value})
+
+
+def test_a_misspelt_section_is_named_and_not_the_one_that_is_missing() -> None:
+    tree = changed({"teacher": ...})
+    with pytest.raises(InputError, match="teachers: unknown key") as caught:
+        parse_experiment(
+            {**tree, "teachers": BASE["teacher"]}, file=Path("e.yaml"), base_dir=Path.cwd()
+        )
+    assert "did you mean 'teacher'?" in str(caught.value)
 
 
 def test_the_home_directory_stands_for_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:

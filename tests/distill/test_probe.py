@@ -229,6 +229,7 @@ def test_a_teacher_that_cannot_be_pruned_is_refused(
         rehearsed(task, folder, kind)
     assert "trial.prune_ratio" in str(caught.value)
     assert "`trial.prune_ratio: 0`" in str(caught.value.remedy)
+    assert isinstance(caught.value.value, float)
     # So it is: without pruning nothing stands in its way.
     assert rehearsed(task, folder, kind, ()) == []
 

@@ -17,8 +17,6 @@ import pdo_search
 from ..conftest import Cluster, Pdo
 from ..sweeps import WHOLE_TRIALS, assert_free, assert_whole, same_numbers, tables, wait_for
 
-pytestmark = pytest.mark.faults
-
 
 def flip(file: Path) -> None:
     """Change one bit in the middle."""
@@ -32,6 +30,7 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(200)
@@ -66,6 +65,7 @@ def test_a_resumed_sweep_builds_again_what_is_damaged(pdo: Pdo, ray_cluster: Clu
     assert_free(ray_cluster)
 
 
+@pytest.mark.faults
 @pytest.mark.cluster
 @pytest.mark.timeout(120)
 def test_a_damaged_part_of_a_table_costs_its_rows_and_no_others(pdo: Pdo) -> None:
@@ -117,6 +117,8 @@ def build_rung(experiment: Path, store: Path, *hold: str) -> subprocess.Popen[st
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+# Not among the long faults, which wait to be asked for.
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("step", ["prune_channels", "save_model"])
 def test_a_rung_whose_builder_is_killed_is_built_again_to_the_same_bits(

@@ -28,8 +28,8 @@ def build(arch: str, shape: tuple[int, int, int] = SHAPE, classes: int = 7, **mo
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64)])
 @pytest.mark.parametrize(
     "arch",
-    ["resnet18", "vgg11_bn", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5",
-     "small_resnet", "small_convnet"],
+    ["resnet18", pytest.param("vgg11_bn", marks=pytest.mark.slow), "mobilenet_v2",
+     "mobilenet_v3_small", "shufflenet_v2_x0_5", "small_resnet", "small_convnet"],
 )  # fmt: skip
 def test_every_family_takes_small_pictures(arch: str, shape: tuple[int, int, int]) -> None:
     model = build(arch, shape).eval()

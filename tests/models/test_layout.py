@@ -39,6 +39,7 @@ for case in ((1, 4, 48, 0, 16), (1, 8, 64, 0, 4), (1, 16, 64, 0.5, 4), (8, 8, 16
 """
 
 
+@pytest.mark.slow
 def test_small_strided_convolutions_do_not_end_the_process() -> None:
     found = subprocess.run(
         [sys.executable, "-c", UPDATES], capture_output=True, text=True, check=False

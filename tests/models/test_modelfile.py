@@ -26,7 +26,10 @@ def spec(arch: str, dropped: tuple[str, ...] = ()) -> ModelSpec:
     )
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "vgg11_bn", "mobilenet_v2", "small_resnet"])
+@pytest.mark.parametrize(
+    "arch",
+    ["resnet18", pytest.param("vgg11_bn", marks=pytest.mark.slow), "mobilenet_v2", "small_resnet"],
+)
 def test_a_pruned_model_comes_back_with_its_shapes_and_outputs(arch: str, tmp_path: Path) -> None:
     model = build_model(ModelConfig(arch=arch), SHAPE, 4, seed=0)
     whole = sum(p.numel() for p in model.parameters())

@@ -23,7 +23,15 @@ def build(arch: str, **settings: int) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    "arch", ["resnet18", "resnet50", "vgg16_bn", "mobilenet_v2", "small_resnet", "small_convnet"]
+    "arch",
+    [
+        "resnet18",
+        pytest.param("resnet50", marks=pytest.mark.slow),
+        pytest.param("vgg16_bn", marks=pytest.mark.slow),
+        "mobilenet_v2",
+        "small_resnet",
+        "small_convnet",
+    ],
 )
 def test_params_and_flops_fall_by_measurement(arch: str) -> None:
     model = build(arch)

@@ -145,7 +145,7 @@ def test_shards_are_put_together(suffix: str, tmp_path: Path) -> None:
     shard.write_text("version https://git-lfs.github.com/spec/v1")
     assert f"{shard}: student.weights: is a Git LFS pointer" in refused(index)
     shard.unlink()
-    assert f"of which 1 are missing: {shard.name}" in refused(index)
+    assert f"of which 1 is missing: {shard.name}" in refused(index)
 
 
 @pytest.mark.parametrize("name", ["../out.bin", "/etc/passwd", "..", "a/b.bin", "a\\b.bin"])

@@ -143,6 +143,7 @@ def test_longer_examples_than_it_takes_are_refused() -> None:
         outputs_of(model, texts())
 
 
+@pytest.mark.slow
 def test_it_learns_a_task_and_is_cut_by_its_most_active_parts(tmp_path: Path) -> None:
     task = spans.build()
     config = ModelConfig(

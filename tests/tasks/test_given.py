@@ -235,7 +235,13 @@ REFUSED: dict[str, tuple[Any, list[str]]] = {
     "names in a text": ((X, Y, "abc"), ["must be a list of names"]),
     "names in a mapping": ((X, Y, {0: "a", 1: "b", 2: "c"}), ["must be a list of names"]),
     "one class": ((X, Y * 0), ["all targets are 0", "two classes"]),
-    "below -1": ((X, Y - (Y == 2) * 7), ["targets must lie in -1…1", "(-5, 1)"]),
+    "a name twice": ((X, Y, ["a", "b", "a"]), ["class_names has 'a' twice"]),
+    "a name of two lines": ((X, Y, ["a", "b\n", "c"]), ["cannot be shown", "'b\\n'"]),
+    "below -1": (
+        (X, Y - (Y == 2) * 7),
+        ["targets must lie in -1…1", "(-5, 1)", "whose targets are below -1"],
+    ),
+    "no label at all": ((X, Y * 0 - 1), ["all targets are negative", "from 0 on"]),
     "text": ((X, np.array(["a", "b", "c"])[Y]), ["targets are text, such as 'a'", "np.unique"]),
     "text in a list": ((X, ["a", "b", "c"] * 10), ["targets are text", "np.unique"]),
     "text as objects": ((X, np.array(["a", "b", "c"] * 10, object)), ["targets are text"]),
@@ -253,7 +259,7 @@ REFUSED: dict[str, tuple[Any, list[str]]] = {
     "test of another scale": (with_test(X // 255, Y), ["uint8 from 0 to 1", "another scale"]),
     "test beyond the classes": (with_test(X, Y + 3), ["test_targets must lie in 0…2", "(3, 5)"]),
     "test from one": (with_test(X, Y + 1), ["return test_targets - 1"]),
-    "test without labels": (with_test(X, Y - 1), ["test_targets must lie in 0…2"]),
+    "test without labels": (with_test(X, Y - 1), ["test_targets must lie in 0…2", "below 0"]),
     "other test counts": (with_test(X, Y[:3]), ["30 test_inputs and 3 test_targets"]),
     "empty test": (with_test(X[:0], Y[:0]), ["test_inputs hold no examples"]),
     "test with channels last": (

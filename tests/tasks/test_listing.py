@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +80,10 @@ def test_what_is_left_of_a_split_of_copies_names_the_split_that_has_them(tmp_pat
     with pytest.raises(InputError, match="left in the validation split: all 3 are copies") as told:
         build_task(TaskConfig(data=data), None, None)
     assert "of examples of test" in str(told.value)
+    assert "take test away from the source, and a share of train is used" in str(told.value)
+    shutil.rmtree(root / "test")
+    found = build_task(TaskConfig(data=data), None, None)
+    assert len(found.examples(Split.VALIDATION)) == 6
 
 
 def test_the_splits_of_a_transfer_source_are_said_not_to_be_used(tmp_path: Path) -> None:

@@ -46,11 +46,17 @@ def config_of(toy: str, **trial: Any) -> TrialConfig:
     return resolve(parse_experiment(tree, file=Path("t.yaml"), base_dir=Path.cwd()).experiment, {})
 
 
-def run(toy: str, folder: Path, **trial: Any) -> list[Any]:
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests find each other's teachers."""
     torch.set_num_threads(1)
+    return tmp_path_factory.mktemp("store")
+
+
+def run(toy: str, store: Path, folder: Path, **trial: Any) -> list[Any]:
     worker = LocalWorker()
     config = config_of(toy, **trial).model_copy(update={"confirms": True})
-    places = Places(str(folder / "store"), str(folder / toy), None, "t0000", 0)
+    places = Places(str(store), str(folder / toy), None, "t0000", 0)
     run_trial(config, worker, places=places)
     return worker.reports
 
@@ -58,9 +64,9 @@ def run(toy: str, folder: Path, **trial: Any) -> list[Any]:
 @pytest.mark.parametrize("curriculum", [{}, {"start": 0.5, "difficulty": "student_loss"}])
 @pytest.mark.parametrize("toy", TOYS)
 def test_a_toy_is_distilled_tested_and_loaded(
-    toy: str, curriculum: dict[str, Any], tmp_path: Path
+    toy: str, curriculum: dict[str, Any], store: Path, tmp_path: Path
 ) -> None:
-    reports = run(toy, tmp_path, curriculum=curriculum)
+    reports = run(toy, store, tmp_path, curriculum=curriculum)
     first, last = reports[0].metrics, reports[-1].metrics
     assert last["val_loss"] < first["val_loss"]
     (row,) = reports[-1].rows["confirmations"]
@@ -77,26 +83,33 @@ def test_a_toy_is_distilled_tested_and_loaded(
     assert {name: found[name].shape[-1] for name in found} == {h.name: h.size for h in task.heads}
 
 
-def test_the_share_of_explained_variance_is_far_above_that_of_a_constant(tmp_path: Path) -> None:
-    assert run("series", tmp_path, epochs=20)[-1].metrics["val_r2"] > 0.8
+@pytest.mark.slow
+def test_the_share_of_explained_variance_is_far_above_that_of_a_constant(
+    store: Path, tmp_path: Path
+) -> None:
+    assert run("series", store, tmp_path, epochs=20)[-1].metrics["val_r2"] > 0.8
 
 
-def test_two_heads_are_both_learnt(tmp_path: Path) -> None:
-    last = run("parcels", tmp_path, epochs=20)[-1].metrics
+@pytest.mark.slow
+def test_two_heads_are_both_learnt(store: Path, tmp_path: Path) -> None:
+    last = run("parcels", store, tmp_path, epochs=20)[-1].metrics
     assert last["val_place.accuracy"] > 0.6  # Four classes; the most frequent alone: a third.
     assert last["val_traits.accuracy"] > 0.75
 
 
-def test_pointers_find_their_positions(tmp_path: Path) -> None:
-    last = run("spans", tmp_path, epochs=20)[-1].metrics
+@pytest.mark.slow
+def test_pointers_find_their_positions(store: Path, tmp_path: Path) -> None:
+    last = run("spans", store, tmp_path, epochs=20)[-1].metrics
     assert last["val_span.em"] > 0.8  # One of some fifty pairs of positions.
     assert last["val_within.accuracy"] > 0.8
 
 
 @pytest.mark.parametrize("change", [{"loss": {"heads": "learned"}}, {"teacher_outputs": "online"},
                                     {"loss": {"heads": {"place": 2.0}}}])  # fmt: skip
-def test_weights_of_heads_and_online_teachers_train(change: dict[str, Any], tmp_path: Path) -> None:
-    reports = run("parcels", tmp_path, composite=None, **change)
+def test_weights_of_heads_and_online_teachers_train(
+    change: dict[str, Any], store: Path, tmp_path: Path
+) -> None:
+    reports = run("parcels", store, tmp_path, composite=None, **change)
     assert reports[-1].metrics["val_loss"] < reports[0].metrics["val_loss"]
 
 
@@ -108,10 +121,10 @@ def test_a_series_is_answered_alike_alone_and_among_longer_ones() -> None:
     torch.testing.assert_close(alone, beside)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [{"layers": 1}, {"heads": 0.5, "ffn": 0.25}, 0.5])
-def test_a_transformer_teaches_what_is_cut_from_it(keep: Any, tmp_path: Path) -> None:
+def test_a_transformer_teaches_what_is_cut_from_it(keep: Any, store: Path, tmp_path: Path) -> None:
     """A ladder of attention heads and neurons, and a student of the teacher's own parts."""
-    torch.set_num_threads(1)
     arch = {"arch": "small_transformer", "width": 16, "depth": 2, "args": {"num_heads": 4}}
     tree = {
         "name": "cut",
@@ -128,7 +141,7 @@ def test_a_transformer_teaches_what_is_cut_from_it(keep: Any, tmp_path: Path) ->
         parse_experiment(tree, file=Path("t.yaml"), base_dir=Path.cwd()).experiment, {}
     )
     worker = LocalWorker()
-    places = Places(str(tmp_path / "store"), str(tmp_path / "cut"), None, "t0000", 0)
+    places = Places(str(store), str(tmp_path / "cut"), None, "t0000", 0)
     run_trial(config, worker, places=places)
     first = worker.reports[0].rows["trials"][0]
     assert first["params"] < first["teacher_params"]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -78,37 +78,47 @@ def numbers(reports: list[Any]) -> list[Any]:
     ]  # fmt: skip
 
 
-def test_a_trial_reports_every_epoch_and_leaves_models_that_load(
-    store: Path, tmp_path: Path
-) -> None:
-    worker = LocalWorker()
-    run_trial(config_with(), worker, places=places(store, tmp_path))
-    metrics = [r.metrics for r in worker.reports]
+class Ran(NamedTuple):
+    """A trial that was run to its end: what it reported, and where it left its models."""
+
+    reports: list[Any]
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def whole(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The plain trial, which many tests look at and none changes."""
+    worker, folder = LocalWorker(), tmp_path_factory.mktemp("whole")
+    run_trial(config_with(), worker, places=places(store, folder))
+    return Ran(worker.reports, folder)
+
+
+def test_a_trial_reports_every_epoch_and_leaves_models_that_load(whole: Ran) -> None:
+    metrics = [r.metrics for r in whole.reports]
     assert [m["epoch"] for m in metrics] == [1, 2, 3, 4]
     assert [m["stage"] for m in metrics] == [0, 1, 1, 2]
     assert [m["stage_end"] for m in metrics] == [True, False, True, True]
     assert [m["done"] for m in metrics] == [False, False, False, True]
-    teachers = [row for r in worker.reports for row in r.rows.get("teachers", [])]
+    teachers = [row for r in whole.reports for row in r.rows.get("teachers", [])]
     assert [row["level"] for row in teachers] == [0, 1, 2]
     flops = [row["flops"] for row in teachers]
     assert flops[0] > flops[1] > flops[2]
-    final = worker.reports[-1].rows
+    final = whole.reports[-1].rows
     modes = {row["mode"] for row in final["composites"]}
     assert modes == {"student", "teacher", "ensemble", "cascade"}
     assert sum(row["chosen"] for row in final["composites"]) == 1
-    student = pdo_search.load_model(tmp_path / "models" / "t0000" / "student")
-    composite = pdo_search.load_model(tmp_path / "models" / "t0000" / "composite")
+    student = pdo_search.load_model(whole.folder / "models" / "t0000" / "student")
+    composite = pdo_search.load_model(whole.folder / "models" / "t0000" / "composite")
     pictures = torch.randint(0, 255, (3, 1, 8, 8), dtype=torch.uint8)
     assert student(pictures).shape == (3, 10)
     assert composite(pictures).shape == (3, 10)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_warm_resumed_and_in_a_cold_process(
-    store: Path, tmp_path: Path
+    store: Path, whole: Ran, tmp_path: Path
 ) -> None:
     config = config_with()
-    whole = LocalWorker()
-    run_trial(config, whole, places=places(store, tmp_path / "a"))
     expected = numbers(whole.reports)
 
     warm = LocalWorker()
@@ -165,35 +175,35 @@ def test_a_trial_with_hints_goes_on_to_the_same_bits_and_leaves_no_maps_behind(
     assert [*saved.model.state_dict()] == [*plain]
 
 
+@pytest.mark.slow
 def test_with_the_stage_clock_a_student_is_evaluated_at_its_stages_ends(
-    store: Path, tmp_path: Path
+    store: Path, whole: Ran, tmp_path: Path
 ) -> None:
-    every, ends = LocalWorker(), LocalWorker()
-    run_trial(config_with(), every, places=places(store, tmp_path / "a"))
+    ends = LocalWorker()
     config = config_with(scheduler={"clock": "stage"})
     run_trial(config, ends, places=places(store, tmp_path / "b"))
     assert ["val_loss" in r.metrics for r in ends.reports] == [True, False, True, True]
-    assert ends.reports[-1].metrics["val_loss"] == every.reports[-1].metrics["val_loss"]
+    assert ends.reports[-1].metrics["val_loss"] == whole.reports[-1].metrics["val_loss"]
     adaptive = LocalWorker()
     config = config_with(scheduler={"clock": "stage"}, trial={"curriculum": {"adaptive": True}})
     run_trial(config, adaptive, places=places(store, tmp_path / "c"))
     assert all("val_loss" in r.metrics for r in adaptive.reports)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "execution",
-    [{"precision": "bf16"}, pytest.param({"compile": True}, marks=pytest.mark.slow)],
+    [{"precision": "bf16"}, {"compile": True}],
     ids=["bf16", "compile"],
 )
 def test_another_execution_learns_as_well(
-    store: Path, tmp_path: Path, execution: dict[str, Any]
+    store: Path, whole: Ran, tmp_path: Path, execution: dict[str, Any]
 ) -> None:
     if "compile" in execution and shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler")
-    plain, other = LocalWorker(), LocalWorker()
-    run_trial(config_with(), plain, places=places(store, tmp_path / "a"))
+    other = LocalWorker()
     run_trial(config_with(execution=execution), other, places=places(store, tmp_path / "b"))
-    expected, found = (w.reports[-1].metrics for w in (plain, other))
+    expected, found = (ran.reports[-1].metrics for ran in (whole, other))
     assert found["val_loss"] != expected["val_loss"]
     assert found["val_accuracy"] == pytest.approx(expected["val_accuracy"], abs=0.15)
     assert pdo_search.load_model(tmp_path / "b" / "models" / "t0000" / "student") is not None
@@ -219,6 +229,7 @@ print([r.metrics["val_loss"] for r in worker.reports])
 """
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_set_aside_and_the_trial_begins_again(
     store: Path, tmp_path: Path
 ) -> None:
@@ -247,6 +258,7 @@ def test_a_student_over_a_limit_is_infeasible(store: Path, tmp_path: Path) -> No
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trial",
     [
@@ -266,6 +278,7 @@ def test_every_form_of_the_curriculum_trains(
     assert worker.reports[-1].metrics["val_accuracy"] > 0.3
 
 
+@pytest.mark.slow
 def test_mixed_and_jittered_pictures_train_and_repeat(store: Path, tmp_path: Path) -> None:
     config = config_with(
         task={**TREE["task"], "augment": {"crop": 1, "color": 0.3, "mixup": 0.4}},
@@ -279,6 +292,7 @@ def test_mixed_and_jittered_pictures_train_and_repeat(store: Path, tmp_path: Pat
     assert whole.reports[-1].metrics["val_accuracy"] > 0.3
 
 
+@pytest.mark.slow
 def test_a_shrunk_teacher_is_a_student(store: Path, tmp_path: Path) -> None:
     worker = LocalWorker()
     tree = {**TREE, "student": {"arch": "teacher", "shrink": 0.5}}
@@ -300,6 +314,7 @@ class Trap:
         raise AssertionError("the test split was read")
 
 
+@pytest.mark.slow
 def test_a_trial_never_reads_the_test_split(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,12 +335,11 @@ def baseline(method: str, **trial: Any) -> TrialConfig:
     return config_with(trial=given)
 
 
+@pytest.mark.slow
 def test_a_baseline_trains_for_the_same_epochs_on_the_same_examples(
     store: Path, tmp_path: Path
 ) -> None:
     task = cached_task(config_with().task, None)
-    whole = LocalWorker()
-    run_trial(config_with(), whole, places=places(store, tmp_path / "progressive"))
     epochs = {}
     for method, levels in (("scratch", []), ("one_shot", [0]), ("assistant", [0, 1])):
         worker = LocalWorker()
@@ -350,6 +364,7 @@ def test_a_baseline_trains_for_the_same_epochs_on_the_same_examples(
     assert len(set(losses)) == 3
 
 
+@pytest.mark.slow
 def test_scratch_builds_no_outputs_of_a_teacher_to_learn_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +378,7 @@ def test_scratch_builds_no_outputs_of_a_teacher_to_learn_from(
         run_trial(baseline("one_shot"), LocalWorker(), places=places(own, tmp_path / "b"))
 
 
+@pytest.mark.slow
 def test_scratch_leaves_out_examples_without_a_label(store: Path, tmp_path: Path) -> None:
     task = {
         "data": {"source": "digits", "limit": 1200},
@@ -377,6 +393,7 @@ def test_scratch_leaves_out_examples_without_a_label(store: Path, tmp_path: Path
     assert all(row["train_loss"] == pytest.approx(row["loss_init"]) for row in rows)
 
 
+@pytest.mark.slow
 def test_a_confirmation_reads_the_test_split_once_at_its_end_and_no_search_does(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,6 +432,7 @@ def test_a_confirmation_reads_the_test_split_once_at_its_end_and_no_search_does(
     assert len(reads) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["student", "teacher", "ensemble", "cascade"])
 def test_a_composite_is_measured_on_test_at_what_it_costs_there(
     store: Path, tmp_path: Path, mode: str
@@ -439,6 +457,7 @@ def test_a_composite_is_measured_on_test_at_what_it_costs_there(
         assert share == (0 if mode == "student" else 1)
 
 
+@pytest.mark.slow
 def test_a_composite_does_not_change_the_student_that_is_measured(
     store: Path, tmp_path: Path
 ) -> None:
@@ -458,6 +477,7 @@ def test_a_composite_does_not_change_the_student_that_is_measured(
     assert not [name for name in rows[1] if name.startswith("composite")]
 
 
+@pytest.mark.slow
 def test_the_full_teacher_is_measured_on_test_once_for_all_runs(tmp_path: Path) -> None:
     store, rows = tmp_path / "store", []
     for seed in (5, 6):
@@ -477,9 +497,10 @@ def test_the_full_teacher_is_measured_on_test_once_for_all_runs(tmp_path: Path) 
     assert json.loads(artifact.read_text())["accuracy"] == rows[0]["teacher_test_accuracy"]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("whole")
 def test_fresh_seeds_find_the_searchs_teachers(store: Path, tmp_path: Path) -> None:
     config = config_with()
-    run_trial(config, LocalWorker(), places=places(store, tmp_path / "a"))
     worker = LocalWorker()
     run_trial(confirming(config, 5), worker, places=places(store, tmp_path / "b"))
     teachers = [row for r in worker.reports for row in r.rows.get("teachers", [])]
@@ -489,6 +510,7 @@ def test_fresh_seeds_find_the_searchs_teachers(store: Path, tmp_path: Path) -> N
     assert other.reports[0].metrics["val_loss"] != worker.reports[0].metrics["val_loss"]
 
 
+@pytest.mark.slow
 def test_an_unlabelled_transfer_source_teaches(store: Path, tmp_path: Path) -> None:
     task = {
         "data": {"source": "digits", "limit": 1200},
@@ -504,13 +526,9 @@ def test_an_unlabelled_transfer_source_teaches(store: Path, tmp_path: Path) -> N
     assert rows[-1]["val_accuracy"] > 0.7
 
 
-def test_whatever_is_kept_has_the_statistics_of_the_train_split(
-    store: Path, tmp_path: Path
-) -> None:
-    config = config_with()
-    run_trial(config, LocalWorker(), places=places(store, tmp_path))
-    train = cached_task(config.task, None, str(store)).examples(Split.TRAIN)
-    kept = [tmp_path / "models" / "t0000" / "student"]
+def test_whatever_is_kept_has_the_statistics_of_the_train_split(store: Path, whole: Ran) -> None:
+    train = cached_task(config_with().task, None, str(store)).examples(Split.TRAIN)
+    kept = [whole.folder / "models" / "t0000" / "student"]
     for kind in ("teacher", "level"):
         kept += [path.parent for path in store.glob(f"{kind}/*/*/model.json")]
     assert len(kept) >= 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -105,7 +106,24 @@ def _names(given: Any, where: str) -> tuple[str, ...]:
             value=given,
             remedy="return them as a list, or leave them out",
         )
-    return tuple(n.decode() if isinstance(n, bytes) else str(n) for n in given)
+    names = tuple(n.decode() if isinstance(n, bytes) else str(n) for n in given)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"class_names has {twice[0]!r} twice",
+            path=where,
+            value=names[:SHOWN],
+            remedy="give every class a name of its own",
+        )
+    hidden = [name for name in names if not name.isprintable()]
+    if hidden:
+        raise InputError(
+            "a class's name has a character that cannot be shown",
+            path=where,
+            value=hidden[0],
+            remedy="return names of one line, such as by ' '.join(name.split())",
+        )
+    return names
 
 
 def _checked(inputs: NDArray[Any], targets: NDArray[Any], prefix: str, where: str) -> _Part:
@@ -237,10 +255,13 @@ def _refuse_incomplete(labels: NDArray[np.int64], names: tuple[str, ...], where:
         InputError: targets begin above 0, have gaps, or are all one.
     """
     seen = np.unique(labels[labels >= 0])
-    if not len(seen):
-        return
     renumber = "np.unique(targets, return_inverse=True)[1]"
     refused = partial(InputError, path=where, value=seen[:SHOWN].tolist())
+    if not len(seen):
+        raise refused(
+            "all targets are negative, which is for examples without a label",
+            remedy="return the numbers of their classes, from 0 on",
+        )
     first, last = int(seen[0]), int(seen[-1])
     if first > 0 and last >= len(names):
         contiguous = last - first + 1 == len(seen) and len(names) in (0, len(seen))
@@ -273,14 +294,18 @@ def _refuse_unknown(
     low, high = int(labels.min()), int(labels.max())
     if lowest <= low and high < len(names):
         return
-    from_one = low >= 1 and high == len(names)
+    if low < lowest:
+        remedy = f"leave out the examples whose {what} are below {lowest}"
+    elif low >= 1 and high == len(names):
+        remedy = f"return {what} - 1: classes are counted from 0"
+    else:
+        remedy = "give class_names one name for each class, and number the classes as they stand"
+        remedy += " there"
     raise InputError(
         f"{what} must lie in {lowest}…{len(names) - 1}: there are {len(names)} classes",
         path=where,
         value=(low, high),
-        remedy=f"return {what} - 1: classes are counted from 0"
-        if from_one
-        else "give class_names one name for each class, and number the classes as they stand there",
+        remedy=remedy,
     )
 
 

@@ -170,16 +170,30 @@ def build_image_classification(
     Raises:
         InputError: names the source, the class and the split that cannot be used.
     """
+    if not config.data.labelled:
+        raise InputError(
+            "classes are learnt from this source, which needs labels",
+            path="task.data.labelled",
+            value=False,
+            remedy="leave it out; pictures without classes belong into task.transfer_data",
+        )
     pictures = load_pictures(
         config.data, path="task.data", base_dir=base_dir, seed=config.seed, store=store
     )
     if len(pictures.class_names) < 2:
-        raise InputError("a classifier needs two classes", value=pictures.class_names)
-    if (pictures.train.labels < 0).any():
         raise InputError(
-            "the labelled source has examples without a label",
+            "a classifier needs two classes",
             path="task.data",
-            remedy="unlabelled pictures belong into task.transfer_data",
+            value=pictures.class_names,
+            remedy="give examples of a second one",
+        )
+    if unlabelled := int((pictures.train.labels < 0).sum()):
+        raise InputError(
+            f"{unlabelled:,} examples of the labelled source have no label",
+            path="task.data",
+            value=config.data.source,
+            remedy="leave them out; or return them from a function of their own, which"
+            " `task.transfer_data: {source: …, labelled: false}` names",
         )
     parts, left_out = _own_parts(pictures), pictures.left_out
     transfer = config.transfer_data
