@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pdo_search.base import storage
+from pdo_search.base import remote
 from pdo_search.base.storage import Storage
 from pdo_search.config.model import ModelConfig
 from pdo_search.models.modelfile import save_model
@@ -34,10 +34,10 @@ def store() -> Iterator[ObjectStore]:
     with object_store() as found, pytest.MonkeyPatch.context() as patch:
         for name, value in s3_settings(found.address).items():
             patch.setenv(name, value)
-        storage._filesystem.cache_clear()
+        remote._filesystem.cache_clear()
         Storage(SWEEP).write("warm", b"")
         yield found
-        storage._filesystem.cache_clear()
+        remote._filesystem.cache_clear()
 
 
 @pytest.fixture
