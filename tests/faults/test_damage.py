@@ -120,7 +120,7 @@ def build_rung(experiment: Path, store: Path, *hold: str) -> subprocess.Popen[st
 # Not among the long faults, which wait to be asked for.
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("step", ["prune_channels", "save_model"])
+@pytest.mark.parametrize("step", ["simplified", "save_model"])
 def test_a_rung_whose_builder_is_killed_is_built_again_to_the_same_bits(
     tmp_path: Path, step: str
 ) -> None:
