@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -21,6 +21,7 @@ __all__ = [
     "fitted",
     "fixed_point",
     "milliseconds",
+    "narrowed",
     "short",
     "short_names",
 ]
@@ -50,13 +51,23 @@ def fitted(
 ) -> Table:
     """A table of the lines, without the columns that may be dropped where it would be too wide."""
     columns = {name: [line[at] for line in lines] for at, name in enumerate(names)}
-    for name in drop:
-        if sum(column_width(*column) for column in columns.items()) - GAP > width:
-            del columns[name]
+    columns = narrowed(columns, width, drop)
     table = empty_table(*columns)
     for line in zip(*columns.values(), strict=True):
         table.add_row(*map(plain_text, line))
     return table
+
+
+def narrowed(
+    columns: Mapping[str, list[str]], width: int, drop: Sequence[str]
+) -> dict[str, list[str]]:
+    """Columns by name, without those that may be dropped, one after the other, where all are too
+    wide."""
+    left = dict(columns)
+    for name in drop:
+        if sum(column_width(*column) for column in left.items()) - GAP > width:
+            del left[name]
+    return left
 
 
 def column_width(name: str, cells: Iterable[str]) -> int:

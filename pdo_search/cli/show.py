@@ -23,6 +23,7 @@ from pdo_search.cli.cells import (
     fitted,
     fixed_point,
     milliseconds,
+    narrowed,
     short,
     short_names,
 )
@@ -63,9 +64,8 @@ def print_sweep(summary: Mapping[str, Any], console: Console | None = None) -> N
         console.print("No trial has reported an epoch yet.")
     if len(summary["front"]) > 1:
         console.print()
-        console.print(
-            _front(summary["front"], summary["primary"], methods=bool(summary["baselines"]))
-        )
+        methods, width = bool(summary["baselines"]), console.width
+        console.print(_front(summary["front"], summary["primary"], width, methods=methods))
     if summary["importance"]:
         console.print()
         console.print(_mattered(summary["importance"]))
@@ -198,11 +198,15 @@ def _methods(summary: Mapping[str, Any], width: int) -> Table:
             ]
         tuning = f"{method['trials']} trials, {method['tuning_epochs']} epochs"
         lines.append((method[Col.METHOD], *cells, tuning))
-    table = fitted(("method", *names, "tuned by"), lines, width, drop=("epochs", "params"))
+    drop = ("epochs", "params", "student")
+    table = fitted(("method", *names, "tuned by"), lines, width, drop)
     table.title = "The best of each method, at the same epochs per trial"
-    table.caption = (
-        "student: its training; teachers: building those that taught it, shared by trials"
-    )
+    meanings = {
+        "student": "its training",
+        "teachers": "building those that taught it, shared by trials",
+    }
+    shown = [str(column.header) for column in table.columns]
+    table.caption = "; ".join(f"{n}: {said}" for n, said in meanings.items() if n in shown)
     return table
 
 
@@ -223,6 +227,7 @@ def _leaderboard(summary: Mapping[str, Any], width: int) -> Table:
         "epochs": [fixed_point(entry[Col.EPOCHS_DONE], 0) for entry in entries],
         "time": [duration(entry[Col.WALL_S]) for entry in entries],
     }
+    columns = narrowed(columns, width, drop=("ms", "epochs", "time"))
     left, omitted = width - sum(column_width(n, cells) for n, cells in columns.items()), []
     for path, name in short_names(_varied(entries)).items():
         cells = [short(entry["parameters"][path]) for entry in entries]
@@ -251,23 +256,26 @@ def _varied(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _front(models: Sequence[Mapping[str, Any]], primary: str, *, methods: bool) -> Table:
+def _front(
+    models: Sequence[Mapping[str, Any]], primary: str, width: int, *, methods: bool
+) -> Table:
     """The front of models, cheapest first; with their methods where there are several."""
     own = ["method"] if methods else []
-    table = empty_table("model", *own, "trial", primary, "FLOPs", "ms", "params")
-    table.title = "Pareto front: no other model is as good for fewer FLOPs"
-    for model in models:
-        table.add_row(
-            plain_text(
-                model[Col.MODE] if model[Col.MODE] == STUDENT else f"composite {model[Col.MODE]}"
-            ),
-            *(plain_text(model[Col.METHOD] or "-") for _ in own),
-            plain_text(model[Col.TRIAL_ID]),
+    lines = [
+        [
+            model[Col.MODE] if model[Col.MODE] == STUDENT else f"composite {model[Col.MODE]}",
+            *(model[Col.METHOD] or "-" for _ in own),
+            model[Col.TRIAL_ID],
             fixed_point(model[primary], 4),
             count(model[Col.FLOPS]),
             milliseconds(model[Col.LATENCY_MS]),
             count(model[Col.PARAMS]),
-        )
+        ]
+        for model in models
+    ]
+    names = ("model", *own, "trial", primary, "FLOPs", "ms", "params")
+    table = fitted(names, lines, width, drop=("ms", "params"))
+    table.title = "Pareto front: no other model is as good for fewer FLOPs"
     return table
 
 

@@ -228,6 +228,20 @@ def with_baselines(directory: Path, confirmed: bool, scratch: float = 0.7) -> Pa
     return sweep
 
 
+@pytest.mark.parametrize("beside", ["val_bits_per_byte", "val_perplexity"])
+def test_of_long_names_nothing_is_cut_off_either(tmp_path: Path, beside: str) -> None:
+    summary = sweep_summary(open_sweep(with_baselines(tmp_path, confirmed=False)))
+    named = json.loads(json.dumps(summary).replace("val_accuracy", "val_bits_per_byte"))
+    for entry in named["leaderboard"]:
+        entry["val_perplexity"] = 37.5
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    print_sweep({**named, "metric": beside}, console)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert all(text.count(part) == 1 for part in ("  teachers  ", "composite cascade", "tuned by"))
+
+
 def test_methods_stand_beside_each_other_with_what_they_cost(tmp_path: Path) -> None:
     sweep = with_baselines(tmp_path, confirmed=False)
     text = shown(sweep)
