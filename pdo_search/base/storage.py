@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -69,7 +70,7 @@ class Storage:
         """
         try:
             if self._remote is None:
-                self._write_local(name, data)
+                self._write_local(name, [data])
             else:
                 self._remote.write(name, data)
         except OSError as error:
@@ -85,7 +86,7 @@ class Storage:
             StoreError: it cannot be written.
         """
         try:
-            self._write_local(name, data, _place_new)
+            self._write_local(name, [data], _place_new)
         except FileExistsError:
             return False
         except OSError as error:
@@ -185,19 +186,22 @@ class Storage:
                 self._remote.get(source, file)
 
     def put(self, source: Path, folder: str, names: Iterable[str]) -> None:
-        """Copy files of a local directory into a folder of an object store, in their order.
+        """Copy files of a local directory into a folder of this storage, in their order.
 
         Raises:
             StoreError: a file cannot be written.
         """
-        assert self._remote is not None
         for name in names:
             target = f"{folder}/{name}"
             if (source / name).stat().st_size <= CHUNK:
                 self.write(target, (source / name).read_bytes())
                 continue
             try:
-                self._remote.put(source / name, target)
+                if self._remote is not None:
+                    self._remote.put(source / name, target)
+                else:
+                    with (source / name).open("rb") as file:
+                        self._write_local(target, iter(partial(file.read, CHUNK), b""))
             except OSError as error:
                 raise self._unwritten(target, error) from error
 
@@ -286,7 +290,7 @@ class Storage:
         )
 
     def _write_local(
-        self, name: str, data: bytes, place: Callable[[Path, Path], None] = os.replace
+        self, name: str, blocks: Iterable[bytes], place: Callable[[Path, Path], None] = os.replace
     ) -> None:
         path = self._own_file(name)
         beside = Path(self.root) / f".{name.replace('/', '-')}{TEMPORARY}{host_and_process()}"
@@ -294,7 +298,7 @@ class Storage:
         beside.unlink(missing_ok=True)
         try:
             with beside.open("xb") as stream:
-                stream.write(data)
+                stream.writelines(blocks)
                 stream.flush()
                 os.fsync(stream.fileno())
             place(beside, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -17,7 +16,13 @@ from pdo_search.base.screen import screen
 __all__ = ["Finding", "examine", "print_examination"]
 
 PACKAGES = ("ray", "optuna", "torch", "torchvision", "torch-pruning", "pyarrow", "pandas")
-EXTRAS = {"aws": "boto3", "test": "pytest", "dev": "mypy"}
+EXTRAS = {
+    "aws": "boto3",
+    "gcp": "google-cloud-storage",
+    "text": "transformers",
+    "test": "pytest",
+    "dev": "mypy",
+}
 LITTLE_DISK_GIB = 5.0
 LITTLE_MEMORY_GIB = 4.0
 GIB = 1 << 30
@@ -49,7 +54,7 @@ def examine() -> dict[str, Any]:
         _disk(),
         _gpus(),
         _fashion_mnist(),
-        *(_extra(name, module) for name, module in EXTRAS.items()),
+        *(_extra(name, package) for name, package in EXTRAS.items()),
     ]
     return {"findings": [asdict(finding) for finding in findings]}
 
@@ -72,10 +77,12 @@ def _package(name: str) -> Finding:
         return Finding(name, "missing", f"pip install {name}")
 
 
-def _extra(name: str, module: str) -> Finding:
-    if importlib.util.find_spec(module) is not None:
-        return Finding(f"extra {name}", "ok", f"{module} is installed")
-    return Finding(f"extra {name}", "missing", f'optional; in a clone: pip install -e ".[{name}]"')
+def _extra(name: str, package: str) -> Finding:
+    try:
+        return Finding(f"extra {name}", "ok", f"{package} {version(package)}")
+    except PackageNotFoundError:
+        remedy = f'optional; in a clone: pip install -e ".[{name}]"'
+        return Finding(f"extra {name}", "missing", remedy)
 
 
 def _cpus() -> Finding:

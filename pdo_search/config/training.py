@@ -54,8 +54,9 @@ class ExecutionConfig(Frozen):
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Forward passes of training in this precision, by autocast; weights, losses and evaluation
-    stay fp32. auto is bf16 on GPUs that compute in it, and fp32 elsewhere: on a CPU with AVX-512
-    bf16 instructions bf16 took twice the time."""
+    stay fp32. auto is bf16 on GPUs that compute in it, and for transformers on CPUs with AMX;
+    elsewhere fp32: on a CPU with AVX-512 bf16 instructions bf16 took twice the time. Where only
+    some machines of a cluster have AMX, each kind trains a teacher of its own: name a precision."""
     compile: bool = False
     """Train students through torch.compile: on a GPU with CUDA graphs. Pays where a trial lasts
     long and its kernels are many and small; compiling takes 20 to 40 s per trial, and on CPUs the

@@ -66,7 +66,7 @@ class Updates:
         self._task = task
         self._config = config
         self._parameters = list(model.parameters())
-        self._autocast = autocast(execution, device)
+        self._autocast = autocast(execution, model, device)
         self.through = compiled(model if wrapped is None else wrapped(model), execution, device)
 
     def add(self, module: nn.Module) -> None:

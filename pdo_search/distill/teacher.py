@@ -83,7 +83,8 @@ def trained_teacher(
         (folder / LEVEL_FILE).write_text(json.dumps(record), encoding="utf-8")
 
     with threads(num_threads or torch.get_num_threads()):
-        key = {**_key(task, config, seed, on.base_dir), **computed_by(execution, on.device)}
+        key = {**_key(task, config, seed, on.base_dir)}
+        key |= computed_by(execution, on.device, config.arch)
         found = on.store.get_or_build("teacher", key, build)
     record = json.loads((found.path / LEVEL_FILE).read_text(encoding="utf-8"))
     build_s = json.loads((found.path / "manifest.json").read_text(encoding="utf-8"))["build_s"]

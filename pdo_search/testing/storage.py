@@ -120,6 +120,15 @@ class StorageContract:
         for name in ("large", "inner/small"):
             assert (tmp_path / "copy" / name).read_bytes() == (source / name).read_bytes()
 
+    def test_files_are_put_one_by_one(self, place: Storage, tmp_path: Path) -> None:
+        """As the store does, whose manifest comes last."""
+        for name, data in (("small", b"small"), ("large", os.urandom(LARGE))):
+            (tmp_path / name).write_bytes(data)
+        place.put(tmp_path, "bank/a", ("large", "small"))
+        assert list(place.objects()) == ["bank/a/large", "bank/a/small"]
+        for name in ("large", "small"):
+            assert place.read(f"bank/a/{name}") == (tmp_path / name).read_bytes()
+
     def test_two_processes_replace_a_file_and_no_reader_sees_a_part(self, place: Storage) -> None:
         """Every version that is read was written whole by one of them; nothing is left beside."""
         place.write("shared", b"0")

@@ -21,13 +21,11 @@ from pdo_search.base.lease import Lease
 from pdo_search.base.storage import Storage
 from pdo_search.testing.conditional import ConditionalContract
 
-from ..s3 import s3_settings
+from ..s3 import Answer, emulated_s3
 
 CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
 NOT_IMPLEMENTED = b"<Error><Code>NotImplemented</Code><Message>no conditions</Message></Error>"
 BUSY = b"<Error><Code>InternalError</Code><Message>try again</Message></Error>"
-
-Answer = Callable[..., Any]
 
 
 @contextmanager
@@ -38,32 +36,23 @@ def bucket(asked: Callable[[Answer, dict[str, Any], Answer], Any]) -> Iterator[l
         asked: answers a request, given moto's own answer.
 
     Yields:
-        The methods of the requests so far.
+        The requests so far.
     """
-    server = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    requests: list[str] = []
     one_at_a_time = threading.Lock()
 
-    class Front(server.DomainDispatcherApplication):  # type: ignore[name-defined]
-        def __call__(self, environ: dict[str, Any], start_response: Answer) -> Any:
-            with one_at_a_time:
-                requests.append(environ["REQUEST_METHOD"])
-                return asked(super().__call__, environ, start_response)
+    def alone(answer: Answer, environ: dict[str, Any], start_response: Answer) -> Any:
+        with one_at_a_time:
+            return asked(answer, environ, start_response)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moto.moto_server.threaded_moto_server.DomainDispatcherApplication", Front)
-        running = server.ThreadedMotoServer(port=0)
-        running.start()
-        host, port = running.get_host_and_port()
-        for name, value in s3_settings(f"http://{host}:{port}").items():
-            patch.setenv(name, value)
-        remote._filesystem.cache_clear()
-        boto3.client("s3").create_bucket(Bucket="bucket")
-        requests.clear()
+    with emulated_s3(alone) as requests:
         yield requests
-        running.stop()
-        remote._filesystem.cache_clear()
+
+
+def methods(requests: list[str]) -> list[str]:
+    """Of the requests since this was asked last."""
+    found = [request.split()[0] for request in requests]
+    requests.clear()
+    return found
 
 
 def plainly(answer: Answer, environ: dict[str, Any], start_response: Answer) -> Any:
@@ -153,13 +142,11 @@ def test_of_several_one_is_granted_a_lease_at_once(
     holder = taken_by(several)
     s3.clear()
     assert holder._renew_once()
-    assert s3 == ["PUT"]
-    s3.clear()
+    assert methods(s3) == ["PUT"]
     holder.release()
-    assert s3 == ["DELETE"]
-    s3.clear()
+    assert methods(s3) == ["DELETE"]
     assert several[0].take()
-    assert s3 == ["GET", "PUT"]
+    assert methods(s3) == ["GET", "PUT"]
     several[0].release()
 
 
