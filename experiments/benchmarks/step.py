@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from pictures import classes, prepared
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -127,18 +127,25 @@ def fresh(config: TrialConfig, task: Task) -> nn.Module:
 def bound(config: TrialConfig, task: Task, steps: int, device: torch.device) -> Callable[[], int]:
     """The student alone on a resident batch."""
     student = placed(fresh(config, task), device).train()
-    optimizer = make_optimizer(student, config.recipe.optimizer)
     batch = config.recipe.optimizer.batch_size
     train = task.examples(Split.TRAIN).select(torch.arange(batch)).to(device)
     inputs, targets = prepared(task, train), classes(train)
+    return alone(config, student, lambda: F.cross_entropy(student(inputs), targets), steps)
+
+
+def alone(
+    config: TrialConfig, student: nn.Module, loss_of: Callable[[], Tensor], steps: int
+) -> Callable[[], int]:
+    """A student's updates, whatever its loss reads."""
+    optimizer = make_optimizer(student, config.recipe.optimizer)
 
     def epoch() -> int:
         for _ in range(steps):
-            loss = F.cross_entropy(student(inputs), targets)
+            loss = loss_of()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        return steps * batch
+        return steps * config.recipe.optimizer.batch_size
 
     return epoch
 
@@ -164,19 +171,23 @@ def plain(
             inputs, targets = inputs.to(device), targets.to(device)
             with torch.no_grad():
                 taught = teacher(inputs)
-            logits = student(inputs)
-            soft = F.kl_div(
-                F.log_softmax(logits / TEMPERATURE, 1),
-                F.softmax(taught / TEMPERATURE, 1),
-                reduction="batchmean",
-            )
-            loss = 0.7 * TEMPERATURE**2 * soft + 0.5 * F.cross_entropy(logits, targets)
+            loss = by_hand(student(inputs), taught, targets, TEMPERATURE)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         return len(loader) * batch
 
     return epoch
+
+
+def by_hand(logits: Tensor, taught: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """The usual loss of outputs (N, K) and classes (N,)."""
+    soft = F.kl_div(
+        F.log_softmax(logits / temperature, 1),
+        F.softmax(taught / temperature, 1),
+        reduction="batchmean",
+    )
+    return 0.7 * temperature**2 * soft + 0.5 * F.cross_entropy(logits, targets)
 
 
 def torchdistill(config: TrialConfig, task: Task, device: torch.device) -> Callable[[], int]:
@@ -246,16 +257,7 @@ def measure(name: str, batch: int, rounds: int, device: torch.device) -> None:
         }
         if importlib.util.find_spec("torchdistill"):
             sides["torchdistill"] = torchdistill(config, task, device)
-        speeds: dict[str, list[float]] = {side: [] for side in sides}
-        for turn in range(rounds + 1):
-            for side, epoch in sides.items():
-                started = time.perf_counter()
-                count = epoch()
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                if turn:
-                    speeds[side].append(count / (time.perf_counter() - started))
-    median = {side: statistics.median(values) for side, values in speeds.items()}
+        median = medians({side: timed(sides[side], device) for side in sides}, rounds)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "one CPU thread"
     print(f"\n{name}: {config.teacher.arch} to {config.student.arch}, {pair.edge} pixels,"
           f" batch {batch}, {where}\n")  # fmt: skip
@@ -263,6 +265,25 @@ def measure(name: str, batch: int, rounds: int, device: torch.device) -> None:
     for side, value in median.items():
         faster, share = median["bank"] / value, value / median["bound"]
         print(f"| {side} | {value:,.0f} | {faster:.2f} | {share:.0%} |")
+
+
+def timed(epoch: Callable[[], int], device: torch.device) -> Callable[[], float]:
+    """How many an epoch counts in a second."""
+
+    def speed() -> float:
+        started = time.perf_counter()
+        count = epoch()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return count / (time.perf_counter() - started)
+
+    return speed
+
+
+def medians(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Each side's median speed, of rounds that go round all sides, after one that warms up."""
+    turns = [{side: speed() for side, speed in sides.items()} for _ in range(rounds + 1)]
+    return {side: statistics.median(turn[side] for turn in turns[1:]) for side in sides}
 
 
 if __name__ == "__main__":
