@@ -10,7 +10,7 @@ Trainer with the teacher in its loss (`pip install accelerate`); *gkd* is TRL's 
 (`pip install trl==1.16.0`) off-policy, `lmbda=0`, by which it reads the same windows and draws no
 text; it has no label loss. Sides whose package is missing are left out.
 
-Models are the transformers library's GPT-2 on every side, of the size of the shipped
+Models are the transformers library's GPT-2 on every side, of about the size of the shipped
 `language_model.yaml`. Rounds go round all sides; the median round counts.
 """
 
