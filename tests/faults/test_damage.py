@@ -65,6 +65,7 @@ def test_a_resumed_sweep_builds_again_what_is_damaged(pdo: Pdo, ray_cluster: Clu
     assert_free(ray_cluster)
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 @pytest.mark.cluster
 @pytest.mark.timeout(120)

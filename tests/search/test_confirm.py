@@ -88,6 +88,7 @@ def confirmed(sweep: Path) -> pd.DataFrame:
     return found[kept]
 
 
+@pytest.mark.nightly
 @pytest.mark.cluster
 @pytest.mark.timeout(400)
 def test_a_sweep_with_baselines_is_confirmed_killed_and_gone_on_with(pdo: Pdo) -> None:

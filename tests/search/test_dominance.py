@@ -164,6 +164,7 @@ def test_infeasible_and_stopped_trials_without_costs_do_no_harm() -> None:
     assert isinstance(searcher(past, 1).suggest("next"), dict)
 
 
+@pytest.mark.nightly
 @pytest.mark.cluster
 @pytest.mark.timeout(120)
 def test_a_sweep_for_accuracy_and_flops_decides_by_both_and_is_resumed(pdo: Pdo) -> None:

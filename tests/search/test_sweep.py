@@ -159,6 +159,7 @@ def test_a_second_driver_is_refused_with_the_first_ones_process(pdo: Pdo) -> Non
     assert process.returncode == 130
 
 
+@pytest.mark.nightly
 def test_trials_of_two_workers_stop_early_and_leak_nothing(pdo: Pdo, ray_cluster: Cluster) -> None:
     file = pdo.experiment(
         resources={"cpus": 1, "workers": 2},
@@ -231,6 +232,7 @@ def test_promoted_trials_go_on_as_if_they_had_never_paused(pdo: Pdo) -> None:
         )
 
 
+@pytest.mark.nightly
 def test_a_killed_driver_leaves_paused_trials_that_are_promoted_on_resume(pdo: Pdo) -> None:
     file = pdo.experiment(**PROMOTED)
     pdo.run("run", str(file), "--address", "auto", "--name", "whole")
