@@ -82,6 +82,7 @@ def test_interrupted_trials_go_first(pdo: Pdo) -> None:
     assert list(trials.loc[[1, 3], "param.temperature"]) == [3.0, 5.0]
 
 
+@pytest.mark.nightly
 def test_a_sweep_builds_each_rung_once(pdo: Pdo) -> None:
     file = pdo.experiment(
         trial={

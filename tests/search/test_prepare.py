@@ -73,6 +73,7 @@ def prepared(pdo: Pdo, store: Path, large: int) -> str:
     return done.stdout
 
 
+@pytest.mark.nightly
 @pytest.mark.cluster
 @pytest.mark.timeout(180)
 def test_a_large_pool_is_computed_on_all_slots_to_the_same_bits(pdo: Pdo, tmp_path: Path) -> None:

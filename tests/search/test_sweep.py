@@ -176,6 +176,7 @@ def test_trials_of_two_workers_stop_early_and_leak_nothing(pdo: Pdo, ray_cluster
     assert_free(ray_cluster)
 
 
+@pytest.mark.nightly
 def test_a_sweep_submitted_as_a_job_needs_the_token_and_leaves_its_tables(
     pdo: Pdo, ray_cluster: Cluster
 ) -> None:
@@ -204,6 +205,7 @@ PROMOTED: dict[str, Any] = {
 }
 
 
+@pytest.mark.nightly
 def test_promoted_trials_go_on_as_if_they_had_never_paused(pdo: Pdo) -> None:
     file = pdo.experiment(**PROMOTED)
     said = pdo.run("run", str(file), "--address", "auto", "--name", "promoted")
