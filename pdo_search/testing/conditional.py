@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 from pdo_search.base.conditional import Conditional, conditional_on
 from pdo_search.base.storage import Storage
+from pdo_search.testing.storage import started_together
 
 __all__ = ["ConditionalContract"]
 
@@ -84,17 +84,7 @@ class ConditionalContract:
     def test_of_processes_that_count_together_none_is_lost(self, place: Storage) -> None:
         """The object is made by one of them, too."""
         command = [sys.executable, "-c", COUNTER, place.root, str(TURNS)]
-        counting = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            for _ in range(2)
-        ]
-        for process in counting:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in counting:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
+        counting = started_together([command] * 2)
         assert [process.wait(timeout=60) for process in counting] == [0, 0]
         assert place.read("count") == str(2 * TURNS).encode()
         for process in counting:

@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pdo_search.base.storage import Storage
 
-__all__ = ["StorageContract"]
+__all__ = ["StorageContract", "started_together"]
 
 LARGE = 20 << 20
 """Bytes of a file that is copied in several blocks."""
@@ -133,20 +134,7 @@ class StorageContract:
         """Every version that is read was written whole by one of them; nothing is left beside."""
         place.write("shared", b"0")
         command = [sys.executable, "-c", WRITER, place.root]
-        writers = [
-            subprocess.Popen(
-                [*command, mark], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-            for mark in "AB"
-        ]
-        for writer in writers:
-            assert writer.stdout is not None
-            assert writer.stdin is not None
-            assert writer.stdout.readline() == "ready\n"
-        for writer in writers:
-            assert writer.stdin is not None
-            writer.stdin.write("go\n")
-            writer.stdin.flush()
+        writers = started_together([*command, mark] for mark in "AB")
         seen = set()
         while any(writer.poll() is None for writer in writers):
             found = place.read("shared")
@@ -158,3 +146,19 @@ class StorageContract:
         assert list(place.objects()) == ["shared"]
         for writer in writers:
             writer.communicate()
+
+
+def started_together(commands: Iterable[Sequence[str]]) -> list[subprocess.Popen[str]]:
+    """Processes that say ``ready`` and wait for a line of their input; all are let go at once."""
+    found = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    for process in found:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in found:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return found
